@@ -1,0 +1,2 @@
+//! Grows with the first issue.
+fn main() {}

@@ -1,0 +1,87 @@
+//! What two nodes say to each other over a reliable stream, whoever carries it.
+//!
+//! The daemon carries it over QUIC, the simulator over a delayed queue. Both hand the node the
+//! inputs below and carry out its outputs.
+
+use std::net::SocketAddr;
+
+use crate::id::NodeId;
+use crate::session::keys::Secret;
+use crate::session::trust::Certified;
+
+/// One reliable, ordered, authenticated stream to a peer. The driver allots the number and never
+/// uses it twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// Longest message on a control stream, bytes.
+pub const MAX_MESSAGE: usize = 256 * 1024;
+
+/// What the driver tells the node of its streams.
+#[derive(Clone, Debug)]
+pub enum ControlInput {
+    /// A stream to an authenticated peer is ready in both directions.
+    Connected {
+        /// Its number.
+        connection: ConnectionId,
+        /// What the peer's certificate grants; the driver has verified it.
+        peer: Certified,
+        /// The peer's certificate, DER.
+        certificate: Vec<u8>,
+        /// The pair's secret, exported from this connection.
+        secret: Secret,
+        /// Whether we dialled.
+        dialled: bool,
+        /// The underlay endpoint the peer was seen at.
+        endpoint: SocketAddr,
+    },
+    /// A whole message came.
+    Message {
+        /// On this stream.
+        connection: ConnectionId,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// The stream is gone; nothing more will come of this number.
+    Closed {
+        /// This stream.
+        connection: ConnectionId,
+        /// What ended it, for the log.
+        why: String,
+    },
+    /// A dial that the node asked for came to nothing.
+    DialFailed {
+        /// Where.
+        endpoint: SocketAddr,
+        /// Why, in words for the operator.
+        why: String,
+    },
+}
+
+/// What the node asks of the driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ControlOutput {
+    /// Open a stream to this endpoint. Answered by `Connected` or `DialFailed`, within 10 s.
+    Dial {
+        /// Where.
+        endpoint: SocketAddr,
+        /// The name its certificate must carry.
+        name: String,
+        /// Its number, where the node knows it: the certificate must carry that too.
+        node: Option<NodeId>,
+    },
+    /// Send a message (at most [`MAX_MESSAGE`] bytes).
+    Send {
+        /// On this stream.
+        connection: ConnectionId,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// Close a stream. Answered by `Closed`.
+    Close {
+        /// This stream.
+        connection: ConnectionId,
+        /// Told to the peer.
+        why: &'static str,
+    },
+}

@@ -1,0 +1,124 @@
+//! What the data path tells the node, over a bounded queue.
+//!
+//! Everything here has already been acted on where it was urgent; the node draws conclusions.
+
+use std::time::Duration;
+
+use crate::id::{Class, LinkId, NodeId};
+use crate::time::Instant;
+
+/// News from the forwarder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ForwardEvent {
+    /// The link carried an authenticated exchange in both directions: it works.
+    LinkUp {
+        /// Which.
+        link: LinkId,
+    },
+    /// The link fell silent for longer than its own losses explain. Routes have already been
+    /// flipped; the session stays.
+    LinkDown {
+        /// Which.
+        link: LinkId,
+        /// From the first unanswered frame to this verdict.
+        silence: Duration,
+    },
+    /// A reply to one of our probes.
+    ProbeReply {
+        /// Which link it crossed.
+        link: LinkId,
+        /// The probe's number.
+        seq: u32,
+        /// When we sent the probe, our clock.
+        sent_at: Instant,
+        /// When the reply came, our clock.
+        received_at: Instant,
+        /// How long the peer held it.
+        dwell: Duration,
+        /// Highest number among the probes that reached the peer on this link.
+        peer_highest: u32,
+        /// How many of our probes reached the peer on this link since its count began.
+        peer_heard: u32,
+    },
+    /// A probe of the peer reached us (it has been answered).
+    ProbeHeard {
+        /// Which link it crossed.
+        link: LinkId,
+        /// Its number: gaps are losses of the direction towards us.
+        seq: u32,
+        /// When the peer sent it, the peer's clock in µs: only differences mean something.
+        sent_at_peer_us: u64,
+        /// When it came, our clock.
+        received_at: Instant,
+    },
+    /// What the data itself showed of a link since the last report.
+    HopReport {
+        /// Which link.
+        link: LinkId,
+        /// The interval it covers.
+        span: Duration,
+        /// Frames sent for the first time, data only.
+        sent: u64,
+        /// Of those whose fate is known: how many there were.
+        judged: u64,
+        /// Of the judged: how many the link lost on first sending (local drops not counted).
+        lost: u64,
+        /// Of the judged: how many stayed lost after repair.
+        residual: u64,
+        /// Bytes of data frames sent for the first time.
+        bytes: u64,
+        /// Bytes of retransmissions.
+        repair_bytes: u64,
+        /// Least round trip seen through feedback, if any came.
+        rtt: Option<Duration>,
+    },
+    /// A route was flipped to its backup, or back after the primary's recovery.
+    Flipped {
+        /// The destination.
+        destination: NodeId,
+        /// The class.
+        class: Class,
+        /// Whether the backup is now in force.
+        to_backup: bool,
+        /// Why.
+        why: FlipReason,
+    },
+    /// A relay told us that it cannot reach the next hop of a route of ours.
+    RelayLostHop {
+        /// The relay.
+        relay: NodeId,
+        /// The node it cannot reach.
+        next: NodeId,
+    },
+}
+
+/// Why the forwarder moved a route by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FlipReason {
+    /// The first link of the path is down.
+    LinkDown,
+    /// A relay on the path lost its next hop.
+    RelayLostHop,
+    /// What was down is up again.
+    Recovered,
+}
+
+impl FlipReason {
+    /// The label in logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LinkDown => "link_down",
+            Self::RelayLostHop => "relay_lost_hop",
+            Self::Recovered => "recovered",
+        }
+    }
+}
+
+/// What the node asks the forwarder to send outside every queue: it must feel the link as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProbeRequest {
+    /// On which link.
+    pub link: LinkId,
+    /// The number to put on it.
+    pub seq: u32,
+}

@@ -1,0 +1,48 @@
+//! What the data path needs to know, as the node hands it over: immutable, replaced whole.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::id::{LinkId, NodeId};
+use crate::route::table::RouteTable;
+use crate::session::keys::Secret;
+
+/// One link to a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkEntry {
+    /// Its local name.
+    pub link: LinkId,
+    /// The peer's underlay endpoint.
+    pub endpoint: SocketAddr,
+    /// The index the peer writes on frames to us; its last byte is the lane. Allotted by us.
+    pub receive_index: u32,
+    /// The index we write on frames to the peer. Allotted by it.
+    pub transmit_index: u32,
+}
+
+/// One node we share keys with. It may have no link (traffic to it then crosses relays).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerEntry {
+    /// The node.
+    pub node: NodeId,
+    /// Local generation of the session: a new number means new keys, counters and windows; the same
+    /// number means that all of those go on.
+    pub generation: u64,
+    /// The pair's secret of epoch zero.
+    pub secret: Secret,
+    /// What its certificate allows as inner source: own addresses and site prefixes.
+    pub networks: Vec<IpNet>,
+    /// The links to it.
+    pub links: Vec<LinkEntry>,
+}
+
+/// Everything the forwarder reads.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The peers, by node number.
+    pub peers: Arc<Vec<PeerEntry>>,
+    /// The routes.
+    pub routes: Arc<RouteTable>,
+}

@@ -1,0 +1,5 @@
+//! From what the mesh knows to where packets go: policy, price, shortest path, hysteresis, table.
+
+pub mod policy;
+pub mod prefix;
+pub mod table;

@@ -1,0 +1,89 @@
+//! What the operator wants of each kind of traffic.
+//!
+//! A [`ClassSpec`] says which packets belong to a class, how its paths are chosen and how its
+//! packets are delivered. The list is ordered: the first class that matches a packet takes it, and
+//! the last one matches everything.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::unit::{Price, Ratio};
+
+/// What a class's paths are best at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Objective {
+    /// Least delay, with loss and jitter priced in milliseconds.
+    #[default]
+    Latency,
+    /// Least loss after repair; delay decides among equals.
+    Reliability,
+    /// Least money; delay decides among equals.
+    Cost,
+}
+
+impl Objective {
+    /// Every objective, in the order they are shown.
+    pub const ALL: [Self; 3] = [Self::Latency, Self::Reliability, Self::Cost];
+
+    /// The name in configuration and output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Latency => "latency",
+            Self::Reliability => "reliability",
+            Self::Cost => "cost",
+        }
+    }
+}
+
+/// Bounds a path must keep. `None` is no bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Limits {
+    /// Greatest one-way delay of the whole path.
+    pub max_latency: Option<Duration>,
+    /// Greatest loss of the whole path, after repair where it was measured.
+    pub max_loss: Option<Ratio>,
+    /// Greatest price of a gigabyte over the whole path.
+    pub max_price: Option<Price>,
+}
+
+/// How paths are chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Policy {
+    /// What is made best.
+    pub objective: Objective,
+    /// What must be kept.
+    pub limits: Limits,
+}
+
+/// How packets are delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Time a packet may spend beyond the path's own delay, for queueing and repair. A packet whose
+    /// budget is spent is not repaired any more. Zero: no repair.
+    pub budget: Duration,
+    /// Longest the egress holds a packet to restore order. Zero: order is not restored.
+    pub reorder: Duration,
+}
+
+/// Which packets a class takes: all conditions that are given must hold; none given takes all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Match {
+    /// The destination lies in one of these.
+    pub prefixes: Vec<IpNet>,
+    /// The DSCP is one of these.
+    pub dscp: Vec<u8>,
+}
+
+/// One class of traffic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassSpec {
+    /// Its name in configuration, metrics and output.
+    pub name: String,
+    /// The packets it takes.
+    pub matches: Match,
+    /// How its paths are chosen.
+    pub policy: Policy,
+    /// How its packets are delivered.
+    pub delivery: Delivery,
+}
