@@ -9,7 +9,7 @@
 #![doc = "\n\
 | layer | modules |\n\
 |---|---|\n\
-| words | [`unit`], [`id`], [`time`], [`rng`], [`buf`], [`quality`] |\n\
+| words | [`unit`], [`id`], [`time`], [`rng`], [`buf`], [`quality`], [`report`] |\n\
 | bytes | `wire` |\n\
 | mechanisms | [`session`], `probe`, `topology`, [`route`], [`control`] |\n\
 | path | [`forward`] |\n\
@@ -19,6 +19,7 @@
 pub mod buf;
 pub mod id;
 pub mod quality;
+pub mod report;
 pub mod rng;
 pub mod time;
 pub mod unit;

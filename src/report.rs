@@ -1,0 +1,518 @@
+//! What an operator may ask of a running node, and what it answers: plain values, no behaviour.
+//!
+//! The node fills them, the admin socket and `/metrics` show them, the command line prints them.
+//! Two rules hold for every number. It was measured: what has not been is `None`, shown as `n/a`,
+//! never a zero. It carries its unit last in its name. The JSON these types make is an interface:
+//! a change that could break a reader raises [`SCHEMA_VERSION`].
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// Version of the JSON made from this file. Added fields do not raise it; changed or removed ones do.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// A question to a running node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Command {
+    /// One screen about this node.
+    Status,
+    /// Every node it knows.
+    Peers,
+    /// Every link it has.
+    Links,
+    /// Paths in force.
+    Paths {
+        /// Only to this destination: a node's name or number, or an address.
+        #[serde(default)]
+        destination: Option<String>,
+    },
+    /// Why packets to a destination go where they go.
+    Explain {
+        /// A node's name or number, or an address.
+        destination: String,
+        /// Which class, by name. The class of unmarked packets where neither this nor `dscp` is given.
+        #[serde(default)]
+        class: Option<String>,
+        /// Which class, by the DSCP of its packets.
+        #[serde(default)]
+        dscp: Option<u8>,
+    },
+    /// Everything at once, for a scrape.
+    Report,
+}
+
+/// The node's answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", content = "value", rename_all = "snake_case")]
+pub enum Answer {
+    /// To [`Command::Status`].
+    Status(Box<Status>),
+    /// To [`Command::Peers`].
+    Peers(Vec<PeerRow>),
+    /// To [`Command::Links`].
+    Links(Vec<LinkRow>),
+    /// To [`Command::Paths`].
+    Paths(Vec<PathRow>),
+    /// To [`Command::Explain`].
+    Explain(Box<Explanation>),
+    /// To [`Command::Report`].
+    Report(Box<Report>),
+    /// What was asked for does not exist here, for instance no path or no such node. The command
+    /// line ends with exit code 1.
+    NotFound(String),
+}
+
+/// Everything a scrape reads.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The node itself.
+    pub status: Status,
+    /// The nodes it knows.
+    pub peers: Vec<PeerRow>,
+    /// Its links.
+    pub links: Vec<LinkRow>,
+    /// Its paths.
+    pub paths: Vec<PathRow>,
+}
+
+/// One screen about this node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Program version.
+    pub version: String,
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub node: u16,
+    /// Its overlay addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The site prefixes it announces.
+    pub prefixes: Vec<IpNet>,
+    /// Whether it relays for others.
+    pub relay: bool,
+    /// Whether its own traffic may cross relays.
+    pub use_relays: bool,
+    /// Time since it started.
+    pub uptime_s: f64,
+    /// End of its certificate's validity, seconds of Unix time.
+    pub certificate_not_after_unix_s: u64,
+    /// Nodes it knows of, itself not counted.
+    pub nodes_known: u32,
+    /// Nodes it has a session with.
+    pub peers_connected: u32,
+    /// Links in all.
+    pub links: u32,
+    /// Links that are up.
+    pub links_up: u32,
+    /// Destinations with a path, of `nodes_known`.
+    pub destinations_reachable: u32,
+    /// Number of the route table in force.
+    pub table_generation: u64,
+    /// Time since the last full recomputation, if there was one.
+    pub recomputed_ago_s: Option<f64>,
+    /// Time until the next full recomputation.
+    pub recompute_in_s: Option<f64>,
+    /// Packets and bytes through this node.
+    pub traffic: Traffic,
+    /// Packets that came to nothing, by reason. Only reasons that occurred.
+    pub dropped_packets: BTreeMap<String, u64>,
+    /// Control messages and records refused, by reason. Only reasons that occurred.
+    pub refused: BTreeMap<String, u64>,
+    /// Moves of a path, by class name, then by reason.
+    pub path_switches: BTreeMap<String, BTreeMap<String, u64>>,
+    /// From the first unanswered frame to the move onto the backup, for each such move.
+    pub failover_s: Histogram,
+}
+
+/// What crossed this node since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// From local applications and the site into the overlay.
+    pub ingress: Volume,
+    /// Of `ingress`: sent over at least one relay.
+    pub ingress_relayed: Volume,
+    /// From the overlay to local applications and the site.
+    pub egress: Volume,
+    /// Passed on for others.
+    pub relay: Volume,
+}
+
+/// Packets and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Packets; a super-segment counts as the packets it becomes.
+    pub packets: u64,
+    /// Bytes of them, inner headers included.
+    pub bytes: u64,
+}
+
+/// One node of the mesh.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PeerRow {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub node: u16,
+    /// Its overlay addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its site prefixes.
+    pub prefixes: Vec<IpNet>,
+    /// Whether it relays for others.
+    pub relay: bool,
+    /// What we have with it.
+    pub state: PeerState,
+    /// Underlay endpoints it is known at, the one in use first.
+    pub endpoints: Vec<String>,
+    /// Age of the session's keys' origin, if there is a session.
+    pub session_age_s: Option<f64>,
+    /// Age of its newest link-state record here.
+    pub record_age_s: Option<f64>,
+    /// Links between us that are up.
+    pub links_up: u32,
+    /// Why the last attempt to reach it failed, until one succeeds.
+    pub last_error: Option<String>,
+}
+
+/// What a node has with another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerState {
+    /// Heard of, no session.
+    #[default]
+    Known,
+    /// Being dialled.
+    Connecting,
+    /// A session is there and the control stream is open.
+    Connected,
+    /// The session lives, the control stream is broken.
+    Detached,
+}
+
+/// Liveness of a link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkState {
+    /// It answers.
+    Up,
+    /// Silent for longer than usual.
+    Suspect,
+    /// Silent for longer than its own losses explain, or never heard.
+    #[default]
+    Down,
+}
+
+impl PeerState {
+    /// The word shown.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Known => "known",
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Detached => "detached",
+        }
+    }
+}
+
+impl LinkState {
+    /// The word shown.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Suspect => "suspect",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// One link to a peer, both directions.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LinkRow {
+    /// Its local number.
+    pub link: u16,
+    /// The peer's name.
+    pub peer: String,
+    /// The peer's number.
+    pub node: u16,
+    /// The peer's underlay endpoint.
+    pub endpoint: String,
+    /// Liveness.
+    pub state: LinkState,
+    /// Whether a path in force starts with it.
+    pub in_use: bool,
+    /// Least round trip in the window.
+    pub rtt_least_ms: Option<f64>,
+    /// Median round trip in the window.
+    pub rtt_median_ms: Option<f64>,
+    /// 95th percentile of the round trip in the window.
+    pub rtt_p95_ms: Option<f64>,
+    /// From here to the peer.
+    pub outbound: DirectionRow,
+    /// From the peer to here.
+    pub inbound: DirectionRow,
+    /// The next minutes of the outbound direction.
+    pub forecast: Option<ForecastRow>,
+    /// Price of a gigabyte sent on it, in the operator's currency unit.
+    pub price_per_gb: f64,
+    /// Probes sent.
+    pub probes_sent: u64,
+    /// Probes whose reply did not come in time.
+    pub probes_lost: u64,
+    /// Bytes sent on it, by kind, UDP payload.
+    pub sent: Bytes,
+    /// Bytes received on it, by kind, UDP payload.
+    pub received: Bytes,
+    /// Frames retransmitted.
+    pub retransmits: u64,
+    /// Frames that could not be repaired in time.
+    pub repair_late: u64,
+    /// Share of data frames lost after repair, outbound, in the last interval with data.
+    pub residual_loss_ratio: Option<f64>,
+    /// Round trips of all probes since the start.
+    pub rtt_s: Histogram,
+}
+
+/// Measured quality of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DirectionRow {
+    /// One-way delay: half the least explained round trip, since two clocks share no origin.
+    pub delay_ms: Option<f64>,
+    /// Mean deviation of the delay from its level.
+    pub jitter_ms: Option<f64>,
+    /// Share of frames lost before repair.
+    pub loss_ratio: Option<f64>,
+    /// Age of the newest reading.
+    pub age_s: Option<f64>,
+    /// Whether that reading is too old to be used.
+    pub stale: bool,
+}
+
+/// What is expected of a link, and how good such expectations were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ForecastRow {
+    /// Expected one-way delay.
+    pub level_ms: f64,
+    /// Lower end of the band.
+    pub low_ms: f64,
+    /// Upper end of the band.
+    pub high_ms: f64,
+    /// How sure, 0 to 1.
+    pub confidence_ratio: f64,
+    /// Mean absolute error of past forecasts of this link, once some have come due.
+    pub error_ms: Option<f64>,
+    /// The same for "stays as it is", over the same time.
+    pub error_persistence_ms: Option<f64>,
+}
+
+/// Bytes by what they were for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bytes {
+    /// Inner packets, first sending.
+    pub data: u64,
+    /// Headers and tags around them.
+    pub framing: u64,
+    /// Acknowledgements and reports of the hop.
+    pub feedback: u64,
+    /// Probes and their replies.
+    pub probes: u64,
+    /// Retransmissions and repair symbols, whole.
+    pub repair: u64,
+    /// Sessions, link state, membership.
+    pub control: u64,
+}
+
+impl Bytes {
+    /// Each kind's label and bytes, in the order they are shown.
+    pub const fn kinds(&self) -> [(&'static str, u64); 6] {
+        [
+            ("data", self.data),
+            ("framing", self.framing),
+            ("feedback", self.feedback),
+            ("probes", self.probes),
+            ("repair", self.repair),
+            ("control", self.control),
+        ]
+    }
+}
+
+/// The decision in force for one destination and class.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PathRow {
+    /// The destination's name.
+    pub destination: String,
+    /// Its number.
+    pub node: u16,
+    /// The class's name.
+    pub class: String,
+    /// The path computed as best.
+    pub primary: Option<PathView>,
+    /// The path to flip to.
+    pub backup: Option<PathView>,
+    /// Whether the backup carries the traffic now.
+    pub on_backup: bool,
+    /// Why the path in force is in force, in a few words.
+    pub reason: String,
+    /// Time since it came into force.
+    pub changed_ago_s: Option<f64>,
+    /// How often the path of this destination and class has moved since the start.
+    pub changes: u64,
+}
+
+/// One path as shown.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PathView {
+    /// The first link's local number.
+    pub link: u16,
+    /// Names of the nodes after this one: relays, then the destination.
+    pub nodes: Vec<String>,
+    /// Expected one-way delay.
+    pub delay_ms: Option<f64>,
+    /// Expected jitter.
+    pub jitter_ms: Option<f64>,
+    /// Expected share of packets lost.
+    pub loss_ratio: Option<f64>,
+    /// Price of a gigabyte over the whole path.
+    pub price_per_gb: f64,
+}
+
+/// Why packets of a class go to a destination the way they do.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// What was asked.
+    pub asked: String,
+    /// The destination's name.
+    pub destination: String,
+    /// Its number.
+    pub node: u16,
+    /// The prefix that named the destination, where an address was asked.
+    pub prefix: Option<IpNet>,
+    /// The class's name.
+    pub class: String,
+    /// The class's objective.
+    pub objective: String,
+    /// Every path weighed, best first by the class's cost.
+    pub candidates: Vec<Candidate>,
+    /// Place of the path in force among `candidates`, if it is still among them.
+    pub in_force: Option<usize>,
+    /// Place of the backup among `candidates`.
+    pub backup: Option<usize>,
+    /// How much better than the path in force another must be to replace it.
+    pub margin_ratio: f64,
+    /// How much longer the path in force is held whatever happens to its rivals.
+    pub hold_down_left_s: Option<f64>,
+    /// Time until better paths are taken up again.
+    pub recompute_in_s: Option<f64>,
+    /// The decision in one sentence.
+    pub why: String,
+}
+
+/// One path that was weighed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The path and what is expected of it.
+    pub path: PathView,
+    /// What the expected delay rests on: `forecast` or `measured`.
+    pub basis: String,
+    /// The parts of its cost.
+    pub costs: Vec<CostPart>,
+    /// Their sum, in milliseconds-worth.
+    pub total_ms: f64,
+    /// Each limit of the class against this path.
+    pub limits: Vec<LimitVerdict>,
+    /// Whether it keeps every limit.
+    pub eligible: bool,
+}
+
+/// One part of a path's cost.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CostPart {
+    /// `delay`, `jitter`, `loss` or `price`.
+    pub name: String,
+    /// Its weight in the sum, in milliseconds-worth.
+    pub value_ms: f64,
+}
+
+/// One limit against one path.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LimitVerdict {
+    /// The limit's name in the configuration: `max_latency`, `max_loss`, `max_price`.
+    pub limit: String,
+    /// The bound, in words: `80 ms`, `1 %`.
+    pub bound: String,
+    /// The path's value in the same unit.
+    pub value: String,
+    /// Whether the path keeps it.
+    pub kept: bool,
+}
+
+/// A distribution of times in seconds, in the buckets every board can add up.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Histogram {
+    /// Readings per bucket, not cumulative; the last is above every bound.
+    pub counts: [u64; 15],
+    /// Sum of all readings.
+    pub sum_s: f64,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { counts: [0; 15], sum_s: 0.0 }
+    }
+}
+
+impl Histogram {
+    /// Upper bounds of the buckets. From a LAN to a geostationary satellite and a slow failover, three
+    /// per decade: finer ones would multiply the series of every link.
+    pub const BOUNDS_S: [f64; 14] =
+        [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0];
+
+    /// Counts one reading.
+    pub fn observe(&mut self, reading: std::time::Duration) {
+        let seconds = reading.as_secs_f64();
+        let place = Self::BOUNDS_S.partition_point(|&bound| bound < seconds);
+        self.counts[place] = self.counts[place].saturating_add(1);
+        self.sum_s += seconds;
+    }
+
+    /// How many readings there were.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_reading_on_a_bound_falls_under_it() {
+        let mut h = Histogram::default();
+        h.observe(Duration::from_millis(1));
+        h.observe(Duration::from_micros(1001));
+        h.observe(Duration::from_secs(60));
+        assert_eq!((h.counts[1], h.counts[2], h.counts[14], h.count()), (1, 1, 1, 3));
+    }
+
+    #[test]
+    fn a_question_is_one_line_and_comes_back() {
+        let asked = Command::Explain { destination: "paris".into(), class: None, dscp: Some(46) };
+        let line = serde_json::to_string(&asked).unwrap();
+        assert_eq!(line, r#"{"command":"explain","destination":"paris","class":null,"dscp":46}"#);
+        assert_eq!(serde_json::from_str::<Command>(&line).unwrap(), asked);
+        let short: Command = serde_json::from_str(r#"{"command":"paths"}"#).unwrap();
+        assert_eq!(short, Command::Paths { destination: None });
+        assert!(serde_json::from_str::<Command>(r#"{"command":"reboot"}"#).is_err());
+    }
+
+    #[test]
+    fn what_was_not_measured_is_null() {
+        let json = serde_json::to_value(LinkRow::default()).unwrap();
+        assert!(json["rtt_median_ms"].is_null() && json["outbound"]["loss_ratio"].is_null());
+        assert_eq!(json["state"], "down");
+    }
+}
