@@ -17,6 +17,7 @@
 | driver | `daemon` |\n"]
 
 pub mod buf;
+pub mod config;
 pub mod id;
 pub mod quality;
 pub mod report;

@@ -1,0 +1,233 @@
+use super::*;
+use crate::route::policy::Objective;
+
+const LEAST: &str = r#"
+[node]
+name = "paris"
+certificate = "pki/paris.crt"
+key = "/keys/paris.key"
+ca = ["pki/ca.crt"]
+"#;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("/etc/thalweg/thalweg.toml"))
+}
+
+fn problems(text: &str) -> String {
+    let text = parse(text).expect_err("must be refused").to_string();
+    text.replace("/etc/thalweg/", "")
+}
+
+#[test]
+fn four_keys_make_a_node_and_paths_start_at_the_file() {
+    let config = parse(LEAST).unwrap();
+    assert_eq!(config.node.certificate, Path::new("/etc/thalweg/pki/paris.crt"));
+    assert_eq!(config.node.key, Path::new("/keys/paris.key"));
+    assert_eq!(config.underlay.listen.to_string(), "0.0.0.0:4600");
+    assert_eq!(config.route.recompute, Duration::from_secs(300));
+    assert_eq!(config.classes, class::defaults());
+    assert_eq!(config.site.prefixes, None);
+}
+
+#[test]
+fn listed_defaults_are_those_in_force() {
+    let mut text = String::new();
+    for table in keys::TABLES.iter().filter(|t| !t.repeated) {
+        text += &table.heading();
+        text += "\n";
+        if table.name == "node" {
+            text += LEAST.trim_start().strip_prefix("[node]\n").unwrap();
+        }
+        for key in table.keys.iter().filter(|k| !k.default.is_empty()) {
+            text += &format!("{} = {}\n", key.name, key.default);
+        }
+    }
+    assert_eq!(parse(&text).unwrap(), parse(LEAST).unwrap());
+    let classes = keys::find("class").unwrap().keys;
+    let mut text = format!("{LEAST}\n[[class]]\nname = \"a\"\n");
+    let short = parse(&text).unwrap();
+    for key in classes.iter().filter(|k| !k.default.is_empty()) {
+        text += &format!("{} = {}\n", key.name, key.default);
+    }
+    assert_eq!(parse(&text).unwrap(), short);
+}
+
+#[test]
+fn an_empty_file_is_told_what_it_lacks() {
+    assert_eq!(
+        problems(""),
+        "thalweg.toml: [node] needs `name`; write for example name = \"paris\"\n\
+         thalweg.toml: [node] needs `certificate`; write for example \
+         certificate = \"pki/paris.crt\"\n\
+         thalweg.toml: [node] needs `key`; write for example key = \"pki/paris.key\"\n\
+         thalweg.toml: [node] needs `ca`; write for example ca = [\"pki/ca.crt\"]"
+    );
+}
+
+#[test]
+fn unknown_names_get_the_nearest_known_one() {
+    let text = format!("{LEAST}\n[overly]\nmtu = 1\n\n[route]\nrecompte = \"5m\"\nzzz = 1\n");
+    assert_eq!(
+        problems(&text),
+        "thalweg.toml:8: unknown table or key `overly`; did you mean `[overlay]`?\n\
+         thalweg.toml:12: unknown key `recompte` in [route]; did you mean `recompute`?\n\
+         thalweg.toml:13: unknown key `zzz` in [route]; known are recompute, margin, hold_down"
+    );
+    let loose = format!("mtu = 1300\n{LEAST}");
+    assert_eq!(
+        problems(&loose),
+        "thalweg.toml:1: unknown table or key `mtu`; `mtu` belongs into [overlay]"
+    );
+}
+
+#[test]
+fn every_bad_value_is_told_at_once_with_its_line_and_fix() {
+    let text = format!(
+        "{LEAST}\n\
+         [underlay]\n\
+         listen = \"0.0.0.0\"\n\
+         [overlay]\n\
+         interface = \"a/b\"\n\
+         mtu = 9000\n\
+         [[peer]]\n\
+         name = \"paris\"\n\
+         endpoint = \"paris.example\"\n\
+         [[peer]]\n\
+         name = \"Lyon\"\n\
+         [route]\n\
+         recompute = 300\n\
+         margin = \"60%\"\n\
+         [probe]\n\
+         idle = \"50s\"\n\
+         [site]\n\
+         prefixes = [\"10.1.0.0/16\", \"10.2.3.4/24\"]\n\
+         [uplink]\n\
+         price_per_gb = -1\n\
+         [log]\n\
+         level = \"verbose\"\n"
+    );
+    assert_eq!(
+        problems(&text),
+        "thalweg.toml:9: [underlay] listen \"0.0.0.0\" is no address with a port; write an IP \
+         address and a port, like \"192.0.2.7:4600\" or \"[2001:db8::7]:4600\"\n\
+         thalweg.toml:11: [overlay] interface \"a/b\" is no interface name; use 1 to 15 letters, \
+         digits, hyphens, dots or underscores\n\
+         thalweg.toml:12: [overlay] mtu 9000 does not fit; write 576 to 1386: what an underlay of \
+         1500 bytes leaves after headers\n\
+         thalweg.toml:15: [[peer]] endpoint \"paris.example\" is no host with a port; write for \
+         example \"203.0.113.5:4600\" or \"paris.example.net:4600\"\n\
+         thalweg.toml:16: [[peer]] needs `endpoint`; write for example endpoint = \
+         \"paris.example.net:4600\"\n\
+         thalweg.toml:17: [[peer]] name \"Lyon\" is no node name; use 1 to 63 lower-case letters, \
+         digits and hyphens, not beginning or ending with a hyphen\n\
+         thalweg.toml:19: [route] recompute is the number 300 without a unit; write a time with its \
+         unit, like \"250ms\", \"30s\" or \"5m\"\n\
+         thalweg.toml:20: [route] margin is 60.00 %; write at most \"50%\"; above 5 % most of the \
+         gain is thrown away\n\
+         thalweg.toml:22: [probe] stale_idle (1m) is less than twice idle (50s); raise `stale_idle` \
+         or lower `idle`: one lost probe must not count\n\
+         thalweg.toml:24: [site] prefixes (item 2) \"10.2.3.4/24\" has bits set beyond its length; \
+         write \"10.2.3.0/24\"\n\
+         thalweg.toml:26: [uplink] price_per_gb is no price; write currency units per gigabyte from \
+         0 to 4000, like 0.09\n\
+         thalweg.toml:28: [log] level \"verbose\" is not known here; write one of \"error\", \
+         \"warn\", \"info\", \"debug\", \"trace\""
+    );
+}
+
+#[test]
+fn broken_syntax_names_its_line_and_hides_what_follows_from_it() {
+    let text = format!("{LEAST}\n[route\nmargin = \"99%\"\n");
+    let told = problems(&text);
+    assert!(told.starts_with("thalweg.toml:8: not TOML: "), "{told}");
+    assert!(!told.contains("margin"), "{told}");
+}
+
+#[test]
+fn classes_keep_their_order_and_something_takes_the_rest() {
+    let text = format!(
+        "{LEAST}\n\
+         [[class]]\n\
+         name = \"voice\"\n\
+         dscp = [\"ef\", 44]\n\
+         max_latency = \"80ms\"\n\
+         max_loss = \"1%\"\n\
+         max_price = 0.2\n\
+         repair_budget = \"40ms\"\n\
+         [[class]]\n\
+         name = \"copies\"\n\
+         prefixes = [\"10.9.0.0/16\"]\n\
+         objective = \"cost\"\n"
+    );
+    let classes = parse(&text).unwrap().classes;
+    let names: Vec<_> = classes.iter().map(|c| c.name.as_str()).collect();
+    assert_eq!(names, ["voice", "copies", "default"]);
+    let voice = &classes[0];
+    assert_eq!(voice.matches.dscp, [46, 44]);
+    assert_eq!(voice.policy.limits.max_loss, Some(Ratio::from_ppm(10_000)));
+    assert_eq!(voice.policy.limits.max_price, Some(Price(200_000)));
+    assert_eq!(voice.delivery.budget, Duration::from_millis(40));
+    assert_eq!(classes[1].policy.objective, Objective::Cost);
+}
+
+#[test]
+fn classes_that_cannot_work_are_refused() {
+    let text = format!(
+        "{LEAST}\n\
+         [[class]]\n\
+         name = \"all\"\n\
+         reorder = \"1s\"\n\
+         [[class]]\n\
+         name = \"late\"\n\
+         dscp = [64]\n\
+         [[class]]\n\
+         name = \"later\"\n\
+         dscp = [1]\n\
+         repair_budget = \"6s\"\n"
+    );
+    let told = problems(&text);
+    let lines: Vec<_> = told.lines().collect();
+    assert_eq!(lines.len(), 5, "{told}");
+    assert!(lines[0].starts_with("thalweg.toml:10: [[class]] reorder (1s) is longer than"));
+    assert!(lines[1].starts_with("thalweg.toml:12: [[class]] `late` can never match: `all` takes"));
+    assert!(lines[2].starts_with("thalweg.toml:13: [[class]] dscp (item 1) is no DSCP; "));
+    assert!(lines[3].starts_with("thalweg.toml:15: [[class]] `later` can never match"));
+    assert!(lines[4].starts_with("thalweg.toml:17: [[class]] repair_budget is 6s; "));
+}
+
+#[test]
+fn the_last_default_class_takes_everything_and_names_differ() {
+    let classes = class::defaults();
+    assert_eq!(classes.last().unwrap().matches, Default::default());
+    let mut dscp: Vec<u8> = classes.iter().flat_map(|c| c.matches.dscp.clone()).collect();
+    dscp.sort_unstable();
+    let all = dscp.len();
+    dscp.dedup();
+    assert_eq!(dscp.len(), all, "a code point in two classes would silently go to the first");
+}
+
+#[test]
+fn metrics_can_be_off_and_open_ones_are_remarked() {
+    let off = parse(&format!("{LEAST}\n[metrics]\nlisten = \"off\"\n")).unwrap();
+    assert_eq!(off.metrics.listen, None);
+    let open = parse(&format!("{LEAST}\n[metrics]\nlisten = \"0.0.0.0:9460\"\n")).unwrap();
+    assert!(open.remarks().iter().any(|r| r.contains("whoever reaches it")));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "\\PC{0,200}") {
+        let _ = parse(&text);
+    }
+
+    #[test]
+    fn no_value_makes_the_reader_panic(
+        table in 0..keys::TABLES.len(),
+        key in 0_usize..9,
+        value in "(\"\\PC{0,20}\"|[0-9]{1,25}|-?[0-9]{1,3}\\.[0-9]{1,3}|true|inf|nan|\\[\\]|\\[1, \"a\"\\]|\\{a = 1\\})",
+    ) {
+        let table = keys::TABLES[table];
+        let key = table.keys[key % table.keys.len()];
+        let _ = parse(&format!("{}\n{} = {value}\n", table.heading(), key.name));
+    }
+}
