@@ -26,6 +26,7 @@ pub mod time;
 pub mod unit;
 
 pub mod control;
+pub mod daemon;
 pub mod forward;
 pub mod route;
 pub mod session;
