@@ -164,7 +164,7 @@ fn foreign_expired_early_and_wrong_named_certificates_are_refused_in_words() {
         refused(&site.anchors(), NOW + 366 * DAY).contains("CA `example` expired on 2027-11-21")
     );
     let early = refused(&site.anchors(), NOW - DAY);
-    assert!(early.contains("is signed by no CA"), "the CA is as young: {early}");
+    assert!(early.contains("check the clock of this machine"), "{early}");
     let named = site.anchors().verify_named(&paris, "lyon", NOW).unwrap_err().to_string();
     assert!(named.starts_with("`paris` answered where `lyon` was expected"), "{named}");
     let ca = der(&site.ca().join("ca.crt"));
