@@ -1,0 +1,3 @@
+//! What the mesh knows of itself: members, link state, and the graph made from them.
+
+pub mod graph;
