@@ -1,0 +1,264 @@
+//! The best path to every destination under a policy, and a backup that shares nothing with it.
+//!
+//! 1. The optimum without limits, for all destinations at once: Dijkstra on a layered graph
+//!    (node × hops used), so that at most two relays are used (`layered`).
+//! 2. Where it breaks a limit: every path of at most two relays, cut as soon as a limit or the best
+//!    cost so far is passed. Exact, and paid only by destinations that need it (`reach`).
+//! 3. The backup: the best path that shares no relay and no first link with the primary, from the four
+//!    best beginnings to every relay (`reach`); within the limits where there is one.
+//!
+//! A node that does not consent to relay is only ever a destination. Where nothing keeps the
+//! limits, the least evil is taken and marked: delay and loss are let go before money is, since
+//! packets that come late are a bad call and money spent is gone. The same graph and policy always give
+//! the same answer.
+
+mod layered;
+mod reach;
+
+use std::collections::BTreeMap;
+
+use petgraph::graph::{EdgeIndex, NodeIndex};
+use petgraph::visit::EdgeRef;
+
+use crate::id::{LinkId, NodeId};
+use crate::route::cost::{self, Bounds, Limit, Priced};
+use crate::route::policy::Policy;
+use crate::route::table::Path;
+use crate::topology::graph::Graph;
+use reach::Beginnings;
+
+/// A path with its price.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Our link that the first hop crosses.
+    pub link: LinkId,
+    /// Relays in order, then the destination.
+    pub nodes: Vec<NodeId>,
+    /// What it costs, by part, and what limits are checked against.
+    pub priced: Priced,
+    /// The first limit it does not keep.
+    pub broken: Option<Limit>,
+}
+
+impl Candidate {
+    /// The path as the table holds it.
+    pub fn path(&self) -> Path {
+        Path { link: self.link, nodes: self.nodes.clone(), delay: self.priced.delay() }
+    }
+
+    /// Whether it is the same way through the mesh, whatever it costs now.
+    pub fn is_way(&self, link: LinkId, nodes: &[NodeId]) -> bool {
+        self.link == link && self.nodes == nodes
+    }
+}
+
+/// What the solver found for one destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Solution {
+    /// The best path; within the limits if any path is.
+    pub best: Candidate,
+    /// The best path that shares no relay and no first link with it.
+    pub backup: Option<Candidate>,
+}
+
+/// Why a candidate was not taken, for `explain`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// A limit of the policy is not kept.
+    Limit(Limit),
+    /// This relay does not consent.
+    NoConsent(NodeId),
+    /// It costs this much more than the best.
+    Costlier(u64),
+}
+
+/// One path that was weighed, with the reason it was not taken; none for the best.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weighed {
+    /// The path.
+    pub candidate: Candidate,
+    /// Why not.
+    pub rejected: Option<Rejection>,
+}
+
+/// A graph with every edge priced under one policy.
+#[derive(Debug)]
+pub struct Solver<'a> {
+    graph: &'a Graph,
+    priced: Vec<Priced>,
+    bounds: Bounds,
+}
+
+impl<'a> Solver<'a> {
+    /// Prices every edge once.
+    pub fn new(graph: &'a Graph, policy: &Policy) -> Self {
+        let edges = graph.inner().edge_weights();
+        let priced = edges.map(|edge| cost::price(&edge.state, policy.objective)).collect();
+        Self { graph, priced, bounds: Bounds::of(&policy.limits) }
+    }
+
+    /// The best path and its backup for every destination that can be reached.
+    pub fn solve(&self) -> BTreeMap<NodeId, Solution> {
+        let optima = layered::optima(self);
+        let beginnings = Beginnings::build(self);
+        let mut found = BTreeMap::new();
+        for (destination, edges) in optima {
+            let id = self.id(destination);
+            let optimum = self.candidate(&edges);
+            let best =
+                if optimum.broken.is_none() { optimum } else { self.within(destination, &optimum) };
+            let backup = self.backup(&beginnings, destination, &best);
+            found.insert(id, Solution { best, backup });
+        }
+        found
+    }
+
+    /// This way through the mesh at today's prices; `None` where a link of it is gone or a relay
+    /// withdrew its consent.
+    pub fn weigh(&self, link: LinkId, nodes: &[NodeId]) -> Option<Candidate> {
+        let mut at = self.graph.source_position();
+        let mut edges = Vec::with_capacity(nodes.len());
+        for (hop, node) in nodes.iter().enumerate() {
+            if hop > 0 && !self.relays(at) {
+                return None;
+            }
+            let next = self.graph.position(*node)?;
+            let parallel = self.graph.inner().edges_connecting(at, next);
+            let edge = parallel
+                .filter(|e| hop > 0 || e.weight().link == Some(link))
+                .min_by_key(|e| (self.priced[e.id().index()].cost, e.id()))?;
+            edges.push(edge.id());
+            at = next;
+        }
+        (!edges.is_empty()).then(|| self.candidate(&edges))
+    }
+
+    /// The `limit` best paths to a destination with the reason each was not taken, best first;
+    /// the direct ones always among them, and those over one relay that refuses.
+    pub fn explain(&self, destination: NodeId, limit: usize) -> Vec<Weighed> {
+        let Some(at) = self.graph.position(destination) else { return Vec::new() };
+        if at == self.graph.source_position() {
+            return Vec::new();
+        }
+        let mut shown: Vec<Weighed> = Vec::new();
+        let mut direct = Vec::new();
+        reach::each_path(self, at, |edges| {
+            let candidate = self.candidate(edges);
+            let refusing = edges[1..].iter().map(|&e| self.ends(e).0).find(|&n| !self.relays(n));
+            let rejected = match (refusing, candidate.broken) {
+                (Some(_), _) if edges.len() > 2 => return,
+                (Some(relay), _) => Some(Rejection::NoConsent(self.id(relay))),
+                (None, Some(limit)) => Some(Rejection::Limit(limit)),
+                (None, None) => None,
+            };
+            let weighed = Weighed { candidate, rejected };
+            if weighed.candidate.nodes.len() == 1 {
+                direct.push(weighed);
+                return;
+            }
+            let place = shown.partition_point(|w| order(w) <= order(&weighed));
+            if place < limit {
+                shown.insert(place, weighed);
+                shown.truncate(limit);
+            }
+        });
+        shown.truncate(limit.saturating_sub(direct.len()));
+        shown.append(&mut direct);
+        shown.sort_by(|a, b| order(a).cmp(&order(b)));
+        let best = shown.iter().find(|w| w.rejected.is_none()).map(|w| w.candidate.priced.cost);
+        let mut taken = false;
+        for weighed in shown.iter_mut().filter(|w| w.rejected.is_none()) {
+            let over = weighed.candidate.priced.cost - best.unwrap_or_default();
+            weighed.rejected = taken.then_some(Rejection::Costlier(over));
+            taken = true;
+        }
+        shown
+    }
+
+    /// The best path within the limits; else within the price alone; else the cheapest.
+    fn within(&self, destination: NodeIndex<u32>, optimum: &Candidate) -> Candidate {
+        let money_only = Bounds { money: self.bounds.money, ..Bounds::NONE };
+        for bounds in [self.bounds, money_only] {
+            if let Some(edges) = reach::best_within(self, destination, &bounds, None) {
+                return self.candidate(&edges);
+            }
+        }
+        let cheapest = reach::cheapest(self, destination).map(|edges| self.candidate(&edges));
+        cheapest.unwrap_or_else(|| optimum.clone())
+    }
+
+    fn backup(
+        &self,
+        beginnings: &Beginnings,
+        destination: NodeIndex<u32>,
+        primary: &Candidate,
+    ) -> Option<Candidate> {
+        let taken = self.taken(primary);
+        let edges = beginnings.best(self, destination, &taken)?;
+        let backup = self.candidate(&edges);
+        if backup.broken.is_some() {
+            let kept = reach::best_within(self, destination, &self.bounds, Some(&taken));
+            return Some(kept.map_or(backup, |edges| self.candidate(&edges)));
+        }
+        Some(backup)
+    }
+
+    fn taken(&self, primary: &Candidate) -> Taken {
+        let relays = &primary.nodes[..primary.nodes.len() - 1];
+        let mut nodes = [None; Path::LIMIT - 1];
+        for (slot, relay) in nodes.iter_mut().zip(relays) {
+            *slot = self.graph.position(*relay);
+        }
+        Taken { nodes, link: primary.link }
+    }
+
+    fn candidate(&self, edges: &[EdgeIndex<u32>]) -> Candidate {
+        let priced = edges.iter().fold(Priced::NOTHING, |sum, e| sum.plus(self.priced[e.index()]));
+        let inner = self.graph.inner();
+        let link = edges.first().and_then(|&e| inner[e].link);
+        Candidate {
+            link: link.expect("a path starts with an edge of ours, and the graph names those"),
+            nodes: edges.iter().map(|&e| self.id(self.ends(e).1)).collect(),
+            priced,
+            broken: priced.broken(&self.bounds),
+        }
+    }
+
+    fn ends(&self, edge: EdgeIndex<u32>) -> (NodeIndex<u32>, NodeIndex<u32>) {
+        self.graph.inner().edge_endpoints(edge).expect("edge indices come from this very graph")
+    }
+
+    fn id(&self, node: NodeIndex<u32>) -> NodeId {
+        self.graph.inner()[node].id
+    }
+
+    fn relays(&self, node: NodeIndex<u32>) -> bool {
+        self.graph.inner()[node].relay
+    }
+
+    fn price_of(&self, edge: EdgeIndex<u32>) -> &Priced {
+        &self.priced[edge.index()]
+    }
+}
+
+/// What a backup must not touch: the primary's relays and its first link.
+#[derive(Debug)]
+struct Taken {
+    nodes: [Option<NodeIndex<u32>>; Path::LIMIT - 1],
+    link: LinkId,
+}
+
+impl Taken {
+    fn has(&self, node: NodeIndex<u32>) -> bool {
+        self.nodes.contains(&Some(node))
+    }
+}
+
+/// Candidates in the order they are shown: usable before rejected, then by cost, hops and numbers.
+fn order(w: &Weighed) -> (bool, u64, usize, &[NodeId], LinkId) {
+    let c = &w.candidate;
+    (w.rejected.is_some(), c.priced.cost, c.nodes.len(), &c.nodes, c.link)
+}
+
+#[cfg(test)]
+mod tests;

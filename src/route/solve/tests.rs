@@ -1,0 +1,261 @@
+//! The solver against exhaustive search, and the cases that name its rules.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::quality::{LinkQuality, LinkState};
+use crate::route::policy::{Limits, Objective};
+use crate::unit::{Price, Ratio};
+
+fn n(number: u16) -> NodeId {
+    NodeId::new(number).unwrap()
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn state(delay_us: u64, loss_ppm: u32, price: u32) -> LinkState {
+    LinkState {
+        price: Price(price),
+        ..LinkState::measured(LinkQuality {
+            delay: Duration::from_micros(delay_us),
+            jitter: Duration::ZERO,
+            loss: Ratio::from_ppm(loss_ppm),
+        })
+    }
+}
+
+/// Edges as (from, to, delay in ms, loss in ppm, price); node 1 is the source.
+fn graph(nodes: &[(u16, bool)], edges: &[(u16, u16, u64, u32, u32)]) -> Graph {
+    let mut graph = Graph::new(n(1));
+    for &(id, relay) in nodes {
+        graph.add_node(n(id), relay);
+    }
+    for (i, &(from, to, delay, loss, price)) in edges.iter().enumerate() {
+        let link = (from == 1).then_some(LinkId(i as u16));
+        assert!(graph.add_edge(n(from), n(to), link, state(delay * 1000, loss, price)));
+    }
+    graph
+}
+
+/// Every usable path by plain recursion over the list of edges: shares no code with the solver.
+fn oracle(graph: &Graph, to: NodeId, objective: Objective) -> Vec<(Vec<NodeId>, LinkId, Priced)> {
+    fn walk(
+        graph: &Graph,
+        at: NodeId,
+        to: NodeId,
+        objective: Objective,
+        so_far: &(Vec<NodeId>, Option<LinkId>, Priced),
+        found: &mut Vec<(Vec<NodeId>, LinkId, Priced)>,
+    ) {
+        for (from, next, edge) in graph.edges() {
+            if from != at || next == graph.source() || so_far.0.contains(&next) {
+                continue;
+            }
+            let mut path = so_far.clone();
+            path.0.push(next);
+            path.1 = path.1.or(edge.link);
+            path.2 = path.2.plus(cost::price(&edge.state, objective));
+            if next == to {
+                found.push((path.0, path.1.unwrap(), path.2));
+            } else if path.0.len() < 3 && graph.node(next).unwrap().relay {
+                walk(graph, next, to, objective, &path, found);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(graph, graph.source(), to, objective, &(Vec::new(), None, Priced::NOTHING), &mut found);
+    found
+}
+
+fn apart(a: &Candidate, nodes: &[NodeId], link: LinkId) -> bool {
+    a.link != link
+        && a.nodes[..a.nodes.len() - 1].iter().all(|r| !nodes[..nodes.len() - 1].contains(r))
+}
+
+#[test]
+fn a_relay_that_is_faster_is_taken_and_direct_backs_it_up() {
+    let graph =
+        graph(&[(2, true), (3, false)], &[(1, 3, 80, 0, 0), (1, 2, 20, 0, 0), (2, 3, 20, 0, 0)]);
+    let found = Solver::new(&graph, &Policy::default()).solve();
+    let solution = &found[&n(3)];
+    assert_eq!(solution.best.nodes, [n(2), n(3)]);
+    assert_eq!(solution.best.link, LinkId(1));
+    assert_eq!(solution.best.path().delay, ms(40));
+    assert_eq!(solution.backup.as_ref().unwrap().nodes, [n(3)]);
+    assert_eq!(found[&n(2)].backup, None, "node 3 does not relay");
+}
+
+#[test]
+fn a_node_without_consent_is_never_a_relay() {
+    let graph =
+        graph(&[(2, false), (3, true)], &[(1, 3, 80, 0, 0), (1, 2, 20, 0, 0), (2, 3, 20, 0, 0)]);
+    let solver = Solver::new(&graph, &Policy::default());
+    assert_eq!(solver.solve()[&n(3)].best.nodes, [n(3)]);
+    assert_eq!(solver.weigh(LinkId(1), &[n(2), n(3)]), None);
+    let shown = solver.explain(n(3), 8);
+    assert_eq!(shown[0].rejected, None);
+    assert_eq!(shown[1].rejected, Some(Rejection::NoConsent(n(2))));
+}
+
+#[test]
+fn two_relays_are_used_and_three_are_not() {
+    let ring = [(1, 2, 1, 0, 0), (2, 3, 1, 0, 0), (3, 4, 1, 0, 0), (4, 5, 1, 0, 0)];
+    let all = [(2, true), (3, true), (4, true), (5, true)];
+    let found = Solver::new(&graph(&all, &ring), &Policy::default()).solve();
+    assert_eq!(found[&n(4)].best.nodes, [n(2), n(3), n(4)]);
+    assert!(!found.contains_key(&n(5)));
+}
+
+#[test]
+fn the_forecast_decides_where_it_is_confident_and_the_present_where_it_is_not() {
+    let mut state = |confidence| {
+        let mut graph = Graph::new(n(1));
+        graph.add_node(n(2), true);
+        graph.add_node(n(3), true);
+        let mut direct = state(10_000, 0, 0);
+        direct.expected = Some(LinkQuality { delay: ms(60), ..direct.present });
+        direct.confidence = confidence;
+        let leg = super::tests::state(15_000, 0, 0);
+        graph.add_edge(n(1), n(3), Some(LinkId(0)), direct);
+        graph.add_edge(n(1), n(2), Some(LinkId(1)), leg);
+        graph.add_edge(n(2), n(3), None, leg);
+        Solver::new(&graph, &Policy::default()).solve()[&n(3)].best.clone()
+    };
+    let trusted = state(Ratio::from_ppm(900_000));
+    assert_eq!(trusted.nodes, [n(2), n(3)], "the direct link is about to become slow");
+    let doubted = state(Ratio::from_ppm(100_000));
+    assert_eq!((doubted.nodes.as_slice(), doubted.priced.forecast_hops), ([n(3)].as_slice(), 0));
+}
+
+#[test]
+fn limits_turn_the_choice_and_the_least_evil_is_marked() {
+    let edges = [
+        (1, 3, 30, 0, 9),
+        (1, 2, 5, 20_000, 0),
+        (2, 3, 5, 20_000, 0),
+        (1, 4, 60, 0, 1),
+        (4, 3, 60, 0, 1),
+    ];
+    let graph = graph(&[(2, true), (3, true), (4, true)], &edges);
+    let best = |limits| {
+        let policy = Policy { objective: Objective::Cost, limits };
+        Solver::new(&graph, &policy).solve()[&n(3)].best.clone()
+    };
+    assert_eq!(best(Limits::default()).nodes, [n(2), n(3)], "free, though it loses");
+    let clean = Limits { max_loss: Some(Ratio::from_ppm(1000)), ..Limits::default() };
+    assert_eq!(best(clean).nodes, [n(4), n(3)]);
+    let quick = Limits { max_latency: Some(ms(50)), ..clean };
+    assert_eq!(best(quick).nodes, [n(3)]);
+    let impossible = Limits { max_price: Some(Price(5)), ..quick };
+    let evil = best(impossible);
+    assert_eq!((evil.nodes, evil.broken), (vec![n(2), n(3)], Some(Limit::Loss)), "price is kept");
+}
+
+#[test]
+fn parallel_links_back_each_other_up() {
+    let graph = graph(&[(2, false)], &[(1, 2, 10, 0, 0), (1, 2, 30, 0, 0)]);
+    let found = Solver::new(&graph, &Policy::default()).solve();
+    let solution = &found[&n(2)];
+    assert_eq!(solution.best.link, LinkId(0));
+    assert_eq!(solution.backup.as_ref().unwrap().link, LinkId(1));
+}
+
+prop_compose! {
+    fn any_graph()(
+        relays in proptest::collection::vec(any::<bool>(), 6),
+        edges in proptest::collection::vec(
+            (0..7u16, 0..7u16, 1..60u64, 0..4u32, 0..4u32), 0..40),
+    ) -> Graph {
+        let mut graph = Graph::new(n(1));
+        for (i, relay) in relays.iter().enumerate() {
+            graph.add_node(n(i as u16 + 2), *relay);
+        }
+        let mut remote = BTreeSet::new();
+        for (i, (from, to, delay, loss, price)) in edges.iter().enumerate() {
+            if *from != 0 && !remote.insert((*from, *to)) {
+                continue;
+            }
+            let link = (*from == 0).then_some(LinkId(i as u16));
+            let state = state(delay * 500, loss * 7_000, price * 10);
+            graph.add_edge(n(from + 1), n(to + 1), link, state);
+        }
+        graph
+    }
+}
+
+prop_compose! {
+    fn any_policy()(
+        objective in 0..3usize,
+        latency in proptest::option::of(1..80u64),
+        loss in proptest::option::of(0..40_000u32),
+        price in proptest::option::of(0..60u32),
+    ) -> Policy {
+        Policy {
+            objective: Objective::ALL[objective],
+            limits: Limits {
+                max_latency: latency.map(ms),
+                max_loss: loss.map(Ratio::from_ppm),
+                max_price: price.map(Price),
+            },
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn best_and_backup_are_what_exhaustive_search_finds(
+        graph in any_graph(), policy in any_policy(),
+    ) {
+        let solver = Solver::new(&graph, &policy);
+        let found = solver.solve();
+        let bounds = Bounds::of(&policy.limits);
+        for node in graph.nodes().filter(|node| node.id != n(1)) {
+            let all = oracle(&graph, node.id, policy.objective);
+            let Some(solution) = found.get(&node.id) else {
+                prop_assert!(all.is_empty(), "{} can be reached", node.id);
+                continue;
+            };
+            let best = &solution.best;
+            prop_assert!(
+                all.iter().any(|(p, l, x)| best.is_way(*l, p) && *x == best.priced),
+                "{best:?} is a path"
+            );
+            prop_assert_eq!(best.broken, best.priced.broken(&bounds));
+            let kept = |x: &Priced| x.broken(&bounds).is_none();
+            let least = |kept: &dyn Fn(&Priced) -> bool| {
+                all.iter().filter(|(_, _, x)| kept(x)).map(|(_, _, x)| x.cost).min()
+            };
+            let affordable = |x: &Priced| x.parts.money <= bounds.money;
+            if let Some(least) = least(&kept) {
+                prop_assert_eq!((best.broken, best.priced.cost), (None, least));
+            } else if let Some(least) = least(&affordable) {
+                prop_assert!(affordable(&best.priced));
+                prop_assert_eq!(best.priced.cost, least);
+            } else {
+                let money = all.iter().map(|(_, _, x)| (x.parts.money, x.cost)).min().unwrap();
+                prop_assert_eq!((best.priced.parts.money, best.priced.cost), money);
+            }
+            let others: Vec<_> = all.iter().filter(|(p, l, _)| apart(best, p, *l)).collect();
+            let backup = solution.backup.as_ref();
+            prop_assert_eq!(backup.is_none(), others.is_empty());
+            if let Some(backup) = backup {
+                prop_assert!(apart(best, &backup.nodes, backup.link));
+                let within = others.iter().filter(|(_, _, x)| kept(x)).map(|(_, _, x)| x.cost).min();
+                let least = others.iter().map(|(_, _, x)| x.cost).min().unwrap();
+                prop_assert_eq!(backup.priced.cost, within.unwrap_or(least));
+            }
+            prop_assert_eq!(solver.weigh(best.link, &best.nodes).map(|c| c.priced.cost), Some(best.priced.cost));
+            let shown = solver.explain(node.id, 4);
+            if best.broken.is_none() {
+                prop_assert_eq!(shown[0].rejected, None);
+                prop_assert_eq!(shown[0].candidate.priced.cost, best.priced.cost);
+            }
+        }
+        prop_assert_eq!(solver.solve(), found, "the same question has one answer");
+    }
+}
