@@ -55,17 +55,12 @@ impl Beginnings {
         taken: &Taken,
     ) -> Option<Vec<EdgeIndex<u32>>> {
         let inner = solver.graph.inner();
-        let mut best: Option<(u64, usize, Vec<EdgeIndex<u32>>)> = None;
-        let mut offer = |cost: u64, edges: &[EdgeIndex<u32>]| {
-            if best.as_ref().is_none_or(|b| (cost, edges.len(), edges) < (b.0, b.1, &b.2)) {
-                best = Some((cost, edges.len(), edges.to_vec()));
-            }
-        };
+        let mut best = Least::new();
         for edge in inner.edges_directed(destination, petgraph::Incoming) {
             let (relay, last) = (edge.source(), edge.id());
             if relay == solver.graph.source_position() {
                 if edge.weight().link != Some(taken.link) {
-                    offer(solver.price_of(last).cost, &[last]);
+                    best.offer(solver.price_of(last).cost, &[last]);
                 }
                 continue;
             }
@@ -80,12 +75,36 @@ impl Beginnings {
             if let Some(way) = free {
                 let cost = way.cost + solver.price_of(last).cost;
                 match way.second_edge {
-                    Some(second) => offer(cost, &[way.first_edge, second, last]),
-                    None => offer(cost, &[way.first_edge, last]),
+                    Some(second) => best.offer(cost, &[way.first_edge, second, last]),
+                    None => best.offer(cost, &[way.first_edge, last]),
                 }
             }
         }
-        best.map(|(_, _, edges)| edges)
+        best.into_edges()
+    }
+}
+
+/// The least path offered so far: by key, then by hops, then by the order of its edges.
+struct Least<K>(Option<(K, Vec<EdgeIndex<u32>>)>);
+
+impl<K: Ord + Copy> Least<K> {
+    const fn new() -> Self {
+        Self(None)
+    }
+
+    fn offer(&mut self, key: K, edges: &[EdgeIndex<u32>]) {
+        let new = (key, edges.len(), edges);
+        if self.0.as_ref().is_none_or(|(k, e)| new < (*k, e.len(), e)) {
+            self.0 = Some((key, edges.to_vec()));
+        }
+    }
+
+    fn key(&self) -> Option<K> {
+        self.0.as_ref().map(|(key, _)| *key)
+    }
+
+    fn into_edges(self) -> Option<Vec<EdgeIndex<u32>>> {
+        self.0.map(|(_, edges)| edges)
     }
 }
 
@@ -166,17 +185,9 @@ fn best_by(
 ) -> Option<Vec<EdgeIndex<u32>>> {
     let inner = solver.graph.inner();
     let source = solver.graph.source_position();
-    let mut best: Option<((u64, u64), usize, Vec<EdgeIndex<u32>>)> = None;
-    let mut offer = |priced: &Priced, edges: &[EdgeIndex<u32>]| {
-        let new = (key(priced), edges.len(), edges);
-        if best.as_ref().is_none_or(|b| new < (b.0, b.1, &b.2)) {
-            best = Some((new.0, new.1, edges.to_vec()));
-        }
-        best.as_ref().map(|b| b.0)
-    };
-    let mut least = None;
-    let hopeless = |priced: &Priced, least: Option<(u64, u64)>| {
-        priced.broken(bounds).is_some() || least.is_some_and(|least| key(priced) > least)
+    let mut best = Least::new();
+    let hopeless = |priced: &Priced, best: &Least<(u64, u64)>| {
+        priced.broken(bounds).is_some() || best.key().is_some_and(|least| key(priced) > least)
     };
     let free_link = |edge: EdgeIndex<u32>| {
         taken.is_none_or(|t| inner[edge].link.is_none() || inner[edge].link != Some(t.link))
@@ -184,12 +195,12 @@ fn best_by(
     let usable = |n: NodeIndex<u32>| solver.relays(n) && taken.is_none_or(|t| !t.has(n));
     for last in inner.edges_directed(destination, petgraph::Incoming) {
         let tail = *solver.price_of(last.id());
-        if hopeless(&tail, least) || !free_link(last.id()) {
+        if hopeless(&tail, &best) || !free_link(last.id()) {
             continue;
         }
         let relay = last.source();
         if relay == source {
-            least = offer(&tail, &[last.id()]);
+            best.offer(key(&tail), &[last.id()]);
             continue;
         }
         if !usable(relay) {
@@ -197,21 +208,21 @@ fn best_by(
         }
         for second in inner.edges_directed(relay, petgraph::Incoming) {
             let middle = solver.price_of(second.id()).plus(tail);
-            if hopeless(&middle, least) || !free_link(second.id()) {
+            if hopeless(&middle, &best) || !free_link(second.id()) {
                 continue;
             }
             let first = second.source();
             if first == source {
-                least = offer(&middle, &[second.id(), last.id()]);
+                best.offer(key(&middle), &[second.id(), last.id()]);
             } else if first != destination && usable(first) {
                 for edge in inner.edges_connecting(source, first) {
                     let whole = solver.price_of(edge.id()).plus(middle);
-                    if !hopeless(&whole, least) && free_link(edge.id()) {
-                        least = offer(&whole, &[edge.id(), second.id(), last.id()]);
+                    if !hopeless(&whole, &best) && free_link(edge.id()) {
+                        best.offer(key(&whole), &[edge.id(), second.id(), last.id()]);
                     }
                 }
             }
         }
     }
-    best.map(|(_, _, edges)| edges)
+    best.into_edges()
 }

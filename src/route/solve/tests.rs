@@ -113,7 +113,7 @@ fn two_relays_are_used_and_three_are_not() {
 
 #[test]
 fn the_forecast_decides_where_it_is_confident_and_the_present_where_it_is_not() {
-    let mut state = |confidence| {
+    let state = |confidence| {
         let mut graph = Graph::new(n(1));
         graph.add_node(n(2), true);
         graph.add_node(n(3), true);
