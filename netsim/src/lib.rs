@@ -1,0 +1,10 @@
+//! Thalweg's laboratory: two floors over one link model and one scenario format.
+//!
+//! The *virtual* floor holds many nodes in memory under virtual time, where one seed gives one
+//! trace. The *namespaces* floor runs real daemons in network namespaces over a user-space emulator
+//! of the Internet between them. The demo is a scenario of the second.
+
+pub mod data;
+pub mod link;
+pub mod scenario;
+pub mod units;
