@@ -19,6 +19,7 @@
 pub mod buf;
 pub mod config;
 pub mod id;
+pub mod metrics;
 pub mod quality;
 pub mod report;
 pub mod rng;

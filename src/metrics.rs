@@ -1,0 +1,502 @@
+//! Every metric series, one list, and the page a scrape reads.
+//!
+//! The machines own plain numbers; nothing is counted here. At each scrape one [`Report`] is turned
+//! into families. What was not measured has no sample: a gap in a board is honest, a zero is not.
+//! Base units only (seconds, bytes, ratios from 0 to 1). Labels come from bounded sets: names of nodes
+//! and classes, local link numbers, and words of this program; never addresses, keys or destinations
+//! beyond the mesh. Names and manners follow <https://prometheus.io/docs/practices/naming/>.
+
+use prometheus::TextEncoder;
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram as ProtoHistogram, LabelPair, Metric, MetricFamily,
+    MetricType,
+};
+
+use crate::report::{Histogram, LinkRow, LinkState, PathRow, PeerState, Report, Status};
+
+/// What kind of series it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Goes up and down.
+    Gauge,
+    /// Only goes up while the process lives; its name ends in `_total`.
+    Counter,
+    /// A distribution.
+    Histogram,
+}
+
+/// One series.
+#[derive(Clone, Copy, Debug)]
+pub struct Series {
+    /// Its name.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its labels, in order.
+    pub labels: &'static [&'static str],
+    /// What it says.
+    pub help: &'static str,
+}
+
+const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Series {
+    Series { name, kind: Kind::Gauge, labels, help }
+}
+
+const fn counter(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Series {
+    Series { name, kind: Kind::Counter, labels, help }
+}
+
+const fn histogram(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Series {
+    Series { name, kind: Kind::Histogram, labels, help }
+}
+
+const LINK: &[&str] = &["peer", "link"];
+const DIRECTION: &[&str] = &["peer", "link", "direction"];
+const PATH: &[&str] = &["peer", "class"];
+
+/// Every series, in the order of the page.
+pub const SERIES: &[Series] = &[
+    gauge("thalweg_build_info", &["version"], "Always 1."),
+    gauge("thalweg_node_info", &["name", "node"], "Always 1."),
+    gauge("thalweg_uptime_seconds", &[], "Time since the node started."),
+    gauge(
+        "thalweg_certificate_expiry_timestamp_seconds",
+        &[],
+        "End of the validity of this node's certificate, Unix time.",
+    ),
+    gauge("thalweg_nodes_known", &[], "Other nodes this node knows of."),
+    gauge("thalweg_destinations_reachable", &[], "Other nodes with a path from here."),
+    gauge("thalweg_peers", &["state"], "Other nodes by what we have with them."),
+    gauge("thalweg_links", &["state"], "Links by liveness."),
+    gauge("thalweg_route_table_generation", &[], "Number of the route table in force."),
+    gauge(
+        "thalweg_route_recomputed_age_seconds",
+        &[],
+        "Time since the last full recomputation of all paths.",
+    ),
+    counter(
+        "thalweg_packets_total",
+        &["direction", "path_kind"],
+        "User packets: ingress (direct or relayed), egress, relay.",
+    ),
+    counter("thalweg_bytes_total", &["direction", "path_kind"], "Bytes of those packets."),
+    counter("thalweg_dropped_packets_total", &["reason"], "Packets let go."),
+    counter("thalweg_refused_messages_total", &["reason"], "Control messages and records refused."),
+    counter("thalweg_path_switches_total", &["class", "reason"], "Moves of a path."),
+    histogram(
+        "thalweg_failover_duration_seconds",
+        &[],
+        "From the first unanswered frame to the move onto the backup.",
+    ),
+    gauge("thalweg_link_up", LINK, "1 where the link is up, 0 where it is suspect or down."),
+    gauge("thalweg_link_in_use", LINK, "1 where a path in force starts with the link."),
+    histogram("thalweg_link_rtt_seconds", LINK, "Round trips of probes."),
+    gauge("thalweg_link_rtt_least_seconds", LINK, "Least round trip in the window."),
+    gauge("thalweg_link_rtt_median_seconds", LINK, "Median round trip in the window."),
+    gauge("thalweg_link_rtt_p95_seconds", LINK, "95th percentile of the round trip in the window."),
+    gauge("thalweg_link_delay_seconds", DIRECTION, "One-way delay."),
+    gauge("thalweg_link_jitter_seconds", DIRECTION, "Mean deviation of the delay."),
+    gauge("thalweg_link_loss_ratio", DIRECTION, "Share of frames lost before repair."),
+    gauge("thalweg_link_reading_age_seconds", DIRECTION, "Age of the newest reading."),
+    gauge("thalweg_link_reading_stale", DIRECTION, "1 where that reading is too old to be used."),
+    gauge("thalweg_link_residual_loss_ratio", LINK, "Share of data frames lost after repair."),
+    gauge("thalweg_link_forecast_delay_seconds", LINK, "Expected one-way delay."),
+    gauge("thalweg_link_forecast_low_seconds", LINK, "Lower end of the expected band."),
+    gauge("thalweg_link_forecast_high_seconds", LINK, "Upper end of the expected band."),
+    gauge("thalweg_link_forecast_confidence_ratio", LINK, "How sure the forecast is."),
+    gauge(
+        "thalweg_link_forecast_error_seconds",
+        LINK,
+        "Mean absolute error of past forecasts of this link.",
+    ),
+    gauge(
+        "thalweg_link_persistence_error_seconds",
+        LINK,
+        "Mean absolute error of \"stays as it is\" over the same time.",
+    ),
+    gauge(
+        "thalweg_link_price_per_gigabyte",
+        LINK,
+        "Price of a gigabyte sent, operator's currency.",
+    ),
+    counter("thalweg_link_probes_sent_total", LINK, "Probes sent."),
+    counter("thalweg_link_probes_lost_total", LINK, "Probes without a reply in time."),
+    counter(
+        "thalweg_link_bytes_total",
+        &["peer", "link", "direction", "kind"],
+        "UDP payload by what it was for.",
+    ),
+    counter("thalweg_arq_retransmits_total", LINK, "Frames retransmitted."),
+    counter("thalweg_arq_late_total", LINK, "Frames that could not be repaired in time."),
+    gauge("thalweg_path_hops", PATH, "Links the path in force crosses."),
+    gauge("thalweg_path_delay_seconds", PATH, "Expected one-way delay of the path in force."),
+    gauge("thalweg_path_loss_ratio", PATH, "Expected loss of the path in force."),
+    gauge("thalweg_path_on_backup", PATH, "1 where the backup carries the traffic."),
+    counter("thalweg_path_changes_total", PATH, "Moves of this path."),
+];
+
+/// The page for one report, in the text form of Prometheus (version 0.0.4).
+pub fn page(report: &Report) -> String {
+    let mut sink = Sink { samples: vec![Vec::new(); SERIES.len()] };
+    status(&mut sink, report);
+    for link in &report.links {
+        self::link(&mut sink, link);
+    }
+    for path in &report.paths {
+        self::path(&mut sink, path);
+    }
+    let families: Vec<_> = SERIES.iter().zip(sink.samples).filter_map(family).collect();
+    // Fails only for a family without samples or name, and `family` makes none of those.
+    TextEncoder::new().encode_to_string(&families).unwrap_or_default()
+}
+
+fn status(sink: &mut Sink, report: &Report) {
+    let status: &Status = &report.status;
+    sink.value("thalweg_build_info", &[&status.version], 1.0);
+    sink.value("thalweg_node_info", &[&status.name, &status.node.to_string()], 1.0);
+    sink.value("thalweg_uptime_seconds", &[], status.uptime_s);
+    let expiry = status.certificate_not_after_unix_s as f64;
+    sink.value("thalweg_certificate_expiry_timestamp_seconds", &[], expiry);
+    sink.value("thalweg_nodes_known", &[], status.nodes_known.into());
+    sink.value("thalweg_destinations_reachable", &[], status.destinations_reachable.into());
+    for state in
+        [PeerState::Known, PeerState::Connecting, PeerState::Connected, PeerState::Detached]
+    {
+        let count = report.peers.iter().filter(|p| p.state == state).count();
+        sink.value("thalweg_peers", &[state.name()], count as f64);
+    }
+    for state in [LinkState::Up, LinkState::Suspect, LinkState::Down] {
+        let count = report.links.iter().filter(|l| l.state == state).count();
+        sink.value("thalweg_links", &[state.name()], count as f64);
+    }
+    sink.value("thalweg_route_table_generation", &[], status.table_generation as f64);
+    sink.maybe("thalweg_route_recomputed_age_seconds", &[], status.recomputed_ago_s);
+    let traffic = &status.traffic;
+    let direct = |all: u64, relayed: u64| all.saturating_sub(relayed);
+    let ways = [
+        (
+            ["ingress", "direct"],
+            direct(traffic.ingress.packets, traffic.ingress_relayed.packets),
+            direct(traffic.ingress.bytes, traffic.ingress_relayed.bytes),
+        ),
+        (["ingress", "relayed"], traffic.ingress_relayed.packets, traffic.ingress_relayed.bytes),
+        (["egress", "any"], traffic.egress.packets, traffic.egress.bytes),
+        (["relay", "any"], traffic.relay.packets, traffic.relay.bytes),
+    ];
+    for (labels, packets, bytes) in ways {
+        sink.value("thalweg_packets_total", &labels, packets as f64);
+        sink.value("thalweg_bytes_total", &labels, bytes as f64);
+    }
+    for (reason, &count) in &status.dropped_packets {
+        sink.value("thalweg_dropped_packets_total", &[reason], count as f64);
+    }
+    for (reason, &count) in &status.refused {
+        sink.value("thalweg_refused_messages_total", &[reason], count as f64);
+    }
+    for (class, reasons) in &status.path_switches {
+        for (reason, &count) in reasons {
+            sink.value("thalweg_path_switches_total", &[class, reason], count as f64);
+        }
+    }
+    sink.distribution("thalweg_failover_duration_seconds", &[], &status.failover_s);
+}
+
+fn link(sink: &mut Sink, link: &LinkRow) {
+    let number = link.link.to_string();
+    let labels: &[&str] = &[&link.peer, &number];
+    sink.value("thalweg_link_up", labels, flag(link.state == LinkState::Up));
+    sink.value("thalweg_link_in_use", labels, flag(link.in_use));
+    sink.distribution("thalweg_link_rtt_seconds", labels, &link.rtt_s);
+    sink.maybe("thalweg_link_rtt_least_seconds", labels, seconds(link.rtt_least_ms));
+    sink.maybe("thalweg_link_rtt_median_seconds", labels, seconds(link.rtt_median_ms));
+    sink.maybe("thalweg_link_rtt_p95_seconds", labels, seconds(link.rtt_p95_ms));
+    for (name, way) in [("outbound", &link.outbound), ("inbound", &link.inbound)] {
+        let labels: &[&str] = &[&link.peer, &number, name];
+        sink.maybe("thalweg_link_delay_seconds", labels, seconds(way.delay_ms));
+        sink.maybe("thalweg_link_jitter_seconds", labels, seconds(way.jitter_ms));
+        sink.maybe("thalweg_link_loss_ratio", labels, way.loss_ratio);
+        sink.maybe("thalweg_link_reading_age_seconds", labels, way.age_s);
+        if way.age_s.is_some() {
+            sink.value("thalweg_link_reading_stale", labels, flag(way.stale));
+        }
+    }
+    sink.maybe("thalweg_link_residual_loss_ratio", labels, link.residual_loss_ratio);
+    if let Some(forecast) = &link.forecast {
+        let level = seconds(Some(forecast.level_ms));
+        sink.maybe("thalweg_link_forecast_delay_seconds", labels, level);
+        sink.maybe("thalweg_link_forecast_low_seconds", labels, seconds(Some(forecast.low_ms)));
+        sink.maybe("thalweg_link_forecast_high_seconds", labels, seconds(Some(forecast.high_ms)));
+        let confidence = forecast.confidence_ratio;
+        sink.value("thalweg_link_forecast_confidence_ratio", labels, confidence);
+        sink.maybe("thalweg_link_forecast_error_seconds", labels, seconds(forecast.error_ms));
+        let persistence = seconds(forecast.error_persistence_ms);
+        sink.maybe("thalweg_link_persistence_error_seconds", labels, persistence);
+    }
+    sink.value("thalweg_link_price_per_gigabyte", labels, link.price_per_gb);
+    sink.value("thalweg_link_probes_sent_total", labels, link.probes_sent as f64);
+    sink.value("thalweg_link_probes_lost_total", labels, link.probes_lost as f64);
+    for (name, bytes) in [("sent", &link.sent), ("received", &link.received)] {
+        for (kind, count) in bytes.kinds() {
+            let labels: &[&str] = &[&link.peer, &number, name, kind];
+            sink.value("thalweg_link_bytes_total", labels, count as f64);
+        }
+    }
+    sink.value("thalweg_arq_retransmits_total", labels, link.retransmits as f64);
+    sink.value("thalweg_arq_late_total", labels, link.repair_late as f64);
+}
+
+fn path(sink: &mut Sink, path: &PathRow) {
+    let labels: &[&str] = &[&path.destination, &path.class];
+    let in_force = if path.on_backup { &path.backup } else { &path.primary };
+    if let Some(view) = in_force {
+        sink.value("thalweg_path_hops", labels, view.nodes.len() as f64);
+        sink.maybe("thalweg_path_delay_seconds", labels, seconds(view.delay_ms));
+        sink.maybe("thalweg_path_loss_ratio", labels, view.loss_ratio);
+    }
+    sink.value("thalweg_path_on_backup", labels, flag(path.on_backup));
+    sink.value("thalweg_path_changes_total", labels, path.changes as f64);
+}
+
+fn flag(is: bool) -> f64 {
+    if is { 1.0 } else { 0.0 }
+}
+
+fn seconds(ms: Option<f64>) -> Option<f64> {
+    ms.map(|ms| ms / 1000.0)
+}
+
+/// Samples by the place of their series in [`SERIES`].
+struct Sink {
+    samples: Vec<Vec<Metric>>,
+}
+
+impl Sink {
+    fn metric(&mut self, name: &str, labels: &[&str]) -> (Kind, &mut Metric) {
+        let place = SERIES.iter().position(|s| s.name == name).expect("every series is listed");
+        let series = &SERIES[place];
+        assert_eq!(series.labels.len(), labels.len(), "{name} takes {:?}", series.labels);
+        let pair = |(name, value): (&&str, &&str)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).into());
+            pair.set_value((*value).into());
+            pair
+        };
+        let pairs = series.labels.iter().zip(labels).map(pair).collect();
+        self.samples[place].push(Metric::from_label(pairs));
+        (series.kind, self.samples[place].last_mut().expect("just pushed"))
+    }
+
+    fn value(&mut self, name: &str, labels: &[&str], value: f64) {
+        match self.metric(name, labels) {
+            (Kind::Counter, metric) => {
+                let mut counter = Counter::default();
+                counter.set_value(value);
+                metric.set_counter(counter);
+            }
+            (_, metric) => {
+                let mut gauge = Gauge::default();
+                gauge.set_value(value);
+                metric.set_gauge(gauge);
+            }
+        }
+    }
+
+    fn maybe(&mut self, name: &str, labels: &[&str], value: Option<f64>) {
+        if let Some(value) = value {
+            self.value(name, labels, value);
+        }
+    }
+
+    fn distribution(&mut self, name: &str, labels: &[&str], readings: &Histogram) {
+        let mut sum = 0;
+        let bucket = |(&bound, &count): (&f64, &u64)| {
+            sum += count;
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(bound);
+            bucket.set_cumulative_count(sum);
+            bucket
+        };
+        let buckets = Histogram::BOUNDS_S.iter().zip(&readings.counts).map(bucket).collect();
+        let mut histogram = ProtoHistogram::default();
+        histogram.set_bucket(buckets);
+        histogram.set_sample_count(readings.count());
+        histogram.set_sample_sum(readings.sum_s);
+        self.metric(name, labels).1.set_histogram(histogram);
+    }
+}
+
+fn family((series, samples): (&Series, Vec<Metric>)) -> Option<MetricFamily> {
+    if samples.is_empty() {
+        return None;
+    }
+    let mut family = MetricFamily::default();
+    family.set_name(series.name.into());
+    family.set_help(series.help.into());
+    family.set_field_type(match series.kind {
+        Kind::Gauge => MetricType::GAUGE,
+        Kind::Counter => MetricType::COUNTER,
+        Kind::Histogram => MetricType::HISTOGRAM,
+    });
+    family.set_metric(samples);
+    Some(family)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::report::{Bytes, DirectionRow, ForecastRow, PathView, PeerRow, Volume};
+
+    /// Every sample of a page by its name and labels; refuses what a scraper would refuse.
+    fn samples(page: &str) -> BTreeMap<String, f64> {
+        let mut samples = BTreeMap::new();
+        let mut typed = String::new();
+        for line in page.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                typed = rest.split(' ').next().unwrap().to_owned();
+            } else if !line.starts_with("# HELP ") {
+                let (name, value) = line.rsplit_once(' ').unwrap();
+                assert!(name.starts_with(&typed), "{line} stands under {typed}");
+                let twice = samples.insert(name.to_owned(), value.parse().unwrap());
+                assert_eq!(twice, None, "{name} is there twice");
+            }
+        }
+        samples
+    }
+
+    fn report() -> Report {
+        let mut report = Report::default();
+        report.status.version = "0.1.0".into();
+        report.status.name = "paris".into();
+        report.status.node = 3;
+        report.status.uptime_s = 12.5;
+        report.status.certificate_not_after_unix_s = 1_800_000_000;
+        report.status.traffic.ingress = Volume { packets: 10, bytes: 1000 };
+        report.status.traffic.ingress_relayed = Volume { packets: 4, bytes: 400 };
+        report.status.dropped_packets.insert("no_route".into(), 7);
+        let reasons = BTreeMap::from([("link_down".into(), 2)]);
+        report.status.path_switches.insert("realtime".into(), reasons);
+        report.status.failover_s.observe(Duration::from_millis(150));
+        report.peers.push(PeerRow { state: PeerState::Connected, ..PeerRow::default() });
+        let mut link = LinkRow {
+            link: 2,
+            peer: "lyon".into(),
+            state: LinkState::Up,
+            rtt_median_ms: Some(20.0),
+            outbound: DirectionRow { loss_ratio: Some(0.02), ..DirectionRow::default() },
+            forecast: Some(ForecastRow {
+                level_ms: 9.5,
+                error_ms: Some(1.5),
+                ..ForecastRow::default()
+            }),
+            probes_sent: 40,
+            sent: Bytes { data: 5000, repair: 100, ..Bytes::default() },
+            retransmits: 3,
+            ..LinkRow::default()
+        };
+        link.rtt_s.observe(Duration::from_millis(20));
+        link.rtt_s.observe(Duration::from_millis(21));
+        report.links.push(link);
+        let view = |nodes: &[&str]| PathView {
+            nodes: nodes.iter().map(|&n| n.into()).collect(),
+            delay_ms: Some(30.0),
+            ..PathView::default()
+        };
+        report.paths.push(PathRow {
+            destination: "nice".into(),
+            class: "default".into(),
+            primary: Some(view(&["lyon", "nice"])),
+            backup: Some(view(&["nice"])),
+            on_backup: true,
+            changes: 5,
+            ..PathRow::default()
+        });
+        report
+    }
+
+    #[test]
+    fn every_value_on_the_page_is_the_reports() {
+        let found = samples(&page(&report()));
+        let expect = [
+            ("thalweg_build_info{version=\"0.1.0\"}", 1.0),
+            ("thalweg_node_info{name=\"paris\",node=\"3\"}", 1.0),
+            ("thalweg_uptime_seconds", 12.5),
+            ("thalweg_certificate_expiry_timestamp_seconds", 1_800_000_000.0),
+            ("thalweg_peers{state=\"connected\"}", 1.0),
+            ("thalweg_peers{state=\"known\"}", 0.0),
+            ("thalweg_links{state=\"up\"}", 1.0),
+            ("thalweg_packets_total{direction=\"ingress\",path_kind=\"direct\"}", 6.0),
+            ("thalweg_bytes_total{direction=\"ingress\",path_kind=\"relayed\"}", 400.0),
+            ("thalweg_dropped_packets_total{reason=\"no_route\"}", 7.0),
+            ("thalweg_path_switches_total{class=\"realtime\",reason=\"link_down\"}", 2.0),
+            ("thalweg_failover_duration_seconds_bucket{le=\"0.1\"}", 0.0),
+            ("thalweg_failover_duration_seconds_bucket{le=\"0.2\"}", 1.0),
+            ("thalweg_failover_duration_seconds_sum", 0.15),
+            ("thalweg_link_up{peer=\"lyon\",link=\"2\"}", 1.0),
+            ("thalweg_link_rtt_seconds_bucket{peer=\"lyon\",link=\"2\",le=\"0.02\"}", 1.0),
+            ("thalweg_link_rtt_seconds_bucket{peer=\"lyon\",link=\"2\",le=\"+Inf\"}", 2.0),
+            ("thalweg_link_rtt_seconds_count{peer=\"lyon\",link=\"2\"}", 2.0),
+            ("thalweg_link_rtt_median_seconds{peer=\"lyon\",link=\"2\"}", 0.02),
+            ("thalweg_link_loss_ratio{peer=\"lyon\",link=\"2\",direction=\"outbound\"}", 0.02),
+            ("thalweg_link_forecast_delay_seconds{peer=\"lyon\",link=\"2\"}", 0.0095),
+            ("thalweg_link_forecast_error_seconds{peer=\"lyon\",link=\"2\"}", 0.0015),
+            ("thalweg_link_probes_sent_total{peer=\"lyon\",link=\"2\"}", 40.0),
+            (
+                "thalweg_link_bytes_total{peer=\"lyon\",link=\"2\",direction=\"sent\",kind=\"repair\"}",
+                100.0,
+            ),
+            ("thalweg_arq_retransmits_total{peer=\"lyon\",link=\"2\"}", 3.0),
+            ("thalweg_path_hops{peer=\"nice\",class=\"default\"}", 1.0),
+            ("thalweg_path_delay_seconds{peer=\"nice\",class=\"default\"}", 0.03),
+            ("thalweg_path_on_backup{peer=\"nice\",class=\"default\"}", 1.0),
+            ("thalweg_path_changes_total{peer=\"nice\",class=\"default\"}", 5.0),
+        ];
+        for (name, value) in expect {
+            assert_eq!(found.get(name), Some(&value), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_on_the_page() {
+        let found = page(&report());
+        for name in [
+            "thalweg_link_rtt_least_seconds",
+            "thalweg_link_jitter_seconds",
+            "thalweg_link_residual_loss_ratio",
+            "thalweg_link_persistence_error_seconds",
+            "thalweg_route_recomputed_age_seconds",
+        ] {
+            assert!(SERIES.iter().any(|s| s.name == name));
+            assert!(!found.contains(name), "{name}");
+        }
+        assert!(!found.contains("direction=\"inbound\""));
+    }
+
+    #[test]
+    fn names_tell_kind_and_base_unit_and_occur_once() {
+        for (place, series) in SERIES.iter().enumerate() {
+            assert!(series.name.starts_with("thalweg_") && series.help.ends_with('.'));
+            assert_eq!(series.kind == Kind::Counter, series.name.ends_with("_total"));
+            assert!(!series.name.contains("_ms") && !series.name.contains("percent"));
+            assert!(SERIES[..place].iter().all(|s| s.name != series.name), "{}", series.name);
+        }
+    }
+
+    #[test]
+    fn hostile_names_cannot_break_the_page() {
+        let mut report = report();
+        report.links[0].peer = "a\"} 1\nthalweg_fake 1".into();
+        report.status.dropped_packets.insert("b\\\n".into(), 1);
+        assert!(samples(&page(&report)).keys().all(|name| !name.starts_with("thalweg_fake")));
+    }
+}
