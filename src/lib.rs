@@ -10,7 +10,7 @@
 | layer | modules |\n\
 |---|---|\n\
 | words | [`unit`], [`id`], [`time`], [`rng`], [`buf`], [`quality`], [`report`] |\n\
-| bytes | `wire` |\n\
+| bytes | [`wire`] |\n\
 | mechanisms | [`session`], `probe`, [`topology`], [`route`], [`control`] |\n\
 | path | [`forward`] |\n\
 | whole | `node` |\n\
@@ -25,6 +25,8 @@ pub mod report;
 pub mod rng;
 pub mod time;
 pub mod unit;
+
+pub mod wire;
 
 pub mod control;
 pub mod daemon;

@@ -1,0 +1,246 @@
+//! Feedback on the data frames of one hop and lane: what came, what is missing, what was marked.
+//!
+//! ```text
+//! |  0: settled 4  |  4: highest 4  |  8: delay, µs, 4  |  12: given_up 4  |  16: ce 4
+//! |  20: local_drops 4  |  24: base 4  |  28: flags  |  29: bytes of bitmap, 0-32
+//! |  30: reserved, zero, 2  |  32: bitmap
+//! ```
+//!
+//! Everything is a total or a state, so that losing one costs nothing. The bitmap may start beyond
+//! the first gap: on a fast link the newest 256 numbers can tell more than the oldest.
+
+use std::time::Duration;
+
+use super::{Reader, WireError};
+use crate::time::micros;
+
+/// A feedback frame's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// Every hop sequence before this one is settled: it came, or is not waited for any more.
+    pub settled: u32,
+    /// The highest hop sequence that came. `settled − 1` where none is open.
+    pub highest: u32,
+    /// How long the receiver held this feedback back after `highest` came: it is taken off the
+    /// round trip.
+    pub delay: Duration,
+    /// How many numbers were passed over without having come, in all (wraps).
+    pub given_up: u32,
+    /// How many data frames bore the CE mark, in all (wraps).
+    pub ce: u32,
+    /// How many datagrams the receiver's own kernel dropped on this lane, in all (wraps): not the
+    /// link's loss.
+    pub local_drops: u32,
+    /// Whether it answers a frame that asked for feedback.
+    pub asked: bool,
+    /// Which numbers from some base on have come.
+    pub bitmap: Bitmap,
+}
+
+impl Ack {
+    /// The body's size without bitmap.
+    pub const HEAD: usize = 32;
+    /// The body's greatest size.
+    pub const MAX: usize = Self::HEAD + Bitmap::BYTES;
+
+    const ASKED: u8 = 1;
+
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// Wrong size, reserved bits set, or numbers that contradict each other.
+    pub fn parse(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut r = Reader::new(bytes);
+        let settled = r.u32("settled")?;
+        let highest = r.u32("highest")?;
+        let delay = Duration::from_micros(u64::from(r.u32("delay")?));
+        let given_up = r.u32("given_up")?;
+        let ce = r.u32("ce")?;
+        let local_drops = r.u32("local_drops")?;
+        let base = r.u32("base")?;
+        let flags = r.u8("flags")?;
+        if flags & !Self::ASKED != 0 {
+            return Err(WireError::Reserved("flags"));
+        }
+        let len = usize::from(r.u8("bitmap length")?);
+        r.zero::<2>("reserved")?;
+        if len > Bitmap::BYTES {
+            return Err(WireError::Value("bitmap length"));
+        }
+        let mut bitmap = Bitmap { base, bytes: [0; Bitmap::BYTES], len };
+        bitmap.bytes[..len].copy_from_slice(r.bytes(len, "bitmap")?);
+        r.end()?;
+        // Serial numbers: `highest` may be one behind `settled`, else lies ahead of it, and no bit
+        // speaks of what lies beyond `highest` or before `settled`.
+        let open = highest.wrapping_sub(settled).wrapping_add(1);
+        if open > Self::SPAN || base.wrapping_sub(settled) > open {
+            return Err(WireError::Value("highest"));
+        }
+        let beyond = open - base.wrapping_sub(settled);
+        if bitmap.last().is_some_and(|last| last >= beyond) {
+            return Err(WireError::Value("bitmap"));
+        }
+        let asked = flags & Self::ASKED != 0;
+        Ok(Self { settled, highest, delay, given_up, ce, local_drops, asked, bitmap })
+    }
+
+    /// Appends the body.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let delay = u32::try_from(micros(self.delay)).unwrap_or(u32::MAX);
+        for word in [
+            self.settled,
+            self.highest,
+            delay,
+            self.given_up,
+            self.ce,
+            self.local_drops,
+            self.bitmap.base,
+        ] {
+            out.extend_from_slice(&word.to_be_bytes());
+        }
+        let flags = if self.asked { Self::ASKED } else { 0 };
+        out.extend_from_slice(&[flags, self.bitmap.len as u8, 0, 0]);
+        out.extend_from_slice(&self.bitmap.bytes[..self.bitmap.len]);
+    }
+
+    /// Whether this number has come, as far as this feedback knows: `None` where it says nothing.
+    /// A settled number counts as come; `given_up` says how many did not.
+    pub fn came(&self, seq: u32) -> Option<bool> {
+        let ahead = seq.wrapping_sub(self.settled);
+        if ahead > u32::MAX / 2 {
+            return Some(true);
+        }
+        if ahead == 0 && self.highest.wrapping_add(1) != self.settled {
+            return Some(false);
+        }
+        if seq == self.highest {
+            return Some(true);
+        }
+        if self.highest.wrapping_sub(seq) > Self::SPAN {
+            return None;
+        }
+        self.bitmap.get(seq)
+    }
+
+    /// Farthest that `highest` may lie ahead of `settled`: a longer span is nonsense or an attack.
+    const SPAN: u32 = 1 << 20;
+}
+
+/// Up to 256 hop sequences from a base on; a set bit has come. Bit 0 is the lowest of byte 0.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Bitmap {
+    base: u32,
+    bytes: [u8; Self::BYTES],
+    len: usize,
+}
+
+impl Bitmap {
+    /// Most bytes.
+    pub const BYTES: usize = 32;
+    /// Most numbers.
+    pub const BITS: u32 = Self::BYTES as u32 * 8;
+
+    /// A bitmap from `base` on that covers `bits` numbers, rounded up to bytes, capped at
+    /// [`Bitmap::BITS`]; none of them has come.
+    pub fn new(base: u32, bits: u32) -> Self {
+        let len = bits.min(Self::BITS).div_ceil(8) as usize;
+        Self { base, bytes: [0; Self::BYTES], len }
+    }
+
+    /// The first number it speaks of.
+    pub const fn base(&self) -> u32 {
+        self.base
+    }
+
+    /// How many numbers it speaks of.
+    pub const fn bits(&self) -> u32 {
+        self.len as u32 * 8
+    }
+
+    /// Marks a number as come. Numbers it does not cover are ignored.
+    pub fn insert(&mut self, seq: u32) {
+        let at = seq.wrapping_sub(self.base);
+        if at < self.bits() {
+            self.bytes[at as usize / 8] |= 1 << (at % 8);
+        }
+    }
+
+    /// Whether this number has come; `None` where it is not covered.
+    pub fn get(&self, seq: u32) -> Option<bool> {
+        let at = seq.wrapping_sub(self.base);
+        (at < self.bits()).then(|| self.bytes[at as usize / 8] & 1 << (at % 8) != 0)
+    }
+
+    /// The offset from the base of the last set bit.
+    fn last(&self) -> Option<u32> {
+        (0..self.bits()).rev().find(|&at| self.bytes[at as usize / 8] & 1 << (at % 8) != 0)
+    }
+}
+
+impl std::fmt::Debug for Bitmap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}+", self.base)?;
+        (0..self.bits()).try_for_each(|at| {
+            f.write_str(if self.bytes[at as usize / 8] & 1 << (at % 8) != 0 { "1" } else { "0" })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ack(settled: u32, highest: u32, came: &[u32]) -> Ack {
+        let mut bitmap = Bitmap::new(settled, highest.wrapping_sub(settled).wrapping_add(1));
+        came.iter().for_each(|&seq| bitmap.insert(seq));
+        Ack {
+            settled,
+            highest,
+            delay: Duration::from_micros(250),
+            given_up: 0,
+            ce: 0,
+            local_drops: 0,
+            asked: false,
+            bitmap,
+        }
+    }
+
+    fn reparsed(ack: &Ack) -> Result<Ack, WireError> {
+        let mut out = Vec::new();
+        ack.write(&mut out);
+        Ack::parse(&out)
+    }
+
+    #[test]
+    fn feedback_answers_for_each_number_also_across_the_wrap() {
+        for start in [1000, u32::MAX - 2] {
+            let seq = |n: u32| start.wrapping_add(n);
+            let a = ack(seq(0), seq(5), &[seq(1), seq(3), seq(5)]);
+            assert_eq!(reparsed(&a), Ok(a));
+            let fate: Vec<_> = (0..7).map(|n| a.came(seq(n))).collect();
+            let (yes, no) = (Some(true), Some(false));
+            assert_eq!(fate[..6], [no, yes, no, yes, no, yes], "from {start}");
+            assert_eq!(a.came(seq(0).wrapping_sub(1)), yes);
+            assert_eq!(a.came(seq(300)), None);
+        }
+    }
+
+    #[test]
+    fn nothing_open_is_an_empty_bitmap() {
+        let a = ack(8, 7, &[]);
+        assert_eq!(a.bitmap.bits(), 0);
+        assert_eq!(reparsed(&a), Ok(a));
+        assert_eq!((a.came(7), a.came(8)), (Some(true), None));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        assert_eq!(reparsed(&ack(8, 5, &[])), Err(WireError::Value("highest")));
+        let mut beyond = ack(8, 9, &[]);
+        beyond.bitmap.insert(10);
+        assert_eq!(reparsed(&beyond), Err(WireError::Value("bitmap")));
+        let mut before = ack(8, 9, &[]);
+        before.bitmap = Bitmap::new(7, 8);
+        assert_eq!(reparsed(&before), Err(WireError::Value("highest")));
+    }
+}
