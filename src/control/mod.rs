@@ -3,6 +3,10 @@
 //! The daemon carries it over QUIC, the simulator over a delayed queue. Both hand the node the
 //! inputs below and carry out its outputs.
 
+pub mod dial;
+pub mod dialogue;
+pub mod message;
+
 use std::net::SocketAddr;
 
 use crate::id::NodeId;
