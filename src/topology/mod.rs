@@ -1,3 +1,5 @@
 //! What the mesh knows of itself: members, link state, and the graph made from them.
 
+pub mod flood;
 pub mod graph;
+pub mod member;
