@@ -1,4 +1,5 @@
 //! The data path.
 
+pub mod classify;
 pub mod event;
 pub mod snapshot;
