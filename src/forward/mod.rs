@@ -1,5 +1,7 @@
 //! The data path.
 
+pub mod checksum;
 pub mod classify;
 pub mod event;
+pub mod segment;
 pub mod snapshot;
