@@ -3,5 +3,6 @@
 pub mod checksum;
 pub mod classify;
 pub mod event;
+pub mod queue;
 pub mod segment;
 pub mod snapshot;
