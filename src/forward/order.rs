@@ -267,6 +267,7 @@ mod tests {
 
     use super::*;
 
+    const NONE: [u64; 0] = [];
     const BOUND: Duration = Duration::from_millis(10);
 
     fn at(ms: u64) -> Instant {
@@ -296,8 +297,8 @@ mod tests {
     fn what_comes_early_waits_for_what_comes_late() {
         let mut b = Bench::new(OrderLimits::default());
         assert_eq!(b.push(0, 5), [5], "the first packet sets the turn");
-        assert_eq!(b.push(0, 7), []);
-        assert_eq!(b.push(1, 8), []);
+        assert_eq!(b.push(0, 7), NONE);
+        assert_eq!(b.push(1, 8), NONE);
         assert_eq!(b.push(2, 6), [6, 7, 8]);
         assert_eq!(b.0.poll_timeout(), None);
         assert_eq!(b.0.held_bytes(), 0);
@@ -310,7 +311,7 @@ mod tests {
         b.push(1, 2);
         b.push(3, 4);
         assert_eq!(b.0.poll_timeout().unwrap().at, at(11));
-        assert_eq!(b.timeout(10), []);
+        assert_eq!(b.timeout(10), NONE);
         assert_eq!(b.timeout(11), [2]);
         assert_eq!(b.0.poll_timeout().unwrap().at, at(13), "the second gap has its own bound");
         assert_eq!(b.push(12, 1), [1]);
@@ -324,12 +325,12 @@ mod tests {
         let mut b = Bench::new(limits);
         b.push(0, 0);
         for counter in [2, 4, 6] {
-            assert_eq!(b.push(0, counter), []);
+            assert_eq!(b.push(0, counter), NONE);
         }
         assert_eq!(b.push(0, 8), [2], "the oldest gap gives way");
         let mut b = Bench::new(OrderLimits { total_bytes: 250, ..OrderLimits::default() });
         b.push(0, 0);
-        assert_eq!([b.push(0, 2), b.push(0, 4)].concat(), []);
+        assert_eq!([b.push(0, 2), b.push(0, 4)].concat(), NONE);
         assert_eq!(b.push(0, 6), [2]);
         assert!(b.0.held_bytes() <= 250);
     }
