@@ -2,4 +2,7 @@
 
 pub mod flood;
 pub mod graph;
+pub mod lsa;
+pub mod lsdb;
 pub mod member;
+pub mod originate;

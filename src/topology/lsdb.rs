@@ -1,0 +1,385 @@
+//! The link-state database: the newest record of every node, and the graph they make together.
+//!
+//! A record comes in only signed by a member's certified key, only if newer by (boot counter,
+//! sequence), and leaves when its lifetime ends or its origin says goodbye. Wall time is never
+//! compared: a record ages by the receiver's clock from the age it arrived with.
+//!
+//! **Who is believed.** A link counts when both ends report it up. Delay, jitter and forecast are the
+//! receiving end's; so is loss, except where data crossed the link lately: then the sender's figure
+//! is the receiver's feedback on every frame, far more than its count of probes. Of our own links
+//! our own measurement counts, which the receiver's counters have already gone into.
+//!
+//! **Who is alive.** A node counts while a chain of such links leads to it from here. When all its
+//! living neighbours report its links down, or it says goodbye, it leaves the graph with the first
+//! graph made from that news, whatever its own last record still claims.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::id::{LinkId, NodeId};
+use crate::quality::LinkState;
+use crate::time::{Deadline, Instant};
+use crate::topology::graph::Graph;
+use crate::topology::lsa::{Lsa, LsaError, Version};
+
+/// What became of a record that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Install {
+    /// It is the newest of its origin and now in force.
+    Newer {
+        /// The origin.
+        origin: NodeId,
+        /// Whether it says anything new; a refresh does not.
+        changed: bool,
+        /// Whether a link died or came back, or the node did: such news is passed on at once.
+        urgent: bool,
+    },
+    /// It is in force already.
+    Known,
+    /// A newer one of the same origin is in force; whoever offered it would profit from ours.
+    Older {
+        /// The origin.
+        origin: NodeId,
+    },
+    /// It is our own, and not older than what we remember having said: the originator must jump.
+    OwnNewer(Version),
+    /// It does not come in.
+    Refused(Refusal),
+}
+
+/// Why a record does not come in. A closed set: one counter label per variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// It cannot be read or its signature is wrong.
+    Broken(LsaError),
+    /// Its origin is no member.
+    Foreign,
+    /// Its lifetime is over.
+    Expired,
+    /// No room for one more origin.
+    Full,
+}
+
+impl Refusal {
+    /// The label in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Broken(LsaError::Signature) => "signature",
+            Self::Broken(_) => "malformed",
+            Self::Foreign => "foreign",
+            Self::Expired => "expired",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// Counts since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LsdbStats {
+    /// Records installed.
+    pub installed: u64,
+    /// Records offered that were in force already.
+    pub known: u64,
+    /// Records offered that were older than ours.
+    pub older: u64,
+    /// Records whose lifetime ended here.
+    pub expired: u64,
+    /// Records refused, by [`Refusal::name`].
+    pub refused: BTreeMap<&'static str, u64>,
+}
+
+/// One of this node's own links, as the graph takes it in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnLink {
+    /// Its name.
+    pub link: LinkId,
+    /// Its other end.
+    pub peer: NodeId,
+    /// Whether the forwarder holds it for up. The forwarder's verdict rests on an exchange in both
+    /// directions, so the peer's record is not asked.
+    pub up: bool,
+    /// Towards the peer; none while the last reading is too old.
+    pub outward: Option<LinkState>,
+    /// From the peer; none while the last reading is too old.
+    pub inward: Option<LinkState>,
+}
+
+#[derive(Debug)]
+struct Held {
+    lsa: Lsa,
+    record: Arc<[u8]>,
+    /// The record's age counts from here; before our clock's origin if it was old when it came.
+    made_at: Instant,
+    /// Age it already had at `made_at`, where that lies before the clock's origin.
+    age_then: Duration,
+}
+
+impl Held {
+    fn age(&self, now: Instant) -> Duration {
+        now.since(self.made_at) + self.age_then
+    }
+
+    fn expires_at(&self) -> Instant {
+        self.made_at.plus(self.lsa.lifetime.saturating_sub(self.age_then))
+    }
+}
+
+/// The newest record of every node.
+#[derive(Debug)]
+pub struct Lsdb {
+    own: NodeId,
+    held: BTreeMap<NodeId, Held>,
+    limit: usize,
+    generation: u64,
+    stats: LsdbStats,
+}
+
+impl Lsdb {
+    /// Origins held at most. The largest meshes that are planned for have a thousand.
+    pub const LIMIT: usize = 4096;
+
+    /// An empty database.
+    pub fn new(own: NodeId) -> Self {
+        let (held, stats) = (BTreeMap::new(), LsdbStats::default());
+        Self { own, held, limit: Self::LIMIT, generation: 0, stats }
+    }
+
+    /// A record came, `age` after its making as far as those know who carried it. `key_of` gives the
+    /// certified key of a member.
+    pub fn install(
+        &mut self,
+        now: Instant,
+        age: Duration,
+        record: &[u8],
+        key_of: impl Fn(NodeId) -> Option<[u8; 32]>,
+    ) -> Install {
+        let verdict = self.weigh(now, age, record, key_of);
+        match verdict {
+            Install::Newer { .. } => self.stats.installed += 1,
+            Install::Known => self.stats.known += 1,
+            Install::Older { .. } => self.stats.older += 1,
+            Install::OwnNewer(_) => {}
+            Install::Refused(why) => *self.stats.refused.entry(why.name()).or_default() += 1,
+        }
+        verdict
+    }
+
+    fn weigh(
+        &mut self,
+        now: Instant,
+        age: Duration,
+        record: &[u8],
+        key_of: impl Fn(NodeId) -> Option<[u8; 32]>,
+    ) -> Install {
+        let origin = match Lsa::origin_of(record) {
+            Ok(origin) => origin,
+            Err(why) => return Install::Refused(Refusal::Broken(why)),
+        };
+        let held = self.held.get(&origin);
+        // The same bytes need no second look at their signature: floods bring most records twice.
+        if held.is_some_and(|h| *h.record == *record) {
+            return Install::Known;
+        }
+        let Some(key) = key_of(origin) else { return Install::Refused(Refusal::Foreign) };
+        let lsa = match Lsa::open(record, &key) {
+            Ok(lsa) => lsa,
+            Err(why) => return Install::Refused(Refusal::Broken(why)),
+        };
+        if origin == self.own {
+            return match held {
+                Some(h) if lsa.version < h.lsa.version => Install::Older { origin },
+                _ => Install::OwnNewer(lsa.version),
+            };
+        }
+        if age >= lsa.lifetime {
+            return Install::Refused(Refusal::Expired);
+        }
+        match held {
+            Some(h) if lsa.version <= h.lsa.version => return Install::Older { origin },
+            None if self.held.len() >= self.limit => return Install::Refused(Refusal::Full),
+            _ => {}
+        }
+        self.put(now, age, lsa, record)
+    }
+
+    /// A record that this node has just written.
+    pub fn install_own(&mut self, now: Instant, record: &[u8], public_key: &[u8; 32]) -> Install {
+        match Lsa::open(record, public_key) {
+            Ok(lsa) => self.put(now, Duration::ZERO, lsa, record),
+            Err(why) => Install::Refused(Refusal::Broken(why)),
+        }
+    }
+
+    fn put(&mut self, now: Instant, age: Duration, lsa: Lsa, record: &[u8]) -> Install {
+        let origin = lsa.origin;
+        let before = self.held.get(&origin).map(|h| &h.lsa);
+        let (changed, urgent) = before.map_or((true, true), |old| news(old, &lsa));
+        let made_at = now.minus(age);
+        let age_then = age.saturating_sub(now.since(made_at));
+        self.held.insert(origin, Held { lsa, record: record.into(), made_at, age_then });
+        self.generation += u64::from(changed);
+        Install::Newer { origin, changed, urgent }
+    }
+
+    /// Removes the records whose lifetime is over; true if any was.
+    pub fn handle_timeout(&mut self, now: Instant) -> bool {
+        let before = self.held.len();
+        self.held.retain(|_, h| now < h.expires_at());
+        let expired = before - self.held.len();
+        self.stats.expired += expired as u64;
+        self.generation += u64::from(expired > 0);
+        expired > 0
+    }
+
+    /// When the next record's lifetime ends.
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        let at = self.held.values().map(Held::expires_at).min()?;
+        Some(Deadline { at, why: "link state expires" })
+    }
+
+    /// The node is no member any more (its certificate ended or was revoked); true if it was known.
+    pub fn forget(&mut self, origin: NodeId) -> bool {
+        let known = self.held.remove(&origin).is_some();
+        self.generation += u64::from(known);
+        known
+    }
+
+    /// Grows whenever what is known changes; refreshes do not count.
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// What was counted.
+    pub const fn stats(&self) -> &LsdbStats {
+        &self.stats
+    }
+
+    /// The record of a node, as it is passed on, with its age.
+    pub fn record(&self, origin: NodeId, now: Instant) -> Option<(Arc<[u8]>, Duration)> {
+        self.held.get(&origin).map(|h| (h.record.clone(), h.age(now)))
+    }
+
+    /// The advertisement of a node.
+    pub fn lsa(&self, origin: NodeId) -> Option<&Lsa> {
+        self.held.get(&origin).map(|h| &h.lsa)
+    }
+
+    /// Every advertisement with its age, in order of origin.
+    pub fn iter(&self, now: Instant) -> impl Iterator<Item = (&Lsa, Duration)> {
+        self.held.values().map(move |h| (&h.lsa, h.age(now)))
+    }
+
+    /// The name of every record held, for a peer to compare with its own.
+    pub fn digest(&self) -> Vec<(NodeId, Version)> {
+        self.held.iter().map(|(node, h)| (*node, h.lsa.version)).collect()
+    }
+
+    /// What a peer with this digest lacks: origins of records it has not or has older.
+    pub fn newer_than(&self, digest: &[(NodeId, Version)]) -> Vec<NodeId> {
+        let theirs: BTreeMap<_, _> = digest.iter().copied().collect();
+        let lacks = |node, h: &Held| theirs.get(node).is_none_or(|v| *v < h.lsa.version);
+        self.held.iter().filter(|(node, h)| lacks(*node, h)).map(|(node, _)| *node).collect()
+    }
+
+    /// What this node lacks of what a peer with this digest has.
+    pub fn older_than(&self, digest: &[(NodeId, Version)]) -> Vec<NodeId> {
+        let lacks = |&&(node, v): &&(NodeId, Version)| {
+            self.held.get(&node).is_none_or(|h| h.lsa.version < v)
+        };
+        digest.iter().filter(lacks).map(|(node, _)| *node).collect()
+    }
+
+    /// The nodes that a chain of working links leads to, this one among them.
+    pub fn alive(&self, own_links: &[OwnLink]) -> BTreeSet<NodeId> {
+        let mut alive = BTreeSet::from([self.own]);
+        let mut rim: Vec<NodeId> = own_links.iter().filter(|l| l.up).map(|l| l.peer).collect();
+        rim.retain(|peer| self.stays(*peer));
+        while let Some(node) = rim.pop() {
+            if alive.insert(node)
+                && let Some(lsa) = self.lsa(node)
+            {
+                let up = lsa.links.iter().filter(|l| l.up && l.neighbour != self.own);
+                rim.extend(up.map(|l| l.neighbour).filter(|n| self.says_up(*n, node)));
+            }
+        }
+        alive
+    }
+
+    /// The graph as this node sees it. `may_relay` adds to the origin's own consent what its
+    /// certificate allows.
+    pub fn graph(&self, own_links: &[OwnLink], may_relay: impl Fn(NodeId) -> bool) -> Graph {
+        let alive = self.alive(own_links);
+        let mut graph = Graph::new(self.own);
+        for &node in alive.iter().filter(|&&node| node != self.own) {
+            let consents = self.lsa(node).is_some_and(|lsa| lsa.relay);
+            graph.add_node(node, consents && may_relay(node));
+        }
+        for own in own_links.iter().filter(|l| l.up && alive.contains(&l.peer)) {
+            let theirs = self.lsa(own.peer).and_then(|lsa| lsa.link(self.own));
+            if let Some(mut state) = own.outward {
+                // Of the peer's view only the price is missing here.
+                let price = theirs.and_then(|l| l.inward).map(|s| s.price);
+                state.price = state.price.plus(price.unwrap_or_default());
+                graph.add_edge(self.own, own.peer, Some(own.link), state);
+            }
+        }
+        for (from, to) in self.remote_links(&alive) {
+            if let Some(state) = self.direction(from, to) {
+                graph.add_edge(from, to, None, state);
+            }
+        }
+        graph
+    }
+
+    /// Directions between living nodes that both ends report up, but for those that leave this node.
+    fn remote_links<'s>(
+        &'s self,
+        alive: &'s BTreeSet<NodeId>,
+    ) -> impl Iterator<Item = (NodeId, NodeId)> + 's {
+        let others = alive.iter().filter(|&&node| node != self.own);
+        others.filter_map(|node| self.lsa(*node)).flat_map(move |lsa| {
+            let up = lsa.links.iter().filter(|l| l.up && alive.contains(&l.neighbour));
+            up.map(|l| (lsa.origin, l.neighbour)).filter(|(from, to)| self.says_up(*to, *from))
+        })
+    }
+
+    /// One direction of a link as both ends together report it.
+    fn direction(&self, from: NodeId, to: NodeId) -> Option<LinkState> {
+        let sent = self.lsa(from).and_then(|lsa| lsa.link(to)).and_then(|l| l.outward);
+        let received = self.lsa(to).and_then(|lsa| lsa.link(from)).and_then(|l| l.inward);
+        match (sent, received) {
+            (Some(sent), Some(received)) => {
+                let mut state = received;
+                if sent.residual.is_some() {
+                    state.residual = sent.residual;
+                    state.present.loss = sent.present.loss;
+                }
+                state.price = sent.price.plus(received.price);
+                Some(state)
+            }
+            (sent, received) => received.or(sent),
+        }
+    }
+
+    fn says_up(&self, node: NodeId, neighbour: NodeId) -> bool {
+        self.lsa(node).and_then(|lsa| lsa.link(neighbour)).is_some_and(|l| l.up)
+    }
+
+    /// False for a node that said goodbye.
+    fn stays(&self, node: NodeId) -> bool {
+        self.lsa(node).is_none_or(|lsa| !lsa.withdrawn)
+    }
+}
+
+/// Whether a record says something new, and whether that is a matter of life and death.
+fn news(old: &Lsa, new: &Lsa) -> (bool, bool) {
+    let changed = (old.relay, old.withdrawn, &old.links) != (new.relay, new.withdrawn, &new.links);
+    let up = |lsa: &Lsa| -> Vec<NodeId> {
+        lsa.links.iter().filter(|l| l.up).map(|l| l.neighbour).collect()
+    };
+    (changed, old.withdrawn != new.withdrawn || up(old) != up(new))
+}
+
+#[cfg(test)]
+mod tests;

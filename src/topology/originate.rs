@@ -1,0 +1,411 @@
+//! When a node speaks of its own links: at once when one dies or comes back, together and rarely when
+//! values drift.
+//!
+//! Each value has a band around what was last said; leaving it makes the record due, but not before
+//! a gap since the last one, which grows with the mesh so that link state stays a small share of
+//! the network. Everything that changed meanwhile goes into the same record. News of life and
+//! death waits for nothing but the tail of its own burst.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::id::NodeId;
+use crate::quality::{LinkQuality, LinkState};
+use crate::rng::Dice;
+use crate::session::trust::Signer;
+use crate::time::{Deadline, Instant, micros};
+use crate::topology::lsa::{Lsa, LsaLink, MAX_LINKS, Version};
+use crate::unit::Ratio;
+
+/// How eagerly a node speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OriginateConfig {
+    /// Least time between two records that only carry moved values.
+    pub gap: Duration,
+    /// The gap is at least this much per node of the mesh: 500 nodes wait 13 s.
+    pub gap_per_node: Duration,
+    /// Least time between two records that carry a death or a recovery; what happens within it goes
+    /// together. A node that dies takes all its links down within milliseconds.
+    pub urgent_gap: Duration,
+    /// A record is said again after this long, so that a hole in somebody's knowledge closes.
+    pub refresh: Duration,
+    /// How long others may believe a record. Several refreshes.
+    pub lifetime: Duration,
+}
+
+impl Default for OriginateConfig {
+    fn default() -> Self {
+        Self {
+            gap: Duration::from_secs(10),
+            gap_per_node: Duration::from_millis(26),
+            urgent_gap: Duration::from_millis(50),
+            refresh: Duration::from_secs(240),
+            lifetime: Duration::from_secs(900),
+        }
+    }
+}
+
+/// Why the next record is owed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Owed {
+    /// Nothing moved.
+    Refresh,
+    /// A value left its band.
+    Moved,
+    /// A link died, came back, appeared or went; or another record of ours is about.
+    Urgent,
+}
+
+/// Decides when this node's next record is due, and writes it.
+#[derive(Debug)]
+pub struct Originator {
+    config: OriginateConfig,
+    own: NodeId,
+    version: Version,
+    relay: bool,
+    withdrawn: bool,
+    now_links: BTreeMap<NodeId, LsaLink>,
+    said_links: BTreeMap<NodeId, LsaLink>,
+    owed: Owed,
+    said_at: Option<Instant>,
+    refresh_at: Instant,
+    mesh: usize,
+    dice: Dice,
+    stats: OriginatorStats,
+}
+
+/// What an originator has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OriginatorStats {
+    /// Records written, refreshes included.
+    pub written: u64,
+    /// Of those: because of a death or a recovery.
+    pub urgent: u64,
+    /// Links not taken in because the record was full.
+    pub refused: u64,
+}
+
+impl Originator {
+    /// A node with this boot counter that has no links yet. Its first record is due at once.
+    pub fn new(config: OriginateConfig, own: NodeId, boot: u64, relay: bool, dice: Dice) -> Self {
+        Self {
+            config,
+            own,
+            version: Version { boot, sequence: 0 },
+            relay,
+            withdrawn: false,
+            now_links: BTreeMap::new(),
+            said_links: BTreeMap::new(),
+            owed: Owed::Urgent,
+            said_at: None,
+            refresh_at: Instant::ZERO,
+            mesh: 1,
+            dice,
+            stats: OriginatorStats::default(),
+        }
+    }
+
+    /// What is known of the links to a neighbour: whether one works, and how they are each way, where
+    /// the reading is fresh. Repeating it costs nothing.
+    pub fn on_link(&mut self, link: LsaLink) {
+        let node = link.neighbour;
+        if node == self.own || self.withdrawn {
+            return;
+        }
+        if self.now_links.len() >= MAX_LINKS && !self.now_links.contains_key(&node) {
+            self.stats.refused += 1;
+            return;
+        }
+        let link = if link.up { link } else { LsaLink { outward: None, inward: None, ..link } };
+        self.now_links.insert(node, link);
+        let owed = match self.said_links.get(&node) {
+            Some(said) if said.up != link.up => Owed::Urgent,
+            Some(said) if left_band(said, &link) => Owed::Moved,
+            Some(_) => return,
+            None => Owed::Urgent,
+        };
+        self.owed = self.owed.max(owed);
+    }
+
+    /// The neighbour is no member any more: the link is not even down.
+    pub fn on_neighbour_gone(&mut self, neighbour: NodeId) {
+        if self.now_links.remove(&neighbour).is_some() {
+            self.owed = Owed::Urgent;
+        }
+    }
+
+    /// How many nodes the mesh has.
+    pub fn on_mesh_size(&mut self, nodes: usize) {
+        self.mesh = nodes;
+    }
+
+    /// Whether this node carries others' traffic.
+    pub fn on_consent(&mut self, relay: bool) {
+        if self.relay != relay {
+            self.relay = relay;
+            self.owed = Owed::Urgent;
+        }
+    }
+
+    /// A record of ours is about that we do not remember (from before a lost state file, or a twin
+    /// with our key): the next one jumps past it.
+    pub fn on_own_record(&mut self, seen: Version) {
+        if seen >= self.version {
+            self.version = seen;
+            self.owed = Owed::Urgent;
+        }
+    }
+
+    /// Says goodbye: one last record, without links.
+    pub fn withdraw(&mut self) {
+        self.withdrawn = true;
+        self.now_links.clear();
+        self.owed = Owed::Urgent;
+    }
+
+    /// The next record if one is due, signed.
+    pub fn poll_record(&mut self, now: Instant, signer: &dyn Signer) -> Option<Vec<u8>> {
+        if now < self.due() {
+            return None;
+        }
+        self.version = self.version.next();
+        self.stats.written += 1;
+        self.stats.urgent += u64::from(self.owed == Owed::Urgent);
+        self.owed = Owed::Refresh;
+        self.said_at = Some(now);
+        self.refresh_at = now.plus(self.dice.jitter(self.config.refresh));
+        self.said_links = self.now_links.clone();
+        let lsa = Lsa {
+            origin: self.own,
+            version: self.version,
+            relay: self.relay,
+            withdrawn: self.withdrawn,
+            lifetime: self.config.lifetime,
+            links: self.now_links.values().copied().collect(),
+        };
+        Some(lsa.write(signer))
+    }
+
+    /// When the next record is due.
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        let why = match self.owed {
+            Owed::Refresh => "link state refresh",
+            Owed::Moved => "link state moved",
+            Owed::Urgent => "link state urgent",
+        };
+        Some(Deadline { at: self.due(), why })
+    }
+
+    /// The name of the latest record; its boot counter goes into the state file.
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// What was done so far.
+    pub const fn stats(&self) -> OriginatorStats {
+        self.stats
+    }
+
+    fn due(&self) -> Instant {
+        let Some(said_at) = self.said_at else { return Instant::ZERO };
+        match self.owed {
+            Owed::Refresh => self.refresh_at,
+            Owed::Moved => {
+                let mesh = u32::try_from(self.mesh).unwrap_or(u32::MAX);
+                let gap = self.config.gap.max(self.config.gap_per_node.saturating_mul(mesh));
+                said_at.plus(gap).min(self.refresh_at)
+            }
+            Owed::Urgent => said_at.plus(self.config.urgent_gap),
+        }
+    }
+}
+
+/// Whether what is said now differs enough from what was said to be said again.
+fn left_band(said: &LsaLink, now: &LsaLink) -> bool {
+    state_left(said.outward.as_ref(), now.outward.as_ref())
+        || state_left(said.inward.as_ref(), now.inward.as_ref())
+}
+
+fn state_left(said: Option<&LinkState>, now: Option<&LinkState>) -> bool {
+    let (said, now) = match (said, now) {
+        (Some(said), Some(now)) => (said, now),
+        (said, now) => return said.is_some() != now.is_some(),
+    };
+    let expected = match (&said.expected, &now.expected) {
+        (Some(a), Some(b)) => quality_left(a, b),
+        (a, b) => a.is_some() != b.is_some(),
+    };
+    let residual = match (said.residual, now.residual) {
+        (Some(a), Some(b)) => loss_left(a, b),
+        (a, b) => a.is_some() != b.is_some(),
+    };
+    // A forecast counts from a half, so crossing that is news; else a fifth of confidence is.
+    let trusted = |s: &LinkState| s.confidence.as_ppm() >= 500_000;
+    let confidence = said.confidence.as_ppm().abs_diff(now.confidence.as_ppm()) > 200_000;
+    quality_left(&said.present, &now.present)
+        || expected
+        || residual
+        || trusted(said) != trusted(now)
+        || confidence
+        || said.price != now.price
+}
+
+/// Delay: 3 % and half a millisecond one way, the band within which a level is one level. Jitter
+/// decides less: half of it and 2 ms.
+fn quality_left(said: &LinkQuality, now: &LinkQuality) -> bool {
+    let (delay, jitter) = (micros(said.delay), micros(said.jitter));
+    micros(now.delay).abs_diff(delay) > (delay / 33).max(500)
+        || micros(now.jitter).abs_diff(jitter) > (jitter / 2).max(2_000)
+        || loss_left(said.loss, now.loss)
+}
+
+/// A third of the loss, and at least 0.3 %.
+fn loss_left(said: Ratio, now: Ratio) -> bool {
+    now.as_ppm().abs_diff(said.as_ppm()) > (said.as_ppm() / 3).max(3_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::sign::Ed25519Signer;
+
+    fn n(number: u16) -> NodeId {
+        NodeId::new(number).unwrap()
+    }
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_micros(ms * 1000)
+    }
+
+    fn link(neighbour: u16, delay_us: u64) -> LsaLink {
+        let state = LinkState::measured(LinkQuality {
+            delay: Duration::from_micros(delay_us),
+            jitter: Duration::ZERO,
+            loss: Ratio::ZERO,
+        });
+        LsaLink { neighbour: n(neighbour), up: true, outward: Some(state), inward: Some(state) }
+    }
+
+    fn down(neighbour: u16) -> LsaLink {
+        LsaLink { neighbour: n(neighbour), up: false, outward: None, inward: None }
+    }
+
+    struct Speaker(Originator, Ed25519Signer);
+
+    impl Speaker {
+        fn new() -> Self {
+            let config = OriginateConfig::default();
+            let signer = Ed25519Signer::from_seed(&[1; 32]).unwrap();
+            Self(Originator::new(config, n(1), 4, true, Dice::new(1)), signer)
+        }
+
+        fn says(&mut self, now: Instant) -> Option<Lsa> {
+            let record = self.0.poll_record(now, &self.1)?;
+            Some(Lsa::open(&record, &self.1.public_key()).unwrap())
+        }
+    }
+
+    #[test]
+    fn the_first_record_is_said_at_once_and_repetition_is_silent() {
+        let mut node = Speaker::new();
+        node.0.on_link(link(2, 10_000));
+        let first = node.says(at(0)).unwrap();
+        assert_eq!((first.version.boot, first.links.len()), (4, 1));
+        node.0.on_link(link(2, 10_200));
+        assert_eq!(node.says(at(60_000)), None, "2 % is within the band");
+    }
+
+    #[test]
+    fn values_that_moved_wait_for_the_gap_and_go_together() {
+        let mut node = Speaker::new();
+        node.0.on_link(link(2, 10_000));
+        node.0.on_link(link(3, 10_000));
+        node.says(at(0)).unwrap();
+        node.0.on_link(link(2, 12_000));
+        assert_eq!(node.says(at(9_999)), None);
+        node.0.on_link(link(3, 30_000));
+        let said = node.says(at(10_000)).unwrap();
+        assert_eq!(
+            said.links,
+            [link(2, 12_000), link(3, 30_000)].map(|mut l| {
+                // What a record can hold of 30,000 µs.
+                let rounded = |mut s: LinkState| {
+                    let code = crate::topology::lsa::short::write(micros(s.present.delay));
+                    s.present.delay =
+                        Duration::from_micros(crate::topology::lsa::short::read(code));
+                    s
+                };
+                l.outward = l.outward.map(rounded);
+                l.inward = l.inward.map(rounded);
+                l
+            })
+        );
+        node.0.on_mesh_size(500);
+        node.0.on_link(link(2, 20_000));
+        assert_eq!(node.says(at(22_999)), None, "500 nodes wait 13 s");
+        assert!(node.says(at(23_000)).is_some());
+    }
+
+    #[test]
+    fn a_death_is_said_at_once_and_a_burst_of_them_together() {
+        let mut node = Speaker::new();
+        for neighbour in 2..6 {
+            node.0.on_link(link(neighbour, 10_000));
+        }
+        node.says(at(0)).unwrap();
+        node.0.on_link(down(2));
+        assert!(!node.says(at(1_000)).unwrap().link(n(2)).unwrap().up);
+        node.0.on_link(down(3));
+        assert_eq!(node.says(at(1_049)), None);
+        node.0.on_link(down(4));
+        let said = node.says(at(1_050)).unwrap();
+        assert_eq!(said.links.iter().filter(|l| !l.up).count(), 3);
+        node.0.on_link(link(2, 10_000));
+        assert!(node.says(at(1_100)).unwrap().link(n(2)).unwrap().up, "recovery too");
+        assert_eq!(node.0.stats().urgent, 4);
+    }
+
+    #[test]
+    fn silence_is_broken_before_the_lifetime_ends() {
+        let mut node = Speaker::new();
+        node.says(at(0)).unwrap();
+        let due = node.0.poll_timeout().unwrap();
+        assert_eq!(due.why, "link state refresh");
+        assert!(due.at > at(200_000) && due.at < at(300_000), "{}", due.at);
+        assert!(node.says(due.at).is_some());
+    }
+
+    #[test]
+    fn a_forgotten_record_of_our_own_is_jumped_past() {
+        let mut node = Speaker::new();
+        let old = node.says(at(0)).unwrap().version;
+        node.0.on_own_record(Version { boot: 9, sequence: 40 });
+        assert_eq!(node.says(at(50)).unwrap().version, Version { boot: 9, sequence: 41 });
+        node.0.on_own_record(old);
+        assert_eq!(node.says(at(10_000)), None, "an older one is no news");
+        let last = Version { boot: 9, sequence: u32::MAX };
+        node.0.on_own_record(last);
+        assert!(node.says(at(20_000)).unwrap().version > last);
+    }
+
+    #[test]
+    fn a_goodbye_has_no_links_and_nothing_follows_it() {
+        let mut node = Speaker::new();
+        node.0.on_link(link(2, 10_000));
+        node.says(at(0)).unwrap();
+        node.0.withdraw();
+        let goodbye = node.says(at(50)).unwrap();
+        assert!(goodbye.withdrawn && goodbye.links.is_empty());
+        node.0.on_link(link(2, 10_000));
+        assert_eq!(node.says(at(1_000)), None);
+    }
+
+    #[test]
+    fn a_reading_that_grows_stale_is_news() {
+        let mut node = Speaker::new();
+        node.0.on_link(link(2, 10_000));
+        node.says(at(0)).unwrap();
+        node.0.on_link(LsaLink { outward: None, ..link(2, 10_000) });
+        assert_eq!(node.says(at(10_000)).unwrap().links[0].outward, None);
+    }
+}
