@@ -6,5 +6,6 @@
 
 pub mod data;
 pub mod link;
+pub mod netns;
 pub mod scenario;
 pub mod units;
