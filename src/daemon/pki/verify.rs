@@ -210,6 +210,55 @@ impl Trust for WallTrust {
     }
 }
 
+/// What a certificate says of itself. Nothing of it is verified.
+#[derive(Clone, Debug)]
+pub struct Description {
+    /// The certificate.
+    pub der: Vec<u8>,
+    /// Its DNS name, or its common name where it has none.
+    pub name: String,
+    /// The common name of who signed it.
+    pub issuer: String,
+    /// Whether it is a CA's.
+    pub is_ca: bool,
+    /// Start of validity, seconds of Unix time.
+    pub not_before: u64,
+    /// End of validity, seconds of Unix time.
+    pub not_after: u64,
+    /// SHA-256 of the DER, in hexadecimal.
+    pub sha256: String,
+    /// What our extension grants, if there is a good one.
+    pub grant: Option<Grant>,
+}
+
+/// Reads the first certificate of a PEM file for showing.
+///
+/// # Errors
+/// A file that cannot be read or holds no certificate.
+pub fn describe(file: &Path) -> Result<Description, TrustError> {
+    let der = read_certificates(file)?.swap_remove(0).to_vec();
+    let parsed = parse(&der).map_err(|e| TrustError(format!("{}: {e}", file.display())))?;
+    let name = only_name(&parsed);
+    let grant = match (&name, extension(&parsed)) {
+        (Ok(name), Ok(value)) => Grant::decode(name.clone(), value).ok(),
+        _ => None,
+    };
+    let issuer = parsed.issuer.iter_common_name().next().and_then(|n| n.as_str().ok());
+    let (not_before, not_after) = validity(&parsed);
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der);
+    let shown = |text: &str| text.escape_debug().take(64).collect();
+    Ok(Description {
+        name: shown(&name.unwrap_or_else(|_| common_name(&parsed))),
+        issuer: shown(issuer.unwrap_or("(nameless)")),
+        is_ca: parsed.is_ca(),
+        not_before,
+        not_after,
+        sha256: digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+        grant,
+        der: der.clone(),
+    })
+}
+
 /// Every certificate in a PEM file.
 pub(super) fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
     let bad = |why: String| TrustError(format!("{}: {why}", file.display()));

@@ -1,0 +1,160 @@
+//! The command line's grammar.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
+use thalweg::config::{DEFAULT_FILE, DEFAULT_SOCKET};
+use thalweg::daemon::pki::ca::{CA_DAYS, NODE_DAYS};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  the asked-for condition does not hold: no such node, no path, an untrusted certificate
+  2  wrong usage, configuration or file
+  3  no daemon answers at the socket
+
+Values that were not measured are shown as n/a, in JSON as null. Nothing is printed in colour.";
+
+/// Overlay network acceleration: applications at every site get the better path.
+#[derive(Debug, Parser)]
+#[command(name = "thalweg", version, after_help = EXIT_CODES, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Show this node on one screen
+    Status(Ask),
+    /// List the nodes of the mesh
+    Peers(Ask),
+    /// List the links of this node with what was measured of them
+    Links(Ask),
+    /// List the paths in force; exit code 1 where there is none
+    Paths {
+        /// Only to this node (name or number) or address
+        dest: Option<String>,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Tell why packets to a destination take the path they take; exit code 1 where there is none
+    Explain {
+        /// Node (name or number) or address
+        dest: String,
+        /// Packets of this class
+        #[arg(long, conflicts_with = "dscp")]
+        class: Option<String>,
+        /// Packets with this DSCP, by name (EF) or number (46)
+        #[arg(long, value_parser = dscp)]
+        dscp: Option<u8>,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Check configuration files
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Make a CA, issue and show certificates
+    #[command(subcommand)]
+    Cert(CertVerb),
+}
+
+/// How to reach the daemon and how to print its answer.
+#[derive(Debug, Args)]
+pub(crate) struct Ask {
+    /// Print JSON with a schema_version
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The daemon's admin socket
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    pub(crate) socket: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Check a configuration and every file it names; exit code 2 if something is wrong
+    Check {
+        /// The configuration file
+        #[arg(default_value = DEFAULT_FILE)]
+        file: PathBuf,
+        /// Print JSON with a schema_version
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertVerb {
+    /// Make a CA: its key, its certificate and the ledger of what it issues
+    Ca {
+        /// Directory to make it in
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Name of the CA
+        #[arg(long)]
+        name: String,
+        /// Days until it ends
+        #[arg(long, default_value_t = CA_DAYS)]
+        days: u32,
+    },
+    /// Issue a node's certificate and key; its number comes from the CA's ledger
+    Issue {
+        /// Directory of the CA
+        #[arg(long, value_name = "DIR")]
+        ca: PathBuf,
+        /// Name of the node
+        #[arg(long)]
+        name: String,
+        /// Overlay address of the node; may be repeated, one per family is usual
+        #[arg(long = "address", value_name = "IP", required_unless_present = "renew")]
+        addresses: Vec<IpAddr>,
+        /// Site prefix the node may announce; may be repeated
+        #[arg(long = "prefix", value_name = "PREFIX")]
+        prefixes: Vec<IpNet>,
+        /// Forbid the node to relay for others
+        #[arg(long)]
+        no_relay: bool,
+        /// Days until it ends
+        #[arg(long, default_value_t = NODE_DAYS)]
+        days: u32,
+        /// Give a known node a new certificate and key; what is not said stays as it was
+        #[arg(long)]
+        renew: bool,
+        /// Directory to write NAME.crt, NAME.key and ca.crt to
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Print JSON with a schema_version
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a certificate grants
+    Show {
+        /// The certificate, PEM
+        file: PathBuf,
+        /// Also judge it by this CA certificate, now; may be repeated; exit code 1 if it is refused
+        #[arg(long, value_name = "FILE")]
+        ca: Vec<PathBuf>,
+        /// Print JSON with a schema_version
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn dscp(text: &str) -> Result<u8, String> {
+    thalweg::config::dscp_by_name(text)
+        .ok_or_else(|| "a name like EF or AF41, or a number from 0 to 63".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

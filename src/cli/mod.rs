@@ -1,0 +1,107 @@
+//! The command line: arguments in, one answer and an exit code out.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use thalweg::daemon::admin::{self, Body, Envelope};
+use thalweg::report::{Answer, Command};
+
+mod args;
+mod cert;
+mod show;
+
+pub(crate) use args::Cli;
+use args::{Ask, ConfigVerb, Verb};
+
+/// How a command ends.
+pub(crate) enum End {
+    /// It was done; this goes to standard output.
+    Done(String),
+    /// The asked-for condition does not hold; this goes to standard output.
+    Unmet(String),
+    /// The asked-for condition does not hold; this goes to standard error.
+    UnmetBecause(String),
+    /// Wrong usage, configuration or file; this goes to standard error.
+    Wrong(String),
+    /// The same, with an answer for standard output.
+    WrongButSaid(String),
+    /// No daemon answers; this goes to standard error.
+    Unreachable(String),
+}
+
+impl End {
+    /// Prints what there is to print.
+    pub(crate) fn finish(self) -> ExitCode {
+        let (code, out, error) = match self {
+            Self::Done(out) => (0, out, String::new()),
+            Self::Unmet(out) => (1, out, String::new()),
+            Self::UnmetBecause(why) => (1, String::new(), why),
+            Self::Wrong(why) => (2, String::new(), why),
+            Self::WrongButSaid(out) => (2, out, String::new()),
+            Self::Unreachable(why) => (3, String::new(), why),
+        };
+        // A reader that went away (`| head`) is no reason to complain.
+        let _ = io::stdout().write_all(out.as_bytes());
+        if !error.is_empty() {
+            let _ = writeln!(io::stderr(), "{}", error.trim_end());
+        }
+        ExitCode::from(code)
+    }
+}
+
+/// Carries out a command. `now` is the wall time in seconds of Unix time.
+pub(crate) fn run(cli: Cli, now: u64) -> End {
+    match cli.verb {
+        Verb::Status(ask) => query(&ask, &Command::Status),
+        Verb::Peers(ask) => query(&ask, &Command::Peers),
+        Verb::Links(ask) => query(&ask, &Command::Links),
+        Verb::Paths { dest, ask } => query(&ask, &Command::Paths { destination: dest }),
+        Verb::Explain { dest, class, dscp, ask } => {
+            query(&ask, &Command::Explain { destination: dest, class, dscp })
+        }
+        Verb::Config(ConfigVerb::Check { file, json }) => cert::check(&file, json, now),
+        Verb::Cert(verb) => cert::run(verb, now),
+    }
+}
+
+fn query(ask: &Ask, command: &Command) -> End {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let answered = runtime.and_then(|r| r.block_on(admin::query(&ask.socket, command)));
+    let envelope = match answered {
+        Ok(envelope) => envelope,
+        Err(error) => {
+            return End::Unreachable(format!(
+                "no daemon answers at {}: {error}; is it running, and may you open its socket?",
+                ask.socket.display()
+            ));
+        }
+    };
+    answer(&envelope, ask.json)
+}
+
+fn answer(envelope: &Envelope, json: bool) -> End {
+    let answer = match &envelope.body {
+        Body::Answer(answer) => answer,
+        Body::Error { error } => return End::Unreachable(format!("the daemon says: {error}")),
+    };
+    let missing = match answer {
+        Answer::NotFound(_) => true,
+        Answer::Paths(rows) => rows.is_empty(),
+        Answer::Explain(explanation) => explanation.candidates.is_empty(),
+        _ => false,
+    };
+    if json {
+        let text = json_text(&serde_json::to_value(envelope).unwrap_or_default());
+        return if missing { End::Unmet(text) } else { End::Done(text) };
+    }
+    match show::text(answer) {
+        Ok(text) if missing => End::Unmet(text),
+        Ok(text) => End::Done(text),
+        Err(why) => End::UnmetBecause(why),
+    }
+}
+
+/// JSON on lines of its own for a reader, on one line for a program.
+fn json_text(value: &serde_json::Value) -> String {
+    if io::stdout().is_terminal() { format!("{value:#}\n") } else { format!("{value}\n") }
+}

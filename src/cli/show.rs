@@ -1,0 +1,487 @@
+//! Answers as text: one table per question, `n/a` for what was not measured.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use comfy_table::{Table, presets};
+use thalweg::daemon::pki::verify::date;
+use thalweg::report::{
+    Answer, Candidate, DirectionRow, Explanation, LinkRow, PathRow, PathView, PeerRow, Status,
+    Volume,
+};
+
+/// The text for an answer, or why there is none.
+pub(crate) fn text(answer: &Answer) -> Result<String, String> {
+    match answer {
+        Answer::Status(status) => Ok(self::status(status)),
+        Answer::Peers(rows) => Ok(peers(rows)),
+        Answer::Links(rows) => Ok(links(rows)),
+        Answer::Paths(rows) if rows.is_empty() => Err("no path".into()),
+        Answer::Paths(rows) => Ok(paths(rows)),
+        Answer::Explain(explanation) => Ok(explain(explanation)),
+        Answer::Report(report) => Ok(self::status(&report.status)),
+        Answer::NotFound(why) => Err(why.clone()),
+    }
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header.iter().copied());
+    table
+}
+
+/// The table's lines without the blanks at their ends, which break copying from a terminal.
+fn lines(mut table: Table) -> String {
+    table.discover_columns();
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+const NONE: &str = "n/a";
+
+fn ms(value: Option<f64>) -> String {
+    value.map_or(NONE.into(), |v| format!("{v:.1}"))
+}
+
+fn percent(ratio: Option<f64>) -> String {
+    ratio.map_or(NONE.into(), |r| format!("{:.2}", r * 100.0))
+}
+
+fn age(seconds: Option<f64>) -> String {
+    let Some(seconds) = seconds.filter(|s| s.is_finite() && *s >= 0.0) else { return NONE.into() };
+    if seconds < 60.0 {
+        return format!("{seconds:.1}s");
+    }
+    // Past a minute nobody counts tenths, past a day nobody counts seconds.
+    let step = if seconds < 86_400.0 { 1 } else { 3600 };
+    let whole = (seconds as u64) / step * step;
+    humantime::format_duration(Duration::from_secs(whole)).to_string()
+}
+
+fn size(bytes: u64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < units.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", units[unit]) }
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    if items.is_empty() {
+        return "-".into();
+    }
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn yes(is: bool) -> &'static str {
+    if is { "yes" } else { "no" }
+}
+
+fn volume(volume: &Volume) -> String {
+    format!("{} packets, {}", volume.packets, size(volume.bytes))
+}
+
+fn counts<'a>(counted: impl Iterator<Item = (&'a String, &'a u64)>) -> String {
+    let all: Vec<_> = counted.map(|(what, count)| format!("{what} {count}")).collect();
+    if all.is_empty() { "none".into() } else { all.join(", ") }
+}
+
+fn status(s: &Status) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    let mut row = |name: &str, value: String| {
+        table.add_row([name.to_owned(), value]);
+    };
+    row("node", format!("{} (number {})", s.name, s.node));
+    row("version", s.version.clone());
+    row("up", age(Some(s.uptime_s)));
+    row("addresses", list(&s.addresses));
+    row("prefixes", list(&s.prefixes));
+    row("relays for others", yes(s.relay).into());
+    row("uses relays", yes(s.use_relays).into());
+    row("certificate ends", date(s.certificate_not_after_unix_s));
+    row("nodes", format!("{} known, {} connected", s.nodes_known, s.peers_connected));
+    row("links", format!("{} of {} up", s.links_up, s.links));
+    row("reachable", format!("{} of {} nodes", s.destinations_reachable, s.nodes_known));
+    row(
+        "routes",
+        format!(
+            "table {}, recomputed {} ago, again in {}",
+            s.table_generation,
+            age(s.recomputed_ago_s),
+            age(s.recompute_in_s)
+        ),
+    );
+    row("ingress", volume(&s.traffic.ingress));
+    row("  of that relayed", volume(&s.traffic.ingress_relayed));
+    row("egress", volume(&s.traffic.egress));
+    row("relayed for others", volume(&s.traffic.relay));
+    row("dropped packets", counts(s.dropped_packets.iter()));
+    row("refused messages", counts(s.refused.iter()));
+    for (class, reasons) in &s.path_switches {
+        row(&format!("path moves, {class}"), counts(reasons.iter()));
+    }
+    let failovers = s.failover_s.count();
+    if failovers > 0 {
+        let mean = s.failover_s.sum_s / failovers as f64 * 1000.0;
+        row("failovers", format!("{failovers}, mean {mean:.0} ms"));
+    }
+    lines(table)
+}
+
+fn peers(rows: &[PeerRow]) -> String {
+    if rows.is_empty() {
+        return "no other node is known yet\n".into();
+    }
+    let mut table = table(&[
+        "NAME",
+        "NUMBER",
+        "STATE",
+        "ADDRESSES",
+        "PREFIXES",
+        "ENDPOINT",
+        "LINKS UP",
+        "RELAY",
+        "SESSION",
+        "RECORD",
+    ]);
+    for p in rows {
+        table.add_row([
+            p.name.clone(),
+            p.node.to_string(),
+            p.state.name().into(),
+            list(&p.addresses),
+            list(&p.prefixes),
+            p.endpoints.first().cloned().unwrap_or("-".into()),
+            p.links_up.to_string(),
+            yes(p.relay).into(),
+            age(p.session_age_s),
+            age(p.record_age_s),
+        ]);
+    }
+    let mut text = lines(table);
+    for p in rows {
+        if let Some(error) = &p.last_error {
+            let _ = writeln!(text, "{}: {error}", p.name);
+        }
+    }
+    text
+}
+
+fn links(rows: &[LinkRow]) -> String {
+    if rows.is_empty() {
+        return "no link yet\n".into();
+    }
+    let mut quality = table(&[
+        "LINK",
+        "PEER",
+        "STATE",
+        "IN USE",
+        "RTT MS least/median/p95",
+        "WAY",
+        "DELAY MS",
+        "JITTER MS",
+        "LOSS %",
+        "AGE",
+        "FORECAST MS",
+        "CONFIDENCE",
+    ]);
+    let reading = |way: &DirectionRow| {
+        let stale = if way.stale { " stale" } else { "" };
+        [ms(way.delay_ms), ms(way.jitter_ms), percent(way.loss_ratio), age(way.age_s) + stale]
+    };
+    for l in rows {
+        let rtt =
+            format!("{} / {} / {}", ms(l.rtt_least_ms), ms(l.rtt_median_ms), ms(l.rtt_p95_ms));
+        let (forecast, confidence) = match &l.forecast {
+            Some(f) => (
+                format!("{:.1} ({:.1} to {:.1})", f.level_ms, f.low_ms, f.high_ms),
+                percent(Some(f.confidence_ratio)) + " %",
+            ),
+            None => (NONE.into(), NONE.into()),
+        };
+        let [delay, jitter, loss, old] = reading(&l.outbound);
+        let state = l.state.name().to_owned();
+        let link = l.link.to_string();
+        quality.add_row([
+            link,
+            l.peer.clone(),
+            state,
+            yes(l.in_use).into(),
+            rtt,
+            "out".into(),
+            delay,
+            jitter,
+            loss,
+            old,
+            forecast,
+            confidence,
+        ]);
+        let [delay, jitter, loss, old] = reading(&l.inbound);
+        let blank = String::new;
+        quality.add_row([
+            blank(),
+            blank(),
+            blank(),
+            blank(),
+            blank(),
+            "in".into(),
+            delay,
+            jitter,
+            loss,
+            old,
+            blank(),
+            blank(),
+        ]);
+    }
+    let mut bytes = table(&[
+        "LINK", "PEER", "ENDPOINT", "WAY", "DATA", "FRAMING", "FEEDBACK", "PROBES", "REPAIR",
+        "CONTROL",
+    ]);
+    for l in rows {
+        for (way, count) in [("sent", &l.sent), ("received", &l.received)] {
+            let first = way == "sent";
+            let only = |text: String| if first { text } else { String::new() };
+            let mut row = vec![
+                only(l.link.to_string()),
+                only(l.peer.clone()),
+                only(l.endpoint.clone()),
+                way.into(),
+            ];
+            row.extend(count.kinds().map(|(_, bytes)| size(bytes)));
+            bytes.add_row(row);
+        }
+    }
+    lines(quality) + "\n" + &lines(bytes)
+}
+
+fn nodes(view: &PathView) -> String {
+    match view.nodes.as_slice() {
+        [_] => "direct".into(),
+        [relays @ .., _] => format!("via {}", relays.join(", ")),
+        [] => "-".into(),
+    }
+}
+
+fn paths(rows: &[PathRow]) -> String {
+    let mut table = table(&[
+        "TO", "CLASS", "PATH", "DELAY MS", "LOSS %", "PRICE/GB", "BACKUP", "CHANGED", "MOVES",
+        "WHY",
+    ]);
+    for p in rows {
+        let (now, other) =
+            if p.on_backup { (&p.backup, &p.primary) } else { (&p.primary, &p.backup) };
+        let path = now.as_ref().map_or("no path".into(), nodes);
+        let path = if p.on_backup { path + " (backup)" } else { path };
+        table.add_row([
+            p.destination.clone(),
+            p.class.clone(),
+            path,
+            ms(now.as_ref().and_then(|v| v.delay_ms)),
+            percent(now.as_ref().and_then(|v| v.loss_ratio)),
+            now.as_ref().map_or(NONE.into(), |v| format!("{}", v.price_per_gb)),
+            other.as_ref().map_or("-".into(), nodes),
+            p.changed_ago_s.map_or("never".into(), |s| age(Some(s)) + " ago"),
+            p.changes.to_string(),
+            p.reason.clone(),
+        ]);
+    }
+    lines(table)
+}
+
+fn explain(e: &Explanation) -> String {
+    let mut text = format!("{} → {} (number {})", e.asked, e.destination, e.node);
+    if let Some(prefix) = e.prefix {
+        let _ = write!(text, " by {prefix}");
+    }
+    let _ = writeln!(text, ", class {}, {} first", e.class, e.objective);
+    let _ = writeln!(text, "{}", e.why);
+    let _ = writeln!(
+        text,
+        "another path must be {:.1} % better; this one is held for {}; better paths are taken up in \
+         {}\n",
+        e.margin_ratio * 100.0,
+        e.hold_down_left_s.map_or("no time more".into(), |s| age(Some(s)) + " more"),
+        age(e.recompute_in_s)
+    );
+    if e.candidates.is_empty() {
+        text += "no path was weighed\n";
+        return text;
+    }
+    let mut table = table(&[
+        "",
+        "PATH",
+        "COST MS",
+        "PARTS",
+        "DELAY MS",
+        "JITTER MS",
+        "LOSS %",
+        "PRICE/GB",
+        "BASIS",
+        "LIMITS",
+    ]);
+    for (place, c) in e.candidates.iter().enumerate() {
+        let mark = match place {
+            place if Some(place) == e.in_force => "in force",
+            place if Some(place) == e.backup => "backup",
+            _ => "",
+        };
+        table.add_row([
+            mark.into(),
+            nodes(&c.path),
+            format!("{:.1}", c.total_ms),
+            parts(c),
+            ms(c.path.delay_ms),
+            ms(c.path.jitter_ms),
+            percent(c.path.loss_ratio),
+            format!("{}", c.path.price_per_gb),
+            c.basis.clone(),
+            limits(c),
+        ]);
+    }
+    text + &lines(table)
+}
+
+fn parts(c: &Candidate) -> String {
+    let all: Vec<_> = c.costs.iter().map(|p| format!("{} {:.1}", p.name, p.value_ms)).collect();
+    all.join(" + ")
+}
+
+fn limits(c: &Candidate) -> String {
+    if c.limits.is_empty() {
+        return "none".into();
+    }
+    let verdict = |l: &thalweg::report::LimitVerdict| {
+        let word = if l.kept { "keeps" } else { "BREAKS" };
+        format!("{word} {} {} with {}", l.limit, l.bound, l.value)
+    };
+    c.limits.iter().map(verdict).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use thalweg::report::{Bytes, CostPart, ForecastRow, LimitVerdict, LinkState};
+
+    use super::*;
+
+    #[test]
+    fn what_was_not_measured_is_na_and_never_a_zero() {
+        let text = links(&[LinkRow { peer: "lyon".into(), ..LinkRow::default() }]);
+        let out = text.lines().nth(1).unwrap();
+        let words: Vec<_> = out.split_whitespace().collect();
+        assert_eq!(
+            words,
+            [
+                "0", "lyon", "down", "no", "n/a", "/", "n/a", "/", "n/a", "out", "n/a", "n/a",
+                "n/a", "n/a", "n/a", "n/a"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_measured_link_is_shown_with_its_age() {
+        let link = LinkRow {
+            link: 3,
+            peer: "lyon".into(),
+            state: LinkState::Up,
+            rtt_median_ms: Some(20.04),
+            outbound: DirectionRow {
+                loss_ratio: Some(0.0213),
+                age_s: Some(4.0),
+                stale: true,
+                ..DirectionRow::default()
+            },
+            forecast: Some(ForecastRow {
+                level_ms: 10.0,
+                low_ms: 9.0,
+                high_ms: 12.0,
+                confidence_ratio: 0.5,
+                ..ForecastRow::default()
+            }),
+            sent: Bytes { data: 1_500_000, ..Bytes::default() },
+            ..LinkRow::default()
+        };
+        let text = links(&[link]);
+        for part in ["n/a / 20.0 / n/a", "2.13", "4.0s stale", "10.0 (9.0 to 12.0)", "1.5 MB"] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_on_its_backup_says_so() {
+        let view = |nodes: &[&str]| {
+            Some(PathView {
+                nodes: nodes.iter().map(|&n| n.into()).collect(),
+                ..PathView::default()
+            })
+        };
+        let row = PathRow {
+            destination: "nice".into(),
+            primary: view(&["lyon", "nice"]),
+            backup: view(&["nice"]),
+            on_backup: true,
+            changed_ago_s: Some(3700.0),
+            ..PathRow::default()
+        };
+        let text = paths(&[row]);
+        assert!(text.contains("direct (backup)") && text.contains("via lyon"), "{text}");
+        assert!(text.contains("1h 1m 40s ago"), "{text}");
+        assert_eq!(super::text(&Answer::Paths(vec![])), Err("no path".into()));
+    }
+
+    #[test]
+    fn an_explanation_shows_parts_limits_and_marks() {
+        let candidate = Candidate {
+            path: PathView { nodes: vec!["nice".into()], ..PathView::default() },
+            basis: "forecast".into(),
+            costs: vec![
+                CostPart { name: "delay".into(), value_ms: 30.0 },
+                CostPart { name: "loss".into(), value_ms: 2.5 },
+            ],
+            total_ms: 32.5,
+            limits: vec![LimitVerdict {
+                limit: "max_loss".into(),
+                bound: "1 %".into(),
+                value: "2 %".into(),
+                kept: false,
+            }],
+            eligible: false,
+        };
+        let explanation = Explanation {
+            asked: "10.0.0.1".into(),
+            destination: "nice".into(),
+            objective: "latency".into(),
+            candidates: vec![candidate],
+            in_force: Some(0),
+            why: "It is the only path.".into(),
+            ..Explanation::default()
+        };
+        let text = explain(&explanation);
+        for part in [
+            "It is the only path.",
+            "in force",
+            "delay 30.0 + loss 2.5",
+            "BREAKS max_loss 1 % with 2 %",
+        ] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_ages_read_well() {
+        assert_eq!(
+            (size(999), size(1000), size(u64::MAX)),
+            ("999 B".into(), "1.0 kB".into(), "18.4 EB".into())
+        );
+        assert_eq!(
+            (age(None), age(Some(f64::NAN)), age(Some(59.94))),
+            (NONE.into(), NONE.into(), "59.9s".into())
+        );
+        assert_eq!(age(Some(90_000.0)), "1day 1h");
+    }
+}
