@@ -14,7 +14,7 @@
 | mechanisms | [`session`], `probe`, [`topology`], [`route`], [`control`] |\n\
 | path | [`forward`] |\n\
 | whole | `node` |\n\
-| driver | `daemon` |\n"]
+| driver | [`daemon`] |\n"]
 
 pub mod buf;
 pub mod config;

@@ -1,6 +1,16 @@
 //! The daemon: the only code that awaits, opens and reads.
+//!
+//! Two kinds of threads. The *data thread* owns the UDP sockets and the TUN device and drives a
+//! `Forwarder`, batch by batch. The *control thread* is tokio on one thread and drives the `Node`,
+//! QUIC, netlink and the operator's doors. Two bounded queues join them.
 
 pub mod admin;
+pub mod clock;
 pub mod http;
 pub mod log;
+#[cfg(test)]
+pub(crate) mod namespace;
 pub mod pki;
+pub mod poller;
+pub mod tun;
+pub mod udp;
