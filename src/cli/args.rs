@@ -98,6 +98,9 @@ pub(crate) enum CertVerb {
         /// Days until it ends
         #[arg(long, default_value_t = CA_DAYS)]
         days: u32,
+        /// Directory of the CA this one succeeds: its ledger is taken over
+        #[arg(long, value_name = "DIR")]
+        succeeds: Option<PathBuf>,
     },
     /// Issue a node's certificate and key; its number comes from the CA's ledger
     Issue {

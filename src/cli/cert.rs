@@ -14,14 +14,16 @@ use super::{End, json_text};
 
 pub(crate) fn run(verb: CertVerb, now: u64) -> End {
     match verb {
-        CertVerb::Ca { out, name, days } => match ca::create(&out, &name, days, now) {
-            Ok(certificate) => End::Done(format!(
-                "{}: give this to every node; keep {} to yourself\n",
-                certificate.display(),
-                out.join("ca.key").display()
-            )),
-            Err(error) => End::Wrong(error.to_string()),
-        },
+        CertVerb::Ca { out, name, days, succeeds } => {
+            match ca::create(&out, &name, days, succeeds.as_deref(), now) {
+                Ok(certificate) => End::Done(format!(
+                    "{}: give this to every node; keep {} to yourself\n",
+                    certificate.display(),
+                    out.join("ca.key").display()
+                )),
+                Err(error) => End::Wrong(error.to_string()),
+            }
+        }
         CertVerb::Issue { ca, name, addresses, prefixes, no_relay, days, renew, out, json } => {
             let request = Request {
                 name,

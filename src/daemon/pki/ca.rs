@@ -100,11 +100,23 @@ fn io<T>(path: &Path, did: &str, result: std::io::Result<T>) -> Result<T, TrustE
     result.map_err(|e| TrustError(format!("{}: cannot be {did}: {e}", path.display())))
 }
 
-/// Makes a CA: `ca.crt`, `ca.key` (0600) and an empty `ledger.json` in a directory of mode 0700.
+/// Makes a CA: `ca.crt`, `ca.key` (0600) and `ledger.json` in a directory of mode 0700. The ledger is
+/// empty, or that of the CA this one succeeds, so that every node keeps its number.
 ///
 /// # Errors
-/// A CA that is already there, a bad name, a directory that cannot be written.
-pub fn create(dir: &Path, name: &str, days: u32, now_unix_s: u64) -> Result<PathBuf, TrustError> {
+/// A CA that is already there, a bad name, a predecessor without a ledger, a directory that cannot be
+/// written.
+pub fn create(
+    dir: &Path,
+    name: &str,
+    days: u32,
+    succeeds: Option<&Path>,
+    now_unix_s: u64,
+) -> Result<PathBuf, TrustError> {
+    let ledger = match succeeds {
+        Some(old) => Ledger::load(old)?,
+        None => Ledger { version: 1, next: 1, nodes: Vec::new() },
+    };
     if name.is_empty() || name.len() > 64 || name.chars().any(char::is_control) {
         return fail("a CA's name is 1 to 64 printable characters");
     }
@@ -122,11 +134,10 @@ pub fn create(dir: &Path, name: &str, days: u32, now_unix_s: u64) -> Result<Path
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let not_after = dates(&mut params, now_unix_s, days)?;
+    dates(&mut params, now_unix_s, days)?;
     let pair = KeyPair::generate_for(&PKCS_ED25519).map_err(crypto)?;
     let made = params.self_signed(&pair).map_err(crypto)?;
-    debug_assert!(not_after > now_unix_s);
-    Ledger { version: 1, next: 1, nodes: Vec::new() }.save(dir)?;
+    ledger.save(dir)?;
     write_new(&key, pair.serialize_pem().as_bytes(), 0o600)?;
     write_new(&certificate, made.pem().as_bytes(), 0o644)?;
     Ok(certificate)

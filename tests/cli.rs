@@ -1,0 +1,155 @@
+//! The built program from outside: what it prints and how it ends.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn thalweg(dir: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_thalweg"))
+        .current_dir(dir)
+        .args(arguments)
+        .output()
+        .expect("the program was built")
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("it ended by itself")
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("text")
+}
+
+/// A daemon that gives one answer to one question, and the question.
+fn daemon(dir: &Path, answer: &str) -> std::thread::JoinHandle<String> {
+    let path = dir.join("t.sock");
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(path).expect("a socket");
+    let answer = format!("{answer}\n");
+    std::thread::spawn(move || {
+        let (stream, _) = listener.accept().expect("a client");
+        let mut question = String::new();
+        BufReader::new(&stream).read_line(&mut question).expect("a line");
+        (&stream).write_all(answer.as_bytes()).expect("a reader");
+        question.trim_end().to_owned()
+    })
+}
+
+#[test]
+fn help_tells_the_exit_codes() {
+    let help = thalweg(Path::new("/"), &["--help"]);
+    assert_eq!(code(&help), 0);
+    let text = out(&help);
+    for line in ["0  done", "1  the asked-for condition", "2  wrong usage", "3  no daemon"] {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
+    assert_eq!(code(&thalweg(Path::new("/"), &["frobnicate"])), 2);
+    assert_eq!(code(&thalweg(Path::new("/"), &["explain", "x", "--dscp", "64"])), 2);
+}
+
+#[test]
+fn without_a_daemon_it_ends_with_three() {
+    let dir = tempfile::tempdir().unwrap();
+    for verb in [&["status"][..], &["peers"], &["links"], &["paths"], &["explain", "x"]] {
+        let mut arguments = verb.to_vec();
+        arguments.extend(["--socket", "nowhere.sock"]);
+        let ended = thalweg(dir.path(), &arguments);
+        assert_eq!(code(&ended), 3, "{verb:?}");
+        assert!(err(&ended).contains("no daemon answers at nowhere.sock"), "{}", err(&ended));
+        assert_eq!(out(&ended), "");
+    }
+}
+
+#[test]
+fn an_answer_is_printed_and_an_absence_ends_with_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let asked = daemon(dir.path(), r#"{"schema_version":1,"answer":"peers","value":[]}"#);
+    let ended = thalweg(dir.path(), &["peers", "--socket", "t.sock"]);
+    assert_eq!((code(&ended), out(&ended).as_str()), (0, "no other node is known yet\n"));
+    assert_eq!(asked.join().unwrap(), r#"{"command":"peers"}"#);
+
+    let missing = r#"{"schema_version":1,"answer":"not_found","value":"no node `x`"}"#;
+    let asked = daemon(dir.path(), missing);
+    let ended = thalweg(dir.path(), &["explain", "x", "--dscp", "ef", "--socket", "t.sock"]);
+    assert_eq!(
+        (code(&ended), out(&ended).as_str(), err(&ended).as_str()),
+        (1, "", "no node `x`\n")
+    );
+    assert_eq!(
+        asked.join().unwrap(),
+        r#"{"command":"explain","destination":"x","class":null,"dscp":46}"#
+    );
+
+    let asked = daemon(dir.path(), missing);
+    let ended = thalweg(dir.path(), &["paths", "x", "--json", "--socket", "t.sock"]);
+    let json: Value = serde_json::from_str(&out(&ended)).unwrap();
+    assert_eq!((code(&ended), &json["schema_version"]), (1, &Value::from(1)));
+    assert_eq!(json["value"], "no node `x`");
+    asked.join().unwrap();
+
+    let asked = daemon(dir.path(), r#"{"schema_version":1,"error":"the node is shutting down"}"#);
+    let ended = thalweg(dir.path(), &["status", "--socket", "t.sock"]);
+    assert_eq!(code(&ended), 3);
+    asked.join().unwrap();
+}
+
+#[test]
+fn two_sites_get_certificates_and_their_samples_are_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/two-sites");
+    let run = |arguments: &str| {
+        let ended = thalweg(dir.path(), &arguments.split(' ').collect::<Vec<_>>());
+        assert_eq!(code(&ended), 0, "{arguments}: {}", err(&ended));
+        out(&ended)
+    };
+    run("cert ca --out ca --name example");
+    // The commands of the address plan, as it prints them.
+    let plan = std::fs::read_to_string(samples.join("README.md")).unwrap();
+    let issues: Vec<_> = plan.lines().filter_map(|l| l.trim().strip_prefix("thalweg ")).collect();
+    let issues: Vec<_> = issues.into_iter().filter(|l| l.starts_with("cert issue")).collect();
+    assert_eq!(issues.len(), 2);
+    for issue in issues {
+        run(issue);
+    }
+    for site in ["paris", "lyon"] {
+        let text = std::fs::read_to_string(samples.join(format!("{site}.toml"))).unwrap();
+        let text = text.replace("/etc/thalweg/pki/", &format!("{site}/"));
+        let file = format!("{site}.toml");
+        std::fs::write(dir.path().join(&file), text).unwrap();
+        assert_eq!(run(&format!("config check {file}")), format!("{file}: good\n"));
+    }
+    let shown = run("cert show paris/paris.crt --ca ca/ca.crt --json");
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((&shown["name"], &shown["node"]), (&"paris".into(), &1.into()));
+    assert_eq!((&shown["trusted"], &shown["refused"]), (&true.into(), &Value::Null));
+    assert!(run("cert show ca/ca.crt").contains("kind       CA"));
+    run("cert ca --out other --name other");
+    let ended = thalweg(dir.path(), &["cert", "show", "paris/paris.crt", "--ca", "other/ca.crt"]);
+    assert_eq!(code(&ended), 1);
+    assert!(out(&ended).contains("refused: the certificate that names `paris` is signed by no CA"));
+    let again = thalweg(dir.path(), &["cert", "ca", "--out", "ca", "--name", "example"]);
+    assert_eq!(code(&again), 2);
+}
+
+#[test]
+fn a_bad_configuration_ends_with_two_and_all_its_problems() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("t.toml"), "[nod]\n[route]\nmargin = 3\n").unwrap();
+    let ended = thalweg(dir.path(), &["config", "check", "t.toml"]);
+    assert_eq!((code(&ended), out(&ended).as_str()), (2, ""));
+    let told = err(&ended);
+    assert!(told.starts_with("t.toml:1: unknown table or key `nod`; did you mean `[node]`?\n"));
+    assert!(told.contains("t.toml:3: [route] margin is the number 3 without a unit; "), "{told}");
+    let json = thalweg(dir.path(), &["config", "check", "t.toml", "--json"]);
+    let json: Value = serde_json::from_str(&out(&json)).unwrap();
+    assert_eq!((&json["ok"], json["problems"].as_array().unwrap().len()), (&false.into(), 6));
+    let ended = thalweg(dir.path(), &["config", "check", "absent.toml"]);
+    assert!(code(&ended) == 2 && err(&ended).contains("absent.toml: cannot be read"));
+}

@@ -1,0 +1,82 @@
+//! The documentation keeps up with the program: every key, every series, every sample.
+
+use std::path::Path;
+
+use thalweg::config::{Config, class, keys};
+use thalweg::metrics::SERIES;
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+#[test]
+fn every_key_is_documented_under_its_table_with_its_default() {
+    let docs = read("docs/config.md");
+    for table in keys::TABLES {
+        let heading = format!("\n## `{}`", table.heading());
+        let at = docs.find(&heading).unwrap_or_else(|| panic!("docs/config.md lacks{heading}"));
+        let section = &docs[at + heading.len()..];
+        let section = &section[..section.find("\n## ").unwrap_or(section.len())];
+        for key in table.keys {
+            let row = format!("\n| `{}` | ", key.name);
+            let at = section.find(&row);
+            let at = at.unwrap_or_else(|| panic!("{heading}: no row for `{}`", key.name));
+            let row = section[at + row.len()..].lines().next().expect("a row");
+            let default = row.split(" | ").next().expect("a default");
+            if key.default.is_empty() {
+                assert!(!default.starts_with('`'), "{heading} {}: has no default", key.name);
+            } else {
+                assert_eq!(default, format!("`{}`", key.default), "{heading} {}", key.name);
+            }
+        }
+        let rows = section.matches("\n| `").count();
+        assert_eq!(rows, table.keys.len(), "{heading} documents keys that are not there");
+    }
+}
+
+#[test]
+fn the_built_in_classes_are_documented_as_they_are() {
+    let docs = read("docs/config.md");
+    for class in class::defaults() {
+        let row = format!(
+            "\n| {} | {} | {} ms | {} ms |",
+            class.name,
+            class.policy.objective.name(),
+            class.delivery.budget.as_millis(),
+            class.delivery.reorder.as_millis()
+        );
+        assert!(docs.contains(&row), "docs/config.md lacks{row}");
+    }
+}
+
+#[test]
+fn every_series_is_documented() {
+    let docs = read("docs/metrics.md");
+    for series in SERIES {
+        let labels = series.labels.join(", ");
+        let row = format!("| `{}` | {:?} | {labels} | {} |", series.name, series.kind, series.help);
+        assert!(docs.contains(&row), "docs/metrics.md lacks\n{row}");
+    }
+    assert_eq!(docs.matches("\n| `thalweg_").count(), SERIES.len());
+}
+
+#[test]
+fn every_sample_parses() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut found = 0;
+    let mut folders = vec![root];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "toml") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                Config::parse(&text, &path).unwrap_or_else(|e| panic!("{e}"));
+                found += 1;
+            }
+        }
+    }
+    assert!(found >= 3, "only {found} samples");
+}
