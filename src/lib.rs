@@ -13,7 +13,7 @@
 | bytes | [`wire`] |\n\
 | mechanisms | [`session`], `probe`, [`topology`], [`route`], [`control`] |\n\
 | path | [`forward`] |\n\
-| whole | `node` |\n\
+| whole | [`node`] |\n\
 | driver | [`daemon`] |\n"]
 
 pub mod buf;
@@ -31,6 +31,7 @@ pub mod wire;
 pub mod control;
 pub mod daemon;
 pub mod forward;
+pub mod node;
 pub mod route;
 pub mod session;
 pub mod topology;

@@ -78,6 +78,13 @@ impl Dialler {
         self.learn(name, None, endpoints, now);
         if let Some(target) = self.targets.get_mut(name) {
             target.seed = true;
+        }
+        self.hurry(name, now);
+    }
+
+    /// This target is dialled at once, whoever's turn it is.
+    pub fn hurry(&mut self, name: &str, now: Instant) {
+        if let Some(target) = self.targets.get_mut(name) {
             target.next_at = now;
         }
     }

@@ -5,7 +5,7 @@
 //! hello    2: version 2 · capabilities 4 · boot 8 · node 2 · receive index 4 · observed endpoint
 //!          (family 0 for none) · count 1 · endpoints
 //! members  2: count 2 · (length 4 · record)…
-//! lsa      2: the signed bytes, to the end
+//! lsa      2: age, ms 4 · the signed bytes, to the end
 //! digest   2: topic 1 (0 members, 1 link state) · count 2 · (node 2 · boot 8 · seq 8)…
 //! want     2: topic 1 · count 2 · node 2 …
 //! bye      2: reason 1
@@ -90,7 +90,12 @@ pub enum Message {
     /// Signed member records, each opaque.
     Members(Vec<Vec<u8>>),
     /// One signed link-state advertisement, opaque.
-    Lsa(Vec<u8>),
+    Lsa {
+        /// How long ago it was made, as far as the speaker knows, ms.
+        age_ms: u32,
+        /// The signed bytes.
+        record: Vec<u8>,
+    },
     /// What the speaker holds.
     Digest {
         /// Of which kind.
@@ -115,7 +120,7 @@ impl Message {
         match self {
             Self::Hello(_) => "hello",
             Self::Members(_) => "members",
-            Self::Lsa(_) => "lsa",
+            Self::Lsa { .. } => "lsa",
             Self::Digest { .. } => "digest",
             Self::Want { .. } => "want",
             Self::Bye(_) => "bye",
@@ -148,11 +153,12 @@ impl Message {
                 Self::Members(records)
             }
             3 => {
-                let body = r.rest();
-                if body.is_empty() || body.len() > MAX_LSA {
+                let age_ms = r.u32("age")?;
+                let record = r.rest();
+                if record.is_empty() || record.len() > MAX_LSA {
                     return Err(WireError::Value("lsa"));
                 }
-                return Ok(Self::Lsa(body.to_vec()));
+                return Ok(Self::Lsa { age_ms, record: record.to_vec() });
             }
             4 => {
                 let topic = topic(&mut r)?;
@@ -209,9 +215,10 @@ impl Message {
                     out.extend(record);
                 }
             }
-            Self::Lsa(bytes) => {
+            Self::Lsa { age_ms, record } => {
                 out.extend([3, 0]);
-                out.extend(bytes);
+                out.extend(age_ms.to_be_bytes());
+                out.extend(record);
             }
             Self::Digest { topic, entries } => {
                 out.extend([4, 0, topic_byte(*topic)]);
@@ -376,7 +383,7 @@ mod tests {
         prop_oneof![
             hello,
             prop::collection::vec(bytes(), 0..5).prop_map(Message::Members),
-            bytes().prop_map(Message::Lsa),
+            (any::<u32>(), bytes()).prop_map(|(age_ms, record)| Message::Lsa { age_ms, record }),
             (topic(), prop::collection::vec(entry, 0..20))
                 .prop_map(|(topic, entries)| Message::Digest { topic, entries }),
             (topic(), prop::collection::vec(any_node(), 0..20))
@@ -407,7 +414,7 @@ mod tests {
 
         #[test]
         fn a_message_cut_short_or_grown_is_refused(message in any_message(), cut in 1usize..40) {
-            prop_assume!(!matches!(message, Message::Lsa(_)));
+            prop_assume!(!matches!(message, Message::Lsa { .. }));
             let bytes = message.to_bytes();
             let short = &bytes[..bytes.len() - cut.min(bytes.len())];
             prop_assert!(Message::parse(short).is_err());
@@ -445,6 +452,6 @@ mod tests {
         record.resize(record.len() + MAX_RECORD + 1, 0);
         assert!(Message::parse(&record).is_err());
         assert!(Message::parse(&vec![3; MAX_MESSAGE + 1]).is_err());
-        assert!(Message::parse(&[3, 0]).is_err(), "an empty LSA says nothing");
+        assert!(Message::parse(&[3, 0, 0, 0, 0, 0]).is_err(), "an empty LSA says nothing");
     }
 }

@@ -30,6 +30,12 @@ pub const MAX_ANSWERS: usize = 256;
 const ORIGIN_BURST: u64 = 20;
 /// News of one origin each second in the long run: deaths of flapping links, ten times over.
 const ORIGIN_PER_SECOND: u64 = 2;
+/// Digests of one peer that are answered at once: two topics at a session's start, two when its
+/// link comes back, and the round that happens to fall there. An answer can be a hundred times as
+/// long as its question, so more would be a lever.
+const DIGEST_BURST: u64 = 8;
+/// Digests of one peer answered each second in the long run.
+const DIGEST_PER_SECOND: u64 = 1;
 /// Origins whose rate is watched: as many as members.
 const MAX_ORIGINS: usize = 2048;
 
@@ -39,6 +45,7 @@ pub struct Flood {
     own: NodeId,
     dice: Dice,
     origins: BTreeMap<NodeId, Bucket>,
+    digests: BTreeMap<NodeId, Bucket>,
     digest_at: Instant,
     throttled: u64,
 }
@@ -47,7 +54,8 @@ impl Flood {
     /// Nothing heard yet.
     pub fn new(own: NodeId, mut dice: Dice, now: Instant) -> Self {
         let digest_at = now.plus(dice.jitter(DIGEST_INTERVAL));
-        Self { own, dice, origins: BTreeMap::new(), digest_at, throttled: 0 }
+        let (origins, digests) = (BTreeMap::new(), BTreeMap::new());
+        Self { own, dice, origins, digests, digest_at, throttled: 0 }
     }
 
     /// Whether news of this origin may be looked at now. What is refused is counted.
@@ -61,9 +69,21 @@ impl Flood {
         admitted
     }
 
+    /// Whether a digest or a want of this peer may be answered now. What is refused is counted.
+    pub fn admit_question(&mut self, now: Instant, peer: NodeId) -> bool {
+        let room = self.digests.len() < MAX_ORIGINS || self.digests.contains_key(&peer);
+        let admitted = room && {
+            let fresh = || Bucket::new(DIGEST_BURST, DIGEST_PER_SECOND, now);
+            self.digests.entry(peer).or_insert_with(fresh).take(now)
+        };
+        self.throttled += u64::from(!admitted);
+        admitted
+    }
+
     /// The origin is no member any more.
     pub fn on_gone(&mut self, origin: NodeId) {
         self.origins.remove(&origin);
+        self.digests.remove(&origin);
     }
 
     /// Whom to pass on news of `origin` that `from` brought: those of `peers` that the origin does
@@ -104,7 +124,7 @@ impl Flood {
         Some(Deadline { at: self.digest_at, why: "digest" })
     }
 
-    /// How much news was passed over because its origin announces too fast.
+    /// How much was passed over because its origin announces, or a peer asks, too fast.
     pub const fn throttled(&self) -> u64 {
         self.throttled
     }

@@ -1,0 +1,269 @@
+//! What comes of the streams: kind → mechanism. What a mechanism makes of it goes to `react`.
+
+use std::net::SocketAddr;
+
+use super::peers::Verdict;
+use super::react::News;
+use super::{Node, NodeEvent};
+use crate::control::dialogue::Heard;
+use crate::control::message::{DigestEntry, Hello, MAX_RECORDS, Message, Topic, VERSION};
+use crate::control::{ConnectionId, ControlInput, ControlOutput};
+use crate::id::NodeId;
+use crate::session::keys::Secret;
+use crate::session::trust::Certified;
+use crate::time::Instant;
+use crate::topology::flood::{self, MAX_ANSWERS};
+use crate::topology::member::{Outcome, Record};
+
+/// Capabilities this build has: none beyond the version.
+const CAPABILITIES: u32 = 0;
+
+impl Node {
+    pub(super) fn on_control(&mut self, now: Instant, input: ControlInput) {
+        match input {
+            ControlInput::Connected {
+                connection,
+                peer,
+                certificate: _,
+                secret,
+                dialled,
+                endpoint,
+            } => self.on_connected(now, connection, peer, secret, dialled, endpoint),
+            ControlInput::Message { connection, bytes } => {
+                self.on_message(now, connection, &bytes);
+            }
+            ControlInput::Closed { connection, why } => self.on_closed(now, connection, &why),
+            ControlInput::DialFailed { endpoint, why } => {
+                self.dialler.on_failed(endpoint, &why, now);
+                self.say(NodeEvent::DialFailed { endpoint, why });
+            }
+        }
+    }
+
+    fn on_connected(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        peer: Certified,
+        secret: Secret,
+        dialled: bool,
+        endpoint: SocketAddr,
+    ) {
+        if self.stopping {
+            return self.close(id, "stopping");
+        }
+        if peer.node == self.own.node && peer.name == self.own.name {
+            if dialled {
+                self.dialler.on_ourselves(endpoint);
+            }
+            return self.close(id, "this is ourselves");
+        }
+        if let Err(why) = self.members.fits(&peer) {
+            self.members.on_refused(why);
+            self.refuse(Some(peer.node), why.name());
+            return self.deny(now, id, &peer.name, why.name());
+        }
+        let node = peer.node;
+        let name = peer.name.clone();
+        if let Err(why) = self.peers.on_connected(now, id, peer, secret, dialled, endpoint) {
+            self.refuse(Some(node), why);
+            return self.deny(now, id, &name, why);
+        }
+        if !self.peers.is_judge(node) {
+            self.send_hello(id);
+        }
+    }
+
+    fn on_message(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) {
+        let Some(connection) = self.peers.connection_mut(id) else { return };
+        let peer = connection.peer.node;
+        match connection.dialogue.on_message(now, bytes) {
+            Ok(Heard::Hello(hello)) => self.on_hello(now, id, peer, &hello),
+            Ok(Heard::News(message)) => {
+                let current = self.peers.session(peer).and_then(|s| s.connection);
+                if current == Some(id) {
+                    self.on_news(now, peer, message);
+                }
+            }
+            Ok(Heard::Throttled) => self.refuse(Some(peer), "message_rate"),
+            Err(breach) => {
+                self.refuse(Some(peer), breach.told());
+                self.close(id, breach.told());
+                self.lose(now, id, breach.told());
+            }
+        }
+    }
+
+    fn on_hello(&mut self, now: Instant, id: ConnectionId, peer: NodeId, hello: &Hello) {
+        if self.peers.is_judge(peer) {
+            if self.peers.judge(now, id, hello) == Verdict::Twin {
+                self.close(id, "the pair has a stream");
+                self.lose(now, id, "the pair has a stream");
+                return;
+            }
+            self.send_hello(id);
+        }
+        for replaced in self.peers.establish(now, id, hello) {
+            self.close(replaced, "replaced");
+        }
+        if let Some(session) = self.peers.session(peer) {
+            let (name, at) = (session.peer.name.clone(), session.endpoint);
+            let endpoints: Vec<_> = [at].into_iter().chain(hello.endpoints.clone()).collect();
+            self.dialler.learn(&name, Some(peer), &endpoints, now);
+            self.dialler.want(&name, false, now);
+            if self.reached.insert(peer, at) != Some(at) {
+                self.persist_soon(now);
+            }
+        }
+        self.members.on_alive(peer, now);
+        self.react(now, News::Session(peer));
+    }
+
+    /// Introduces ourselves, at most once on a stream.
+    fn send_hello(&mut self, id: ConnectionId) {
+        let endpoints = self.record.endpoints.clone();
+        let Some(connection) = self.peers.connection_mut(id) else { return };
+        if std::mem::replace(&mut connection.hello_sent, true) {
+            return;
+        }
+        let hello = Message::Hello(Hello {
+            version: VERSION,
+            capabilities: CAPABILITIES,
+            boot: self.boot,
+            node: self.own.node,
+            receive_index: connection.receive_index,
+            observed: Some(connection.endpoint),
+            endpoints,
+        });
+        self.control.push_back(ControlOutput::Send { connection: id, bytes: hello.to_bytes() });
+    }
+
+    fn on_closed(&mut self, now: Instant, id: ConnectionId, why: &str) {
+        self.lose(now, id, why);
+    }
+
+    /// A stream is over, by either side.
+    pub(super) fn lose(&mut self, now: Instant, id: ConnectionId, why: &str) {
+        let dialled = self.peers.connection(id).is_some_and(|c| c.dialled);
+        let Some((peer, carried)) = self.peers.on_closed(now, id) else { return };
+        if carried {
+            let (peer, name) = (peer.node, peer.name);
+            self.dialler.want(&name, true, now);
+            self.say(NodeEvent::StreamLost { peer, name, why: why.to_owned() });
+        } else if dialled {
+            self.dialler.on_denied(&peer.name, why, now);
+        }
+    }
+
+    /// Refuses a stream that the driver had just opened.
+    fn deny(&mut self, now: Instant, id: ConnectionId, name: &str, why: &'static str) {
+        self.close(id, why);
+        self.dialler.on_denied(name, why, now);
+    }
+
+    pub(super) fn close(&mut self, connection: ConnectionId, why: &'static str) {
+        self.control.push_back(ControlOutput::Close { connection, why });
+    }
+
+    fn on_news(&mut self, now: Instant, peer: NodeId, message: Message) {
+        match message {
+            // The dialogue hands over one hello, and that apart.
+            Message::Hello(_) => {}
+            Message::Members(records) => {
+                for record in records {
+                    self.on_record(now, peer, &record);
+                }
+            }
+            // Link state is taken in with the mechanisms that use it.
+            Message::Lsa { .. } => {}
+            Message::Digest { .. } | Message::Want { .. }
+                if !self.flood.admit_question(now, peer) =>
+            {
+                self.refuse(Some(peer), "question_rate");
+            }
+            Message::Digest { topic, entries } => self.on_digest(peer, topic, &entries),
+            Message::Want { topic, nodes } => self.hand_over(peer, topic, &nodes),
+            Message::Bye(_) => self.react(now, News::Bye(peer)),
+        }
+    }
+
+    /// A member's word, from itself or by way of another.
+    fn on_record(&mut self, now: Instant, from: NodeId, bytes: &[u8]) {
+        match self.members.on_record(now, bytes, self.trust.as_ref()) {
+            Outcome::New(node) => self.react(now, News::Member { node, from, new: true }),
+            Outcome::Newer(node) => self.react(now, News::Member { node, from, new: false }),
+            Outcome::Known => {}
+            Outcome::Own { boot, seq } => self.react(now, News::OwnRecord { boot, seq }),
+            Outcome::Refused(why) => self.refuse(Some(from), why.name()),
+        }
+    }
+
+    /// A peer told what it holds: what we lack is asked for, what it lacks is handed over.
+    fn on_digest(&mut self, peer: NodeId, topic: Topic, theirs: &[DigestEntry]) {
+        let held = self.held(topic);
+        let difference = flood::compare(self.own.node, peer, &held, theirs);
+        if !difference.want.is_empty() {
+            self.tell(peer, &Message::Want { topic, nodes: difference.want });
+        }
+        self.hand_over(peer, topic, &difference.owe);
+    }
+
+    /// What we hold of a topic, ourselves included.
+    pub(super) fn held(&self, topic: Topic) -> Vec<DigestEntry> {
+        match topic {
+            Topic::Members => {
+                let Record { boot, seq, .. } = self.record;
+                let own = DigestEntry { node: self.own.node, boot, seq };
+                self.members.digest().into_iter().chain([own]).collect()
+            }
+            Topic::LinkState => self.knowledge.digest(),
+        }
+    }
+
+    /// Sends what a peer asked for or lacks, as far as one answer goes.
+    fn hand_over(&mut self, peer: NodeId, topic: Topic, nodes: &[NodeId]) {
+        let nodes = &nodes[..nodes.len().min(MAX_ANSWERS)];
+        match topic {
+            Topic::Members => {
+                let bytes_of = |&node: &NodeId| {
+                    if node == self.own.node {
+                        return Some(self.record.bytes.clone());
+                    }
+                    Some(self.members.member(node)?.record.bytes.clone())
+                };
+                let records: Vec<Vec<u8>> = nodes.iter().filter_map(bytes_of).collect();
+                // A message holds 64 records of at most 8 KiB; certificates are a tenth of that,
+                // and those that are not travel alone.
+                let mut batch = Vec::new();
+                let mut size = 0;
+                for record in records {
+                    if batch.len() == MAX_RECORDS || size + record.len() > BATCH_BYTES {
+                        self.tell(peer, &Message::Members(std::mem::take(&mut batch)));
+                        size = 0;
+                    }
+                    size += record.len();
+                    batch.push(record);
+                }
+                if !batch.is_empty() {
+                    self.tell(peer, &Message::Members(batch));
+                }
+            }
+            Topic::LinkState => {
+                let lsas: Vec<Vec<u8>> =
+                    nodes.iter().filter_map(|&n| self.knowledge.lsa(n)).collect();
+                for record in lsas {
+                    self.tell(peer, &Message::Lsa { age_ms: 0, record });
+                }
+            }
+        }
+    }
+
+    /// Says something to a peer, if it has an open stream.
+    pub(super) fn tell(&mut self, peer: NodeId, message: &Message) {
+        let Some(connection) = self.peers.session(peer).and_then(|s| s.connection) else { return };
+        self.control.push_back(ControlOutput::Send { connection, bytes: message.to_bytes() });
+    }
+}
+
+/// Bytes of records in one message: well below the greatest message.
+const BATCH_BYTES: usize = 128 * 1024;

@@ -1,0 +1,210 @@
+//! One match from event to consequence.
+//!
+//! | event | consequence, in order |
+//! |---|---|
+//! | session in force | forwarder learns keys; both tell what they hold; the link is probed |
+//! | link up, down | own link state; dialling; routes |
+//! | member new or newer | passed on by its first hearer; dialled until the mesh is full |
+//! | link state newer | passed on where its origin does not reach; routes |
+//! | bye | the session ends at once; own link state; routes |
+
+use std::time::Duration;
+
+use super::peers::{LinkHealth, Session};
+use super::{Node, NodeEvent};
+use crate::control::message::{Message, Topic};
+use crate::forward::event::ForwardEvent;
+use crate::id::{LinkId, NodeId};
+use crate::time::Instant;
+use crate::topology::member::Record;
+
+/// What happened, in the words of the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// Keys with a peer came into force.
+    Session(NodeId),
+    /// A peer leaves.
+    Bye(NodeId),
+    /// A session has been without stream and link for too long.
+    Abandoned(NodeId),
+    /// A link answers.
+    LinkUp(LinkId),
+    /// A link is silent.
+    LinkDown(LinkId, Duration),
+    /// A member's record is new, or newer than the one held.
+    Member {
+        /// Whose.
+        node: NodeId,
+        /// Who brought it.
+        from: NodeId,
+        /// Whether the member was unknown.
+        new: bool,
+    },
+    /// A member expired.
+    MemberGone(NodeId),
+    /// Others hold a newer record of ours: from an earlier life.
+    OwnRecord {
+        /// Its boot counter.
+        boot: u64,
+        /// Its number.
+        seq: u64,
+    },
+}
+
+impl Node {
+    pub(super) fn react(&mut self, now: Instant, news: News) {
+        match news {
+            News::Session(peer) => {
+                self.snapshot_due = true;
+                if let Some(session) = self.peers.session(peer) {
+                    let (name, endpoint) = (session.peer.name.clone(), session.endpoint);
+                    let generation = session.generation;
+                    self.knowledge.on_session(now, session);
+                    self.say(NodeEvent::SessionUp { peer, name, endpoint, generation });
+                }
+                self.review_endpoints();
+                let own = self.record.bytes.clone();
+                self.tell(peer, &Message::Members(vec![own]));
+                self.tell_held(peer);
+            }
+            News::Bye(peer) => self.end_session(now, peer, "left"),
+            News::Abandoned(peer) => self.end_session(now, peer, "silent for too long"),
+            News::LinkUp(link) => {
+                let Some((peer, session)) = self.peers.on_link(link) else { return };
+                if session.is_up() {
+                    return;
+                }
+                session.health = LinkHealth::Up(now);
+                session.redialled = false;
+                let (name, open) = (session.peer.name.clone(), session.connection.is_some());
+                if open {
+                    self.dialler.want(&name, false, now);
+                }
+                self.members.on_alive(peer, now);
+                self.knowledge.on_link(now, link, true);
+                self.say(NodeEvent::LinkUp { link, peer });
+                // After an outage each lacks what the other heard meanwhile.
+                self.tell_held(peer);
+            }
+            News::LinkDown(link, silence) => {
+                let Some((peer, session)) = self.peers.on_link(link) else { return };
+                if matches!(session.health, LinkHealth::Down(_)) {
+                    return;
+                }
+                session.health = LinkHealth::Down(now);
+                self.knowledge.on_link(now, link, false);
+                self.say(NodeEvent::LinkDown { link, peer, silence });
+            }
+            News::Member { node, from, new } => {
+                let Some(member) = self.members.member(node) else { return };
+                let record = &member.record;
+                let name = record.certified.name.clone();
+                self.dialler.learn(&name, Some(node), &record.endpoints, now);
+                // A session of an earlier life is none: its other end has forgotten the keys.
+                let same_life = |s: &Session| s.connection.is_some() && s.boot >= record.boot;
+                let connected = self.peers.session(node).is_some_and(same_life);
+                self.dialler.want(&name, !connected, now);
+                let bytes = record.bytes.clone();
+                if new {
+                    self.say(NodeEvent::MemberNew { node, name });
+                }
+                // Who hears a member from itself introduces it; whoever hears of it so dials it.
+                if from == node {
+                    let others: Vec<NodeId> =
+                        self.peers.reachable().into_iter().filter(|&n| n != node).collect();
+                    for other in others {
+                        self.tell(other, &Message::Members(vec![bytes.clone()]));
+                    }
+                }
+                self.persist_soon(now);
+            }
+            News::MemberGone(node) => {
+                self.flood.on_gone(node);
+                self.reached.remove(&node);
+                self.say(NodeEvent::MemberGone { node });
+                self.persist_soon(now);
+            }
+            News::OwnRecord { boot, seq } => {
+                if (boot, seq) >= (self.record.boot, self.record.seq) {
+                    self.boot = self.boot.max(boot);
+                    self.sign_record(seq.saturating_add(1));
+                    self.persist_soon(now);
+                }
+            }
+        }
+    }
+
+    /// What the forwarder saw.
+    pub(super) fn on_forward(&mut self, now: Instant, event: ForwardEvent) {
+        match event {
+            ForwardEvent::LinkUp { link } => self.react(now, News::LinkUp(link)),
+            ForwardEvent::LinkDown { link, silence } => {
+                self.react(now, News::LinkDown(link, silence));
+            }
+            ForwardEvent::Flipped { destination, class, to_backup, why } => {
+                self.knowledge.on_flipped(now, destination, class, to_backup, why);
+                self.say(NodeEvent::Flipped { destination, class, to_backup, why });
+            }
+            measured => self.knowledge.on_measured(now, &measured),
+        }
+    }
+
+    /// The keys of a peer are forgotten; it stays a member and is dialled again.
+    fn end_session(&mut self, now: Instant, peer: NodeId, why: &'static str) {
+        let Some(session) = self.peers.end_session(peer) else { return };
+        let name = session.peer.name;
+        if let Some(connection) = session.connection {
+            self.peers.on_closed(now, connection);
+            self.close(connection, why);
+        }
+        self.knowledge.on_session_ended(now, session.link);
+        self.dialler.want(&name, true, now);
+        self.say(NodeEvent::SessionEnded { peer, name, why });
+        self.snapshot_due = true;
+    }
+
+    /// Tells a peer what we hold.
+    pub(super) fn tell_held(&mut self, peer: NodeId) {
+        for topic in [Topic::Members, Topic::LinkState] {
+            let entries = self.held(topic);
+            self.tell(peer, &Message::Digest { topic, entries });
+        }
+    }
+
+    /// Where peers see us is where others can reach us, unless the operator said otherwise.
+    fn review_endpoints(&mut self) {
+        if !self.config.advertise.is_empty() {
+            return;
+        }
+        let mut witnesses = std::collections::BTreeMap::new();
+        for endpoint in self.peers.sessions().filter_map(|(_, s)| s.observed) {
+            *witnesses.entry(endpoint).or_insert(0_u32) += 1;
+        }
+        let mut ranked: Vec<_> = witnesses.into_iter().collect();
+        ranked.sort_by_key(|&(endpoint, count)| (std::cmp::Reverse(count), endpoint));
+        ranked.truncate(MAX_OBSERVED);
+        let endpoints: Vec<_> = ranked.into_iter().map(|(endpoint, _)| endpoint).collect();
+        let known = &self.record.endpoints;
+        if endpoints.iter().all(|e| known.contains(e)) {
+            return;
+        }
+        self.record.endpoints = endpoints;
+        self.sign_record(self.record.seq.saturating_add(1));
+    }
+
+    /// Says anew who we are and where, to everyone.
+    fn sign_record(&mut self, seq: u64) {
+        let version = (self.boot, seq);
+        let endpoints = std::mem::take(&mut self.record.endpoints);
+        let signer = self.signer.as_ref();
+        self.record =
+            Record::sign(self.own.clone(), &self.certificate, &endpoints, version, signer);
+        self.members.on_own(version);
+        for peer in self.peers.reachable() {
+            self.tell(peer, &Message::Members(vec![self.record.bytes.clone()]));
+        }
+    }
+}
+
+/// Endpoints advertised on the word of peers: a NAT that gives each peer another is of no use.
+const MAX_OBSERVED: usize = 4;

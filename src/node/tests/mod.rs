@@ -1,0 +1,4 @@
+//! Meshes of nodes in virtual time.
+
+mod mesh;
+mod world;

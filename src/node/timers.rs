@@ -1,0 +1,120 @@
+//! The clock: whose time has come, and when to be woken next.
+
+use std::time::Duration;
+
+use super::react::News;
+use super::{Node, NodeEvent};
+use crate::control::ControlOutput;
+use crate::control::message::{ByeReason, Message};
+use crate::id::NodeId;
+use crate::time::{Deadline, Instant};
+
+/// Changes within this time are written to the state file together.
+const PERSIST_AFTER: Duration = Duration::from_secs(2);
+
+impl Node {
+    pub(super) fn on_timeout(&mut self, now: Instant) {
+        for dial in if self.stopping { Vec::new() } else { self.dialler.handle_timeout(now) } {
+            self.control.push_back(ControlOutput::Dial {
+                endpoint: dial.endpoint,
+                name: dial.name,
+                node: dial.node,
+            });
+        }
+        self.close_mute(now);
+        self.review_sessions(now);
+        for peer in self.flood.handle_timeout(now, &self.peers.reachable()) {
+            self.tell_held(peer);
+        }
+        let alive: Vec<NodeId> =
+            self.peers.sessions().filter(|(_, s)| s.is_up()).map(|(n, _)| n).collect();
+        for node in alive {
+            self.members.on_alive(node, now);
+        }
+        let before: Vec<(NodeId, String)> = match self.members.poll_timeout() {
+            Some(due) if due.at <= now => {
+                self.members.iter().map(|(n, m)| (n, m.record.certified.name.clone())).collect()
+            }
+            _ => Vec::new(),
+        };
+        for node in self.members.handle_timeout(now) {
+            if let Some((_, name)) = before.iter().find(|(n, _)| *n == node) {
+                self.dialler.forget(name);
+            }
+            self.react(now, News::MemberGone(node));
+        }
+        self.knowledge.handle_timeout(now);
+        if self.persist_at.is_some_and(|at| at <= now) {
+            self.persist_at = None;
+            let bytes = self.members.persist(self.boot, &self.reached);
+            self.say(NodeEvent::Persist(bytes));
+        }
+    }
+
+    /// Streams whose other end never introduced itself are closed.
+    fn close_mute(&mut self, now: Instant) {
+        let mute: Vec<_> = self
+            .peers
+            .connections()
+            .filter(|(_, c)| c.dialogue.hello_due().is_some_and(|at| at <= now))
+            .map(|(id, c)| (id, c.peer.node))
+            .collect();
+        for (id, peer) in mute {
+            self.refuse(Some(peer), "no hello");
+            self.close(id, "no hello");
+            self.lose(now, id, "no hello");
+        }
+    }
+
+    /// Sessions whose link is silent are offered a new stream, and one day forgotten.
+    fn review_sessions(&mut self, now: Instant) {
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let redial: Vec<NodeId> =
+            self.peers.sessions().filter(|(_, s)| due(s.redial_due())).map(|(n, _)| n).collect();
+        for node in redial {
+            if let Some(session) = self.peers.session_mut(node) {
+                session.redialled = true;
+                self.dialler.want(&session.peer.name, true, now);
+            }
+        }
+        let abandoned: Vec<NodeId> =
+            self.peers.sessions().filter(|(_, s)| due(s.abandon_due())).map(|(n, _)| n).collect();
+        for node in abandoned {
+            self.react(now, News::Abandoned(node));
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Deadline> {
+        let mut due = self.knowledge.poll_timeout();
+        let mut also = |other: Option<Deadline>| due = Deadline::earlier(due, other);
+        also(self.flood.poll_timeout());
+        also(self.members.poll_timeout());
+        also(self.persist_at.map(|at| Deadline { at, why: "state file" }));
+        if !self.stopping {
+            also(self.dialler.poll_timeout());
+        }
+        for (_, connection) in self.peers.connections() {
+            also(connection.dialogue.hello_due().map(|at| Deadline { at, why: "hello" }));
+        }
+        for (_, session) in self.peers.sessions() {
+            let redial = session.redial_due();
+            also(redial.map(|at| Deadline { at, why: "redial" }));
+            also(session.abandon_due().map(|at| Deadline { at, why: "abandon" }));
+        }
+        due
+    }
+
+    pub(super) fn persist_soon(&mut self, now: Instant) {
+        self.persist_at.get_or_insert(now.plus(PERSIST_AFTER));
+    }
+
+    pub(super) fn on_stop(&mut self) {
+        self.stopping = true;
+        for peer in self.peers.reachable() {
+            self.tell(peer, &Message::Bye(ByeReason::Stopping));
+        }
+        let bytes = self.members.persist(self.boot, &self.reached);
+        self.say(NodeEvent::Persist(bytes));
+        self.say(NodeEvent::Withdrawn);
+    }
+}
