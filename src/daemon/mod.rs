@@ -12,5 +12,6 @@ pub mod log;
 pub(crate) mod namespace;
 pub mod pki;
 pub mod poller;
+pub mod quic;
 pub mod tun;
 pub mod udp;
