@@ -15,7 +15,11 @@ use super::{End, json_text};
 pub(crate) fn run(verb: CertVerb, now: u64) -> End {
     match verb {
         CertVerb::Ca { out, name, days, succeeds } => {
-            match ca::create(&out, &name, days, succeeds.as_deref(), now) {
+            let made = match succeeds {
+                Some(old) => ca::succeed(&old, &out, &name, days, now),
+                None => ca::create(&out, &name, days, now),
+            };
+            match made {
                 Ok(certificate) => End::Done(format!(
                     "{}: give this to every node; keep {} to yourself\n",
                     certificate.display(),

@@ -100,23 +100,35 @@ fn io<T>(path: &Path, did: &str, result: std::io::Result<T>) -> Result<T, TrustE
     result.map_err(|e| TrustError(format!("{}: cannot be {did}: {e}", path.display())))
 }
 
-/// Makes a CA: `ca.crt`, `ca.key` (0600) and `ledger.json` in a directory of mode 0700. The ledger is
-/// empty, or that of the CA this one succeeds, so that every node keeps its number.
+/// Makes a CA: `ca.crt`, `ca.key` (0600) and an empty `ledger.json` in a directory of mode 0700.
 ///
 /// # Errors
-/// A CA that is already there, a bad name, a predecessor without a ledger, a directory that cannot be
-/// written.
-pub fn create(
+/// A CA that is already there, a bad name, a directory that cannot be written.
+pub fn create(dir: &Path, name: &str, days: u32, now_unix_s: u64) -> Result<PathBuf, TrustError> {
+    make(dir, name, days, &Ledger { version: 1, next: 1, nodes: Vec::new() }, now_unix_s)
+}
+
+/// Makes a CA that takes over another's ledger, so that every node keeps its number.
+///
+/// # Errors
+/// As [`create`], and a predecessor without a ledger.
+pub fn succeed(
+    old: &Path,
     dir: &Path,
     name: &str,
     days: u32,
-    succeeds: Option<&Path>,
     now_unix_s: u64,
 ) -> Result<PathBuf, TrustError> {
-    let ledger = match succeeds {
-        Some(old) => Ledger::load(old)?,
-        None => Ledger { version: 1, next: 1, nodes: Vec::new() },
-    };
+    make(dir, name, days, &Ledger::load(old)?, now_unix_s)
+}
+
+fn make(
+    dir: &Path,
+    name: &str,
+    days: u32,
+    ledger: &Ledger,
+    now_unix_s: u64,
+) -> Result<PathBuf, TrustError> {
     if name.is_empty() || name.len() > 64 || name.chars().any(char::is_control) {
         return fail("a CA's name is 1 to 64 printable characters");
     }

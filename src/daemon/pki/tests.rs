@@ -3,7 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::ca::{Issued, Ledger, Request, create, issue};
+use super::ca::{Issued, Ledger, Request, create, issue, succeed};
 use super::identity::{announced, check_files};
 use super::*;
 use crate::config::Config;
@@ -31,7 +31,7 @@ struct Site {
 impl Site {
     fn new() -> Self {
         let site = Self { dir: tempfile::tempdir().unwrap() };
-        create(&site.ca(), "example", 365, None, NOW).unwrap();
+        create(&site.ca(), "example", 365, NOW).unwrap();
         site
     }
 
@@ -134,7 +134,7 @@ fn a_renewal_keeps_number_and_grant_under_a_new_key() {
 #[test]
 fn a_second_ca_in_the_same_place_and_a_held_ledger_are_refused() {
     let site = Site::new();
-    let again = create(&site.ca(), "example", 365, None, NOW).unwrap_err().to_string();
+    let again = create(&site.ca(), "example", 365, NOW).unwrap_err().to_string();
     assert!(again.contains("is there already: a second CA needs its own directory"), "{again}");
     fs::write(site.ca().join("ledger.lock"), "").unwrap();
     let held = site.issue(&request("paris", "10.77.0.1", &[])).unwrap_err();
@@ -198,7 +198,7 @@ fn a_successor_ca_keeps_every_nodes_number() {
     site.issue(&request("paris", "10.77.0.1", &[])).unwrap();
     site.issue(&request("lyon", "10.77.0.2", &[])).unwrap();
     let next = site.dir.path().join("next");
-    create(&next, "next", 365, Some(&site.ca()), NOW).unwrap();
+    succeed(&site.ca(), &next, "next", 365, NOW).unwrap();
     let renewal = Request { name: "lyon".into(), days: 30, renew: true, ..Request::default() };
     let lyon = issue(&next, &site.out(), &renewal, NOW).unwrap();
     assert_eq!(lyon.grant.node.get(), 2);
@@ -206,7 +206,7 @@ fn a_successor_ca_keeps_every_nodes_number() {
     assert_eq!(anchors.verify(&der(&lyon.certificate), NOW).unwrap().name, "lyon");
     let nobody = site.dir.path().join("nobody");
     let third = site.dir.path().join("third");
-    assert!(create(&third, "third", 365, Some(&nobody), NOW).is_err());
+    assert!(succeed(&nobody, &third, "third", 365, NOW).is_err());
     assert!(!third.exists());
 }
 
