@@ -1,7 +1,9 @@
 //! What comes of the streams: kind → mechanism. What a mechanism makes of it goes to `react`.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use super::knowledge::Roll;
 use super::peers::Verdict;
 use super::react::News;
 use super::{Node, NodeEvent};
@@ -13,6 +15,8 @@ use crate::session::keys::Secret;
 use crate::session::trust::Certified;
 use crate::time::Instant;
 use crate::topology::flood::{self, MAX_ANSWERS};
+use crate::topology::lsa::Lsa;
+use crate::topology::lsdb::Install;
 use crate::topology::member::{Outcome, Record};
 
 /// Capabilities this build has: none beyond the version.
@@ -174,15 +178,16 @@ impl Node {
                     self.on_record(now, peer, &record);
                 }
             }
-            // Link state is taken in with the mechanisms that use it.
-            Message::Lsa { .. } => {}
+            Message::Lsa { age_ms, record } => {
+                self.on_lsa(now, peer, Duration::from_millis(age_ms.into()), record);
+            }
             Message::Digest { .. } | Message::Want { .. }
                 if !self.flood.admit_question(now, peer) =>
             {
                 self.refuse(Some(peer), "question_rate");
             }
-            Message::Digest { topic, entries } => self.on_digest(peer, topic, &entries),
-            Message::Want { topic, nodes } => self.hand_over(peer, topic, &nodes),
+            Message::Digest { topic, entries } => self.on_digest(now, peer, topic, &entries),
+            Message::Want { topic, nodes } => self.hand_over(now, peer, topic, &nodes),
             Message::Bye(_) => self.react(now, News::Bye(peer)),
         }
     }
@@ -199,13 +204,13 @@ impl Node {
     }
 
     /// A peer told what it holds: what we lack is asked for, what it lacks is handed over.
-    fn on_digest(&mut self, peer: NodeId, topic: Topic, theirs: &[DigestEntry]) {
+    fn on_digest(&mut self, now: Instant, peer: NodeId, topic: Topic, theirs: &[DigestEntry]) {
         let held = self.held(topic);
         let difference = flood::compare(self.own.node, peer, &held, theirs);
         if !difference.want.is_empty() {
             self.tell(peer, &Message::Want { topic, nodes: difference.want });
         }
-        self.hand_over(peer, topic, &difference.owe);
+        self.hand_over(now, peer, topic, &difference.owe);
     }
 
     /// What we hold of a topic, ourselves included.
@@ -221,7 +226,7 @@ impl Node {
     }
 
     /// Sends what a peer asked for or lacks, as far as one answer goes.
-    fn hand_over(&mut self, peer: NodeId, topic: Topic, nodes: &[NodeId]) {
+    fn hand_over(&mut self, now: Instant, peer: NodeId, topic: Topic, nodes: &[NodeId]) {
         let nodes = &nodes[..nodes.len().min(MAX_ANSWERS)];
         match topic {
             Topic::Members => {
@@ -249,12 +254,33 @@ impl Node {
                 }
             }
             Topic::LinkState => {
-                let lsas: Vec<Vec<u8>> =
-                    nodes.iter().filter_map(|&n| self.knowledge.lsa(n)).collect();
-                for record in lsas {
-                    self.tell(peer, &Message::Lsa { age_ms: 0, record });
+                for &node in nodes {
+                    if let Some((record, age_ms)) = self.knowledge.record(node, now) {
+                        self.tell(peer, &Message::Lsa { age_ms, record });
+                    }
                 }
             }
+        }
+    }
+
+    /// Link state, from its origin or by way of another.
+    fn on_lsa(&mut self, now: Instant, from: NodeId, age: Duration, record: Vec<u8>) {
+        // What a peer passes on of others is bounded by its own rate of messages.
+        if Lsa::origin_of(&record) == Ok(from) && !self.flood.admit(now, from) {
+            return self.refuse(Some(from), "origin_rate");
+        }
+        let roll = Roll { members: &self.members, peers: &self.peers };
+        match self.knowledge.on_lsa(now, age, &record, &roll) {
+            Install::Newer { origin, changed, urgent } => {
+                self.members.on_alive(origin, now);
+                if changed {
+                    let age_ms = u32::try_from(age.as_millis()).unwrap_or(u32::MAX);
+                    self.react(now, News::Lsa { origin, from, urgent, age_ms, record });
+                }
+            }
+            Install::Older { origin } => self.hand_over(now, from, Topic::LinkState, &[origin]),
+            Install::Known | Install::OwnNewer(_) => {}
+            Install::Refused(why) => self.refuse(Some(from), why.name()),
         }
     }
 

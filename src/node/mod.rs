@@ -232,6 +232,7 @@ pub struct Node {
     reached: BTreeMap<NodeId, SocketAddr>,
     persist_at: Option<Instant>,
     stopping: bool,
+    withdrawn: bool,
     snapshot_due: bool,
     control: VecDeque<ControlOutput>,
     events: VecDeque<NodeEvent>,
@@ -288,6 +289,7 @@ impl Node {
             // The new boot counter must not be lost.
             persist_at: Some(now),
             stopping: false,
+            withdrawn: false,
             snapshot_due: true,
             control: VecDeque::new(),
             events: VecDeque::new(),
@@ -304,11 +306,13 @@ impl Node {
     /// The forwarder saw something.
     pub fn handle_event(&mut self, now: Instant, event: ForwardEvent) {
         self.on_forward(now, event);
+        self.settle(now);
     }
 
     /// A stream opened, spoke or closed.
     pub fn handle_control(&mut self, now: Instant, input: ControlInput) {
         self.on_control(now, input);
+        self.settle(now);
     }
 
     /// An operator asks.
@@ -319,19 +323,21 @@ impl Node {
     /// The clock reached `now`. Early and repeated calls change nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.on_timeout(now);
+        self.settle(now);
     }
 
     /// The price of sending changed: an hour's tariff, a new configuration.
     pub fn handle_price(&mut self, now: Instant, price: Price) {
         self.config.price = price;
         self.knowledge.on_price(now, price);
+        self.settle(now);
     }
 
     /// The process is being stopped: link state is withdrawn, peers are told, and
     /// [`NodeEvent::Withdrawn`] follows. Nothing is dialled any more.
-    pub fn handle_stop(&mut self, _now: Instant) {
+    pub fn handle_stop(&mut self, now: Instant) {
         if !self.stopping {
-            self.on_stop();
+            self.on_stop(now);
         }
     }
 

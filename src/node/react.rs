@@ -6,6 +6,7 @@
 //! | link up, down | own link state; dialling; routes |
 //! | member new or newer | passed on by its first hearer; dialled until the mesh is full |
 //! | link state newer | passed on where its origin does not reach; routes |
+//! | link state of our own | told to every peer |
 //! | bye | the session ends at once; own link state; routes |
 
 use std::time::Duration;
@@ -40,6 +41,21 @@ pub(super) enum News {
         /// Whether the member was unknown.
         new: bool,
     },
+    /// Link state newer than what was held, that says something new.
+    Lsa {
+        /// Whose.
+        origin: NodeId,
+        /// Who brought it.
+        from: NodeId,
+        /// Whether a link died or came back.
+        urgent: bool,
+        /// How old it is.
+        age_ms: u32,
+        /// The signed bytes.
+        record: Vec<u8>,
+    },
+    /// A record of our own is due.
+    OwnLsa(Vec<u8>),
     /// A member expired.
     MemberGone(NodeId),
     /// Others hold a newer record of ours: from an earlier life.
@@ -118,7 +134,23 @@ impl Node {
                 }
                 self.persist_soon(now);
             }
+            News::Lsa { origin, from, urgent, age_ms, record } => {
+                let peers = self.peers.reachable();
+                let reaches = |a, b| self.knowledge.reaches(a, b);
+                let told = self.flood.pass_on(origin, from, urgent, &peers, reaches);
+                let message = Message::Lsa { age_ms, record };
+                for peer in told {
+                    self.tell(peer, &message);
+                }
+            }
+            News::OwnLsa(record) => {
+                let message = Message::Lsa { age_ms: 0, record };
+                for peer in self.peers.reachable() {
+                    self.tell(peer, &message);
+                }
+            }
             News::MemberGone(node) => {
+                self.knowledge.on_gone(now, node);
                 self.flood.on_gone(node);
                 self.reached.remove(&node);
                 self.say(NodeEvent::MemberGone { node });

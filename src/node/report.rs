@@ -120,7 +120,7 @@ impl Node {
                 },
                 endpoints: endpoints.map(|e| e.to_string()).collect(),
                 session_age_s: session.map(|s| seconds(now.since(s.since))),
-                record_age_s: None,
+                record_age_s: self.knowledge.record_age(node, now).map(seconds),
                 links_up: u32::from(session.is_some_and(Session::is_up)),
                 last_error: self.dialler.error(&certified.name).map(str::to_owned),
             }

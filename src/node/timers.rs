@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::knowledge::Roll;
 use super::react::News;
 use super::{Node, NodeEvent};
 use crate::control::ControlOutput;
@@ -43,7 +44,6 @@ impl Node {
             }
             self.react(now, News::MemberGone(node));
         }
-        self.knowledge.handle_timeout(now);
         if self.persist_at.is_some_and(|at| at <= now) {
             self.persist_at = None;
             let bytes = self.members.persist(self.boot, &self.reached);
@@ -108,8 +108,26 @@ impl Node {
         self.persist_at.get_or_insert(now.plus(PERSIST_AFTER));
     }
 
-    pub(super) fn on_stop(&mut self) {
+    /// The end of every turn: what it made due is done.
+    pub(super) fn settle(&mut self, now: Instant) {
+        while let Some(record) = self.knowledge.poll_record(now, self.signer.as_ref()) {
+            self.react(now, News::OwnLsa(record));
+            if self.stopping && !std::mem::replace(&mut self.withdrawn, true) {
+                self.say_goodbye();
+            }
+        }
+        let roll = Roll { members: &self.members, peers: &self.peers };
+        self.snapshot_due |= self.knowledge.settle(now, &roll, &mut self.events);
+    }
+
+    pub(super) fn on_stop(&mut self, now: Instant) {
         self.stopping = true;
+        self.knowledge.on_stop();
+        self.settle(now);
+    }
+
+    /// The last record is out: every peer hears that nothing follows.
+    fn say_goodbye(&mut self) {
         for peer in self.peers.reachable() {
             self.tell(peer, &Message::Bye(ByeReason::Stopping));
         }
