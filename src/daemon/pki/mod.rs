@@ -7,6 +7,7 @@
 pub mod ca;
 pub mod grant;
 pub mod identity;
+pub mod tls;
 pub mod verify;
 
 pub use identity::{Identity, NodeSigner};

@@ -10,11 +10,10 @@
 //! not carry the dialled name or number, one that grants nothing, and ourselves.
 
 pub mod socket;
-pub mod tls;
-
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -26,8 +25,10 @@ use quinn::{Connection, ConnectionError, Endpoint, Incoming, TokioRuntime, VarIn
 use tokio::sync::mpsc;
 
 use crate::control::{ConnectionId, ControlInput, ControlOutput, MAX_MESSAGE};
+use crate::daemon::clock::unix_seconds;
+use crate::daemon::pki::identity::Identity;
+use crate::daemon::pki::verify::{Anchors, WallTrust};
 use crate::id::NodeId;
-use crate::session::trust::Trust;
 
 use socket::{QueueSocket, mapped, unmapped};
 use stream::{Outbox, Verified};
@@ -55,7 +56,7 @@ pub struct Quic {
 /// What all tasks of the endpoint hold.
 struct Shared {
     endpoint: Endpoint,
-    trust: Arc<dyn Trust + Send + Sync>,
+    trust: WallTrust,
     me: NodeId,
     next: AtomicU64,
     open: Mutex<BTreeMap<ConnectionId, Open>>,
@@ -79,22 +80,20 @@ impl Quic {
     /// # Errors
     /// Credentials that cannot be used, or no tokio runtime.
     pub fn start(
-        credentials: &tls::Credentials,
-        me: NodeId,
-        trust: Arc<dyn Trust + Send + Sync>,
+        identity: &Identity,
+        anchors: &Arc<Anchors>,
         socket: Arc<QueueSocket>,
     ) -> anyhow::Result<(Self, mpsc::Receiver<ControlInput>)> {
-        Self::with_patience(credentials, me, trust, socket, HANDSHAKE)
+        Self::with_patience(identity, anchors, socket, HANDSHAKE)
     }
 
     fn with_patience(
-        credentials: &tls::Credentials,
-        me: NodeId,
-        trust: Arc<dyn Trust + Send + Sync>,
+        identity: &Identity,
+        anchors: &Arc<Anchors>,
         socket: Arc<QueueSocket>,
         patience: Duration,
     ) -> anyhow::Result<(Self, mpsc::Receiver<ControlInput>)> {
-        let tls::Setup { endpoint, server, client } = tls::setup(credentials)?;
+        let tls::Setup { endpoint, server, client } = tls::setup(identity, anchors)?;
         let runtime = Arc::new(TokioRuntime);
         let mut endpoint =
             Endpoint::new_with_abstract_socket(endpoint, Some(server), socket, runtime)?;
@@ -102,8 +101,8 @@ impl Quic {
         let (inputs, receiver) = mpsc::channel(INPUTS);
         let shared = Arc::new(Shared {
             endpoint,
-            trust,
-            me,
+            trust: WallTrust::new(anchors.clone(), unix_seconds),
+            me: identity.certified.node,
             next: AtomicU64::new(1),
             open: Mutex::default(),
             inputs,
@@ -297,19 +296,23 @@ impl Drop for Place {
     }
 }
 
+/// The verdict's own words, where rustls has wrapped them in its debugging form.
+fn plain(reason: &str) -> String {
+    match reason.split_once("TrustError(\"") {
+        Some((_, words)) => words.trim_end_matches([')', '"']).replace("\\\"", "\""),
+        None => reason.to_owned(),
+    }
+}
+
 /// Why a connection ended, in words for an operator. Numbers are TLS alerts (RFC 8446 §6).
 fn explain(error: &ConnectionError) -> String {
     match error {
         // What we found wrong with the other side.
-        ConnectionError::TransportError(error) => {
-            // A bad signature is a foreign CA that bears the name of ours.
-            let foreign = "not signed by a CA of ours";
-            error.reason.replace("UnknownIssuer", foreign).replace("BadSignature", foreign)
-        }
+        ConnectionError::TransportError(error) => plain(&error.reason),
         // What the other side found wrong with us.
         ConnectionError::ConnectionClosed(close) => {
             let code = u64::from(close.error_code);
-            let said = String::from_utf8_lossy(&close.reason).into_owned();
+            let said = plain(&String::from_utf8_lossy(&close.reason));
             match code.checked_sub(0x100).filter(|&alert| alert < 0x100) {
                 Some(42 | 43 | 46) => format!("the peer refused our certificate: {said}"),
                 Some(44) => "the peer refused our certificate: revoked".to_owned(),

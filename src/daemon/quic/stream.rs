@@ -11,7 +11,7 @@ use super::{MALFORMED, REFUSED, Shared, explain, tls};
 use crate::control::{ConnectionId, ControlInput, MAX_MESSAGE};
 use crate::id::NodeId;
 use crate::session::keys::Secret;
-use crate::session::trust::Certified;
+use crate::session::trust::{Certified, Trust as _};
 
 /// A connection whose peer is known and has accepted us.
 pub(super) struct Verified {
