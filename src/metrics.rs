@@ -12,7 +12,9 @@ use prometheus::proto::{
     MetricType,
 };
 
-use crate::report::{Histogram, LinkRow, LinkState, PathRow, PeerState, Report, Status};
+use crate::report::{
+    Bytes, Histogram, LinkRow, LinkState, PathRow, PeerState, Report, Status, Traffic,
+};
 
 /// What kind of series it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,7 +181,24 @@ fn status(sink: &mut Sink, report: &Report) {
     }
     sink.value("thalweg_route_table_generation", &[], status.table_generation as f64);
     sink.maybe("thalweg_route_recomputed_age_seconds", &[], status.recomputed_ago_s);
-    let traffic = &status.traffic;
+    if let Some(traffic) = &status.traffic {
+        self::traffic(sink, traffic);
+    }
+    for (reason, &count) in status.dropped_packets.iter().flatten() {
+        sink.value("thalweg_dropped_packets_total", &[reason], count as f64);
+    }
+    for (reason, &count) in &status.refused {
+        sink.value("thalweg_refused_messages_total", &[reason], count as f64);
+    }
+    for (class, reasons) in &status.path_switches {
+        for (reason, &count) in reasons {
+            sink.value("thalweg_path_switches_total", &[class, reason], count as f64);
+        }
+    }
+    sink.distribution("thalweg_failover_duration_seconds", &[], &status.failover_s);
+}
+
+fn traffic(sink: &mut Sink, traffic: &Traffic) {
     let direct = |all: u64, relayed: u64| all.saturating_sub(relayed);
     let ways = [
         (
@@ -195,18 +214,6 @@ fn status(sink: &mut Sink, report: &Report) {
         sink.value("thalweg_packets_total", &labels, packets as f64);
         sink.value("thalweg_bytes_total", &labels, bytes as f64);
     }
-    for (reason, &count) in &status.dropped_packets {
-        sink.value("thalweg_dropped_packets_total", &[reason], count as f64);
-    }
-    for (reason, &count) in &status.refused {
-        sink.value("thalweg_refused_messages_total", &[reason], count as f64);
-    }
-    for (class, reasons) in &status.path_switches {
-        for (reason, &count) in reasons {
-            sink.value("thalweg_path_switches_total", &[class, reason], count as f64);
-        }
-    }
-    sink.distribution("thalweg_failover_duration_seconds", &[], &status.failover_s);
 }
 
 fn link(sink: &mut Sink, link: &LinkRow) {
@@ -241,16 +248,17 @@ fn link(sink: &mut Sink, link: &LinkRow) {
         sink.maybe("thalweg_link_persistence_error_seconds", labels, persistence);
     }
     sink.value("thalweg_link_price_per_gigabyte", labels, link.price_per_gb);
-    sink.value("thalweg_link_probes_sent_total", labels, link.probes_sent as f64);
-    sink.value("thalweg_link_probes_lost_total", labels, link.probes_lost as f64);
+    let count = |counted: Option<u64>| counted.map(|c| c as f64);
+    sink.maybe("thalweg_link_probes_sent_total", labels, count(link.probes_sent));
+    sink.maybe("thalweg_link_probes_lost_total", labels, count(link.probes_lost));
     for (name, bytes) in [("sent", &link.sent), ("received", &link.received)] {
-        for (kind, count) in bytes.kinds() {
+        for (kind, count) in bytes.iter().flat_map(Bytes::kinds) {
             let labels: &[&str] = &[&link.peer, &number, name, kind];
             sink.value("thalweg_link_bytes_total", labels, count as f64);
         }
     }
-    sink.value("thalweg_arq_retransmits_total", labels, link.retransmits as f64);
-    sink.value("thalweg_arq_late_total", labels, link.repair_late as f64);
+    sink.maybe("thalweg_arq_retransmits_total", labels, count(link.retransmits));
+    sink.maybe("thalweg_arq_late_total", labels, count(link.repair_late));
 }
 
 fn path(sink: &mut Sink, path: &PathRow) {
@@ -355,7 +363,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::report::{Bytes, DirectionRow, ForecastRow, PathView, PeerRow, Volume};
+    use crate::report::{DirectionRow, ForecastRow, PathView, PeerRow, Volume};
 
     /// Every sample of a page by its name and labels; refuses what a scraper would refuse.
     fn samples(page: &str) -> BTreeMap<String, f64> {
@@ -381,9 +389,12 @@ mod tests {
         report.status.node = 3;
         report.status.uptime_s = 12.5;
         report.status.certificate_not_after_unix_s = 1_800_000_000;
-        report.status.traffic.ingress = Volume { packets: 10, bytes: 1000 };
-        report.status.traffic.ingress_relayed = Volume { packets: 4, bytes: 400 };
-        report.status.dropped_packets.insert("no_route".into(), 7);
+        report.status.traffic = Some(Traffic {
+            ingress: Volume { packets: 10, bytes: 1000 },
+            ingress_relayed: Volume { packets: 4, bytes: 400 },
+            ..Traffic::default()
+        });
+        report.status.dropped_packets = Some(BTreeMap::from([("no_route".into(), 7)]));
         let reasons = BTreeMap::from([("link_down".into(), 2)]);
         report.status.path_switches.insert("realtime".into(), reasons);
         report.status.failover_s.observe(Duration::from_millis(150));
@@ -399,9 +410,9 @@ mod tests {
                 error_ms: Some(1.5),
                 ..ForecastRow::default()
             }),
-            probes_sent: 40,
-            sent: Bytes { data: 5000, repair: 100, ..Bytes::default() },
-            retransmits: 3,
+            probes_sent: Some(40),
+            sent: Some(Bytes { data: 5000, repair: 100, ..Bytes::default() }),
+            retransmits: Some(3),
             ..LinkRow::default()
         };
         link.rtt_s.observe(Duration::from_millis(20));
@@ -475,11 +486,15 @@ mod tests {
             "thalweg_link_residual_loss_ratio",
             "thalweg_link_persistence_error_seconds",
             "thalweg_route_recomputed_age_seconds",
+            "thalweg_link_probes_lost_total",
+            "thalweg_arq_late_total",
         ] {
             assert!(SERIES.iter().any(|s| s.name == name));
             assert!(!found.contains(name), "{name}");
         }
         assert!(!found.contains("direction=\"inbound\""));
+        assert!(!found.contains("direction=\"received\""));
+        assert!(!page(&Report::default()).contains("thalweg_packets_total"));
     }
 
     #[test]
@@ -496,7 +511,7 @@ mod tests {
     fn hostile_names_cannot_break_the_page() {
         let mut report = report();
         report.links[0].peer = "a\"} 1\nthalweg_fake 1".into();
-        report.status.dropped_packets.insert("b\\\n".into(), 1);
+        report.status.refused.insert("b\\\n".into(), 1);
         assert!(samples(&page(&report)).keys().all(|name| !name.starts_with("thalweg_fake")));
     }
 }

@@ -1,6 +1,6 @@
 //! What an operator may ask of a running node, and what it answers: plain values, no behaviour.
 //!
-//! The node fills them, the admin socket and `/metrics` show them, the command line prints them.
+//! The node fills them, the driver adds what the data path counted, the admin socket and `/metrics` show them, the command line prints them.
 //! Two rules hold for every number. It was measured: what has not been is `None`, shown as `n/a`,
 //! never a zero. It carries its unit last in its name. The JSON these types make is an interface:
 //! a change that could break a reader raises [`SCHEMA_VERSION`].
@@ -117,9 +117,9 @@ pub struct Status {
     /// Time until the next full recomputation.
     pub recompute_in_s: Option<f64>,
     /// Packets and bytes through this node.
-    pub traffic: Traffic,
+    pub traffic: Option<Traffic>,
     /// Packets that came to nothing, by reason. Only reasons that occurred.
-    pub dropped_packets: BTreeMap<String, u64>,
+    pub dropped_packets: Option<BTreeMap<String, u64>>,
     /// Control messages and records refused, by reason. Only reasons that occurred.
     pub refused: BTreeMap<String, u64>,
     /// Moves of a path, by class name, then by reason.
@@ -258,17 +258,17 @@ pub struct LinkRow {
     /// Price of a gigabyte sent on it, in the operator's currency unit.
     pub price_per_gb: f64,
     /// Probes sent.
-    pub probes_sent: u64,
+    pub probes_sent: Option<u64>,
     /// Probes whose reply did not come in time.
-    pub probes_lost: u64,
+    pub probes_lost: Option<u64>,
     /// Bytes sent on it, by kind, UDP payload.
-    pub sent: Bytes,
+    pub sent: Option<Bytes>,
     /// Bytes received on it, by kind, UDP payload.
-    pub received: Bytes,
+    pub received: Option<Bytes>,
     /// Frames retransmitted.
-    pub retransmits: u64,
+    pub retransmits: Option<u64>,
     /// Frames that could not be repaired in time.
-    pub repair_late: u64,
+    pub repair_late: Option<u64>,
     /// Share of data frames lost after repair, outbound, in the last interval with data.
     pub residual_loss_ratio: Option<f64>,
     /// Round trips of all probes since the start.

@@ -82,7 +82,8 @@ fn yes(is: bool) -> &'static str {
     if is { "yes" } else { "no" }
 }
 
-fn volume(volume: &Volume) -> String {
+fn volume(volume: Option<Volume>) -> String {
+    let Some(volume) = volume else { return NONE.into() };
     format!("{} packets, {}", volume.packets, size(volume.bytes))
 }
 
@@ -117,11 +118,12 @@ fn status(s: &Status) -> String {
             age(s.recompute_in_s)
         ),
     );
-    row("ingress", volume(&s.traffic.ingress));
-    row("  of that relayed", volume(&s.traffic.ingress_relayed));
-    row("egress", volume(&s.traffic.egress));
-    row("relayed for others", volume(&s.traffic.relay));
-    row("dropped packets", counts(s.dropped_packets.iter()));
+    row("ingress", volume(s.traffic.map(|t| t.ingress)));
+    row("  of that relayed", volume(s.traffic.map(|t| t.ingress_relayed)));
+    row("egress", volume(s.traffic.map(|t| t.egress)));
+    row("relayed for others", volume(s.traffic.map(|t| t.relay)));
+    let dropped = s.dropped_packets.as_ref();
+    row("dropped packets", dropped.map_or(NONE.into(), |d| counts(d.iter())));
     row("refused messages", counts(s.refused.iter()));
     for (class, reasons) in &s.path_switches {
         row(&format!("path moves, {class}"), counts(reasons.iter()));
@@ -244,7 +246,7 @@ fn links(rows: &[LinkRow]) -> String {
         "CONTROL",
     ]);
     for l in rows {
-        for (way, count) in [("sent", &l.sent), ("received", &l.received)] {
+        for (way, count) in [("sent", l.sent), ("received", l.received)] {
             let first = way == "sent";
             let only = |text: String| if first { text } else { String::new() };
             let mut row = vec![
@@ -253,7 +255,10 @@ fn links(rows: &[LinkRow]) -> String {
                 only(l.endpoint.clone()),
                 way.into(),
             ];
-            row.extend(count.kinds().map(|(_, bytes)| size(bytes)));
+            match count {
+                Some(count) => row.extend(count.kinds().map(|(_, bytes)| size(bytes))),
+                None => row.extend([NONE; 6].map(String::from)),
+            }
             bytes.add_row(row);
         }
     }
@@ -403,7 +408,7 @@ mod tests {
                 confidence_ratio: 0.5,
                 ..ForecastRow::default()
             }),
-            sent: Bytes { data: 1_500_000, ..Bytes::default() },
+            sent: Some(Bytes { data: 1_500_000, ..Bytes::default() }),
             ..LinkRow::default()
         };
         let text = links(&[link]);
