@@ -105,7 +105,7 @@ impl Window {
             }
             self.lap = (now, number);
         }
-        let first = self.end / 64 + u64::from(self.end % 64 != 0);
+        let first = self.end / 64 + u64::from(!self.end.is_multiple_of(64));
         let last = number / 64;
         let span = (last + 1).saturating_sub(first).min(self.words.len() as u64);
         for word in (last + 1 - span)..=last {
