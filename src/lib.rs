@@ -11,7 +11,7 @@
 |---|---|\n\
 | words | [`unit`], [`id`], [`time`], [`rng`], [`buf`], [`quality`], [`report`] |\n\
 | bytes | [`wire`] |\n\
-| mechanisms | [`session`], `probe`, [`topology`], [`route`], [`control`] |\n\
+| mechanisms | [`session`], [`probe`], [`topology`], [`route`], [`control`] |\n\
 | path | [`forward`] |\n\
 | whole | [`node`] |\n\
 | driver | [`daemon`] |\n"]
@@ -32,6 +32,7 @@ pub mod control;
 pub mod daemon;
 pub mod forward;
 pub mod node;
+pub mod probe;
 pub mod route;
 pub mod session;
 pub mod topology;

@@ -1,0 +1,466 @@
+//! What was measured of one link: round trip, jitter, loss in each direction, and how old it all is.
+//!
+//! Round trips come from probes, which feel the link as it is. Loss comes from the probes' numbers
+//! and, outward, from the data itself ([`HopFigures`]): far more frames than there are probes. It
+//! is counted twice, once forgotten within half a minute (the present) and once within a quarter of an
+//! hour (the forecast: minutes ahead, loss is a property of the link and not of the moment). Where the
+//! present lies above what the slow count and its bursts can explain, the forecast is not confident
+//! and the present decides.
+//!
+//! A direction whose newest reading is older than its limit has no state at all.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::probe::forecast::{Forecast, Forecaster, Skill};
+use crate::probe::prober::{Reading, Tally};
+use crate::quality::{LinkQuality, LinkState};
+use crate::time::{Instant, micros};
+use crate::unit::{Price, Ratio};
+
+/// Round trips kept.
+const SAMPLES: usize = 128;
+/// Round trips older than this leave.
+const SAMPLES_AGE: Duration = Duration::from_secs(300);
+/// The present level is the median of what came within this, if it is [`PRESENT_COUNT`] at least.
+const PRESENT: Duration = Duration::from_secs(10);
+/// Else of so many of the newest.
+const PRESENT_COUNT: usize = 5;
+/// The present loss is forgotten within this.
+const FAST: Duration = Duration::from_secs(30);
+/// The expected loss is forgotten within this.
+const SLOW: Duration = Duration::from_secs(900);
+/// The slow level counts for so many frames in the present one, so that one lost probe of ten is no
+/// loss of 10 %.
+const ANCHOR: f64 = 20.0;
+/// Frames without loss that every link starts with.
+const PRIOR: f64 = 10.0;
+/// Losses come in runs: their variance is that of independent ones times this.
+const BURST: f64 = 4.0;
+/// Data frames that must be known of (and not yet forgotten) before a residual loss is told.
+const RESIDUAL_COUNT: f64 = 50.0;
+/// Residual loss is forgotten within this.
+const RESIDUAL: Duration = Duration::from_secs(60);
+/// One report's frames count for no more than this, so that a burst of data cannot outvote minutes.
+const REPORT_LIMIT: f64 = 2_000.0;
+
+/// One of the two ways along a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Direction {
+    /// From this node to the peer.
+    Outward,
+    /// From the peer to this node.
+    Inward,
+}
+
+/// What the data itself showed of a link's outward direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HopFigures {
+    /// Frames whose fate is known.
+    pub judged: u64,
+    /// Of those: lost on first sending.
+    pub lost: u64,
+    /// Of those: lost for good.
+    pub residual: u64,
+    /// Least round trip through feedback.
+    pub rtt: Option<Duration>,
+}
+
+/// The figures of a link as operators see them. Every one was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EstimateView {
+    /// Least round trip of the last minutes.
+    pub rtt_least: Duration,
+    /// Median round trip of the last minutes.
+    pub rtt_median: Duration,
+    /// 95th percentile of the last minutes.
+    pub rtt_p95: Duration,
+    /// Mean distance of single round trips from the present level.
+    pub jitter: Duration,
+    /// Loss towards the peer lately.
+    pub loss_outward: Ratio,
+    /// Loss from the peer lately.
+    pub loss_inward: Ratio,
+    /// Loss that repair left, if data crossed the link lately.
+    pub residual: Option<Ratio>,
+    /// Frames that the outward loss rests on.
+    pub counted_outward: u64,
+    /// Frames that the inward loss rests on.
+    pub counted_inward: u64,
+    /// How long ago the newest round trip was measured.
+    pub age: Duration,
+}
+
+/// Everything measured of one link.
+#[derive(Debug)]
+pub struct Estimate {
+    /// When, and µs.
+    samples: VecDeque<(Instant, f64)>,
+    outward: Loss,
+    inward: Loss,
+    residual: Fading,
+    forecaster: Forecaster,
+}
+
+impl Estimate {
+    /// Nothing measured yet. `horizon` is how far the forecast looks ahead.
+    pub fn new(horizon: Duration) -> Self {
+        Self {
+            samples: VecDeque::new(),
+            outward: Loss::new(),
+            inward: Loss::new(),
+            residual: Fading::new(RESIDUAL),
+            forecaster: Forecaster::new(horizon),
+        }
+    }
+
+    /// A reply, or a probe of the peer, was read.
+    pub fn on_reading(&mut self, now: Instant, reading: &Reading) {
+        if let Some(rtt) = reading.rtt {
+            self.push(now, rtt);
+            self.forecaster.on_sample(now, rtt);
+        }
+        self.outward.on_tally(now, reading.outward);
+        self.inward.on_tally(now, reading.inward);
+    }
+
+    /// The data plane reported. Its round trips hold the feedback's own delay, so they serve only to
+    /// find a lower least.
+    pub fn on_hop_report(&mut self, now: Instant, figures: &HopFigures) {
+        if figures.judged == 0 {
+            return;
+        }
+        let share = (REPORT_LIMIT / figures.judged as f64).min(1.0);
+        let part = |count: u64| count.min(figures.judged) as f64 * share;
+        self.outward.add(now, part(figures.judged), part(figures.lost));
+        self.residual.add(now, part(figures.judged), part(figures.residual));
+        if let (Some(rtt), Some((_, newest))) = (figures.rtt, self.samples.back_mut()) {
+            *newest = newest.min(micros(rtt) as f64);
+        }
+    }
+
+    /// The link was down: what was counted while it died says nothing of how it is when it lives.
+    pub fn on_down(&mut self) {
+        self.samples.clear();
+        self.outward.forget_present();
+        self.inward.forget_present();
+    }
+
+    /// One direction as it is told to others; `None` while the newest reading is older than `fresh`.
+    pub fn state(
+        &self,
+        now: Instant,
+        direction: Direction,
+        fresh: Duration,
+        price: Price,
+    ) -> Option<LinkState> {
+        if self.age(now)? > fresh {
+            return None;
+        }
+        let loss = match direction {
+            Direction::Outward => &self.outward,
+            Direction::Inward => &self.inward,
+        };
+        let level = self.level_us(now);
+        let half = |us: f64| Duration::from_micros((us / 2.0).round() as u64);
+        let present = LinkQuality {
+            delay: half(level),
+            jitter: half(self.jitter_us(level)),
+            loss: loss.present(now),
+        };
+        let forecast = self.forecaster.forecast();
+        let expected = forecast.map(|f| LinkQuality {
+            delay: f.level / 2,
+            jitter: f.spread / 2,
+            loss: loss.expected(now),
+        });
+        let confidence = match forecast {
+            None => Ratio::ZERO,
+            Some(f) if loss.surprises(now) => f.confidence.min(Ratio::from_ppm(250_000)),
+            Some(f) => f.confidence,
+        };
+        let residual = match direction {
+            Direction::Outward => self.residual_loss(now),
+            Direction::Inward => None,
+        };
+        Some(LinkState { present, expected, confidence, residual, price })
+    }
+
+    /// The figures for operators; `None` before the first round trip.
+    pub fn view(&self, now: Instant) -> Option<EstimateView> {
+        let age = self.age(now)?;
+        let mut sorted: Vec<f64> = self.samples.iter().map(|(_, us)| *us).collect();
+        sorted.sort_by(f64::total_cmp);
+        // The nearest rank: a value that was measured, not one between two.
+        let rank = |share: f64| {
+            let place = (share * sorted.len() as f64).ceil() as usize;
+            Duration::from_micros(sorted[place.clamp(1, sorted.len()) - 1].round() as u64)
+        };
+        let jitter = self.jitter_us(self.level_us(now));
+        Some(EstimateView {
+            rtt_least: rank(0.0),
+            rtt_median: rank(0.5),
+            rtt_p95: rank(0.95),
+            jitter: Duration::from_micros(jitter.round() as u64),
+            loss_outward: self.outward.present(now),
+            loss_inward: self.inward.present(now),
+            residual: self.residual_loss(now),
+            counted_outward: self.outward.counted(now),
+            counted_inward: self.inward.counted(now),
+            age,
+        })
+    }
+
+    /// What is expected of the round trip.
+    pub fn forecast(&self) -> Option<Forecast> {
+        self.forecaster.forecast()
+    }
+
+    /// How the forecasts have fared.
+    pub const fn skill(&self) -> Skill {
+        self.forecaster.skill()
+    }
+
+    /// How long ago the newest round trip was measured.
+    pub fn age(&self, now: Instant) -> Option<Duration> {
+        self.samples.back().map(|(at, _)| now.since(*at))
+    }
+
+    fn push(&mut self, now: Instant, rtt: Duration) {
+        self.samples.push_back((now, micros(rtt) as f64));
+        while self.samples.len() > SAMPLES
+            || self.samples.front().is_some_and(|(at, _)| now.since(*at) > SAMPLES_AGE)
+        {
+            self.samples.pop_front();
+        }
+    }
+
+    /// The present level of the round trip, µs.
+    fn level_us(&self, now: Instant) -> f64 {
+        let recent = self.samples.iter().rev();
+        let within = recent.clone().take_while(|(at, _)| now.since(*at) <= PRESENT).count();
+        let count = within.max(PRESENT_COUNT);
+        let mut values: Vec<f64> = recent.take(count).map(|(_, us)| *us).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
+    }
+
+    fn jitter_us(&self, level: f64) -> f64 {
+        let off = self.samples.iter().map(|(_, us)| (us - level).abs());
+        off.sum::<f64>() / self.samples.len().max(1) as f64
+    }
+
+    fn residual_loss(&self, now: Instant) -> Option<Ratio> {
+        let (sent, lost) = self.residual.read(now);
+        (sent >= RESIDUAL_COUNT).then(|| Ratio::from_f64(lost / sent))
+    }
+}
+
+/// Loss of one direction, lately and for long.
+#[derive(Debug)]
+struct Loss {
+    fast: Fading,
+    slow: Fading,
+}
+
+impl Loss {
+    const fn new() -> Self {
+        Self { fast: Fading::new(FAST), slow: Fading::new(SLOW) }
+    }
+
+    fn on_tally(&mut self, now: Instant, tally: Tally) {
+        if tally.sent > 0 {
+            self.add(now, f64::from(tally.sent), f64::from(tally.lost.min(tally.sent)));
+        }
+    }
+
+    fn add(&mut self, now: Instant, sent: f64, lost: f64) {
+        self.fast.add(now, sent, lost);
+        self.slow.add(now, sent, lost);
+    }
+
+    fn present(&self, now: Instant) -> Ratio {
+        let (sent, lost) = self.fast.read(now);
+        Ratio::from_f64((lost + ANCHOR * self.level(now)) / (sent + ANCHOR))
+    }
+
+    fn expected(&self, now: Instant) -> Ratio {
+        Ratio::from_f64(self.level(now))
+    }
+
+    fn level(&self, now: Instant) -> f64 {
+        let (sent, lost) = self.slow.read(now);
+        lost / (sent + PRIOR)
+    }
+
+    /// Whether more was lost lately than the time before and its bursts explain: two standard
+    /// deviations, and a frame and a half. A false alarm only lets the present decide.
+    fn surprises(&self, now: Instant) -> bool {
+        let (sent, lost) = self.fast.read(now);
+        let (slow_sent, slow_lost) = self.slow.read(now);
+        let before = (slow_lost - lost).max(0.0) / ((slow_sent - sent).max(0.0) + PRIOR);
+        let usual = sent * before;
+        lost > usual + 2.0 * (usual * (1.0 - before).max(0.0) * BURST).sqrt() + 1.5
+    }
+
+    fn counted(&self, now: Instant) -> u64 {
+        self.fast.read(now).0.round() as u64
+    }
+
+    fn forget_present(&mut self) {
+        self.fast = Fading::new(FAST);
+    }
+}
+
+/// A count whose past counts less and less: by `1/e` within `life`.
+#[derive(Debug)]
+struct Fading {
+    life: Duration,
+    at: Instant,
+    sent: f64,
+    lost: f64,
+}
+
+impl Fading {
+    const fn new(life: Duration) -> Self {
+        Self { life, at: Instant::ZERO, sent: 0.0, lost: 0.0 }
+    }
+
+    fn add(&mut self, now: Instant, sent: f64, lost: f64) {
+        let (old_sent, old_lost) = self.read(now);
+        (self.at, self.sent, self.lost) = (now.max(self.at), old_sent + sent, old_lost + lost);
+    }
+
+    fn read(&self, now: Instant) -> (f64, f64) {
+        let left = (-now.since(self.at).as_secs_f64() / self.life.as_secs_f64()).exp();
+        (self.sent * left, self.lost * left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::forecast::HORIZON;
+    use crate::rng::Dice;
+
+    const FRESH: Duration = Duration::from_secs(3);
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_micros(ms * 1000)
+    }
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    fn reading(rtt_ms: u64, outward_lost: u32, inward_lost: u32) -> Reading {
+        Reading {
+            rtt: Some(ms(rtt_ms)),
+            outward: Tally { sent: 1 + outward_lost, lost: outward_lost },
+            inward: Tally { sent: 1 + inward_lost, lost: inward_lost },
+        }
+    }
+
+    fn out(e: &Estimate, now: Instant) -> LinkState {
+        e.state(now, Direction::Outward, FRESH, Price(0)).unwrap()
+    }
+
+    #[test]
+    fn a_one_way_fault_shows_in_its_direction_alone() {
+        let mut e = Estimate::new(HORIZON);
+        for i in 0..200 {
+            e.on_reading(at(i * 500), &reading(40, u32::from(i % 5 == 0), 0));
+        }
+        let now = at(100_000);
+        let view = e.view(now).unwrap();
+        assert!((140_000..200_000).contains(&view.loss_outward.as_ppm()), "{view:?}");
+        assert_eq!(view.loss_inward, Ratio::ZERO);
+        assert_eq!(out(&e, now).present.delay, ms(20));
+        let inward = e.state(now, Direction::Inward, FRESH, Price(7)).unwrap();
+        assert_eq!((inward.present.loss, inward.price), (Ratio::ZERO, Price(7)));
+    }
+
+    #[test]
+    fn a_stale_link_has_no_state_and_an_unmeasured_one_no_view() {
+        let mut e = Estimate::new(HORIZON);
+        assert_eq!((e.view(at(0)), e.age(at(0))), (None, None));
+        e.on_reading(at(0), &reading(40, 0, 0));
+        assert!(e.state(at(3_000), Direction::Outward, FRESH, Price(0)).is_some());
+        assert_eq!(e.state(at(3_001), Direction::Outward, FRESH, Price(0)), None);
+        assert_eq!(e.view(at(60_000)).unwrap().age, ms(60_000), "shown with its age");
+    }
+
+    #[test]
+    fn the_present_follows_within_seconds_and_the_quantiles_keep_the_minutes() {
+        let mut e = Estimate::new(HORIZON);
+        for i in 0..120 {
+            e.on_reading(at(i * 750), &reading(40 + i % 3, 0, 0));
+        }
+        for i in 120..130 {
+            e.on_reading(at(i * 750), &reading(90, 0, 0));
+        }
+        let now = at(129 * 750);
+        assert_eq!(out(&e, now).present.delay, ms(45));
+        let view = e.view(now).unwrap();
+        assert_eq!((view.rtt_least, view.rtt_median, view.rtt_p95), (ms(40), ms(41), ms(90)));
+    }
+
+    #[test]
+    fn one_spike_moves_neither_the_present_nor_the_forecast() {
+        let mut e = Estimate::new(HORIZON);
+        for i in 0..400 {
+            e.on_reading(at(i * 750), &reading(if i == 399 { 900 } else { 40 }, 0, 0));
+        }
+        let state = out(&e, at(399 * 750));
+        assert_eq!(state.present.delay, ms(20));
+        assert_eq!(state.expected.unwrap().delay, ms(20));
+        assert!(state.confidence >= Ratio::from_ppm(500_000));
+    }
+
+    #[test]
+    fn the_data_s_own_losses_outweigh_a_few_probes() {
+        let mut e = Estimate::new(HORIZON);
+        for i in 0..40 {
+            e.on_reading(at(i * 750), &reading(40, 0, 0));
+            let figures = HopFigures { judged: 500, lost: 25, residual: 1, rtt: Some(ms(39)) };
+            e.on_hop_report(at(i * 750), &figures);
+        }
+        let state = out(&e, at(30_000));
+        assert!((48_000..50_000).contains(&state.present.loss.as_ppm()), "{state:?}");
+        assert_eq!(state.residual, Some(Ratio::from_ppm(2_000)));
+        assert_eq!(e.view(at(30_000)).unwrap().rtt_least, ms(39));
+        let silent = e.view(at(30_000 + 900_000)).unwrap();
+        assert_eq!(silent.residual, None, "forgotten when no data crosses the link");
+    }
+
+    #[test]
+    fn a_sudden_loss_takes_the_forecast_s_confidence_until_it_is_usual() {
+        let mut e = Estimate::new(HORIZON);
+        let mut dice = Dice::new(2);
+        let mut feed = |e: &mut Estimate, from: u64, to: u64, loss: f64| {
+            for i in from..to {
+                e.on_reading(at(i * 750), &reading(40, u32::from(dice.unit() < loss), 0));
+            }
+            out(e, at((to - 1) * 750))
+        };
+        let clean = feed(&mut e, 0, 1_000, 0.0);
+        assert!(clean.confidence >= Ratio::from_ppm(500_000));
+        let sudden = feed(&mut e, 1_000, 1_040, 0.3);
+        assert!(sudden.confidence < Ratio::from_ppm(500_000), "{sudden:?}");
+        assert!(sudden.present.loss > Ratio::from_ppm(100_000));
+        let usual = feed(&mut e, 1_040, 4_000, 0.3);
+        assert!(usual.confidence >= Ratio::from_ppm(500_000));
+        assert!(usual.expected.unwrap().loss > Ratio::from_ppm(180_000), "{usual:?}");
+    }
+
+    #[test]
+    fn figures_that_contradict_each_other_stay_shares() {
+        let mut e = Estimate::new(HORIZON);
+        e.on_reading(at(0), &reading(40, 0, 0));
+        let absurd = HopFigures { judged: 100, lost: u64::MAX, residual: u64::MAX, rtt: None };
+        e.on_hop_report(at(0), &absurd);
+        e.on_hop_report(at(0), &HopFigures { judged: 0, lost: 9, ..absurd });
+        assert!(out(&e, at(0)).present.loss <= Ratio::ONE);
+        assert_eq!(out(&e, at(0)).residual, Some(Ratio::ONE));
+    }
+}

@@ -1,0 +1,451 @@
+//! What the round trip of a link will be 5-10 minutes from now.
+//!
+//! On real paths there is no trend worth following; there is a level under noise, and now and then
+//! it shifts and stays. So the forecast is a running low quantile of the readings since the last shift.
+//! Which quantile of how many is best differs from link to link (a quiet wired path: the median of
+//! five; a host that pauses: a quarter of 31), so several are kept and weighed by how well each did on
+//! this very link: multiplicative weights by absolute error with a share for all (Herbster and Warmuth
+//! 1998, "Tracking the best expert"), and the weighted median of what they say, which is what absolute
+//! error asks for.
+//!
+//! Readings enter in *slots*: the least round trip of three to many probes, within 15-60 s, since the
+//! least is the path and the rest is queues and hosts. Two slots in a row outside the band around the
+//! median (3 %, 1 ms, five deviations, whichever is widest) are a shift, and the window is cut.
+//!
+//! Each forecast is judged when its time has come, against what "it stays as it is" would have said;
+//! both errors are kept for all to see, and [`Forecast::confidence`] falls below a half, so that nobody uses
+//! the forecast, where it was the worse of the two lately, or where a shift has left it little to go by.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::time::{Instant, micros};
+use crate::unit::Ratio;
+
+/// How far ahead is looked, unless configured.
+pub const HORIZON: Duration = Duration::from_secs(300);
+
+/// A slot ends when it holds three readings and is this long.
+const SLOT: Duration = Duration::from_secs(15);
+/// A slot ends when it is this long.
+const SLOT_LIMIT: Duration = Duration::from_secs(60);
+const SLOT_READINGS: u32 = 3;
+/// Slots kept: the widest expert's window.
+const WINDOW: usize = 31;
+/// Slots without which the band is not trusted to show a shift, nor the forecast to be one.
+const MATURE: usize = 5;
+/// Forecasts waiting for their time: ten minutes of slots.
+const PENDING: usize = 48;
+/// A silence longer than this ends what was known of the level.
+const SILENCE: Duration = Duration::from_secs(900);
+/// Errors remembered for the band.
+const ERRORS: usize = 32;
+/// Judged forecasts before skill counts.
+const JUDGED: u64 = 5;
+/// Errors are forgotten by this much with every new one.
+const FORGET: f64 = 1.0 / 32.0;
+/// Errors below this (µs) are no reason for distrust, whoever's are smaller.
+const SKILL_FLOOR: f64 = 200.0;
+/// A forecast may be this much worse than persistence before it is distrusted: between equals the
+/// level is the steadier.
+const SLACK: f64 = 1.05;
+/// Learning rate of the weights, in units of the experts' mean error, and the share for all.
+const RATE: f64 = 0.3;
+const SHARE: f64 = 0.02;
+/// Time over which the spread of single readings around the level is averaged.
+const SPREAD: Duration = Duration::from_secs(600);
+
+/// Experts: quantile in percent, of how many slots.
+const EXPERTS: [(u8, usize); 8] =
+    [(50, 1), (50, 3), (50, 5), (50, 15), (25, 5), (25, 15), (25, WINDOW), (0, 5)];
+
+/// What is expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forecast {
+    /// The round trip.
+    pub level: Duration,
+    /// Nine of ten forecasts were missed by less than from the level to here.
+    pub low: Duration,
+    /// The same upwards.
+    pub high: Duration,
+    /// Mean distance of single readings from the level.
+    pub spread: Duration,
+    /// A half and more: not worse than "it stays as it is" lately, and on enough readings.
+    pub confidence: Ratio,
+    /// How far ahead.
+    pub horizon: Duration,
+}
+
+/// How forecasts have fared on a link, over all that were judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Skill {
+    /// How many.
+    pub judged: u64,
+    /// Mean absolute error, µs.
+    pub error_us: f64,
+    /// Mean absolute error of "it stays as it is", µs.
+    pub persistence_us: f64,
+    /// Shifts found.
+    pub shifts: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    since: Instant,
+    least_us: f64,
+    readings: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    due: Instant,
+    said_us: [f64; EXPERTS.len()],
+    level_us: f64,
+}
+
+/// Forecasts the round trip of one link.
+#[derive(Debug)]
+pub struct Forecaster {
+    horizon: Duration,
+    slot: Option<Slot>,
+    /// Levels of past slots since the last shift, µs, oldest first.
+    window: VecDeque<f64>,
+    /// Slots outside the band in a row, all on one side.
+    outside: Vec<f64>,
+    said_us: [f64; EXPERTS.len()],
+    level_us: f64,
+    spread_us: f64,
+    weights: [f64; EXPERTS.len()],
+    scale_us: f64,
+    pending: VecDeque<Pending>,
+    errors: VecDeque<f64>,
+    recent_us: (f64, f64),
+    skill: Skill,
+    heard_at: Instant,
+}
+
+impl Forecaster {
+    /// Nothing known yet.
+    pub fn new(horizon: Duration) -> Self {
+        Self {
+            horizon,
+            slot: None,
+            window: VecDeque::new(),
+            outside: Vec::new(),
+            said_us: [0.0; EXPERTS.len()],
+            level_us: 0.0,
+            spread_us: 0.0,
+            weights: [1.0 / EXPERTS.len() as f64; EXPERTS.len()],
+            scale_us: 0.0,
+            pending: VecDeque::new(),
+            errors: VecDeque::new(),
+            recent_us: (0.0, 0.0),
+            skill: Skill::default(),
+            heard_at: Instant::ZERO,
+        }
+    }
+
+    /// A probe's round trip. Readings come in order of time.
+    pub fn on_sample(&mut self, now: Instant, rtt: Duration) {
+        let us = micros(rtt) as f64;
+        let pause = now.since(self.heard_at);
+        if pause > SILENCE {
+            self.forget();
+        }
+        self.heard_at = now;
+        if !self.window.is_empty() {
+            let weight = 1.0 - (-pause.as_secs_f64() / SPREAD.as_secs_f64()).exp();
+            self.spread_us += ((us - self.level_us).abs() - self.spread_us) * weight;
+        }
+        // A slot ends with the reading that no longer fits, or with its own last one.
+        if let Some(slot) = self.slot
+            && now.since(slot.since) >= SLOT_LIMIT
+        {
+            self.close(slot, now);
+        }
+        let slot = self.slot.get_or_insert(Slot { since: now, least_us: us, readings: 0 });
+        slot.least_us = slot.least_us.min(us);
+        slot.readings += 1;
+        let slot = *slot;
+        let long_enough = now.since(slot.since) >= SLOT && slot.readings >= SLOT_READINGS;
+        // The very first reading must not wait for company, and a rare one need not.
+        if long_enough || self.window.is_empty() || pause >= SLOT_LIMIT {
+            self.close(slot, now);
+        }
+    }
+
+    /// What is expected; `None` before the first reading.
+    pub fn forecast(&self) -> Option<Forecast> {
+        if self.window.is_empty() {
+            return None;
+        }
+        let margin = self.margin_us();
+        let us = |us: f64| Duration::from_micros(us.max(0.0).round() as u64);
+        Some(Forecast {
+            level: us(self.level_us),
+            low: us(self.level_us - margin),
+            high: us(self.level_us + margin),
+            spread: us(self.spread_us),
+            confidence: self.confidence(),
+            horizon: self.horizon,
+        })
+    }
+
+    /// How the forecasts have fared.
+    pub const fn skill(&self) -> Skill {
+        self.skill
+    }
+
+    fn close(&mut self, slot: Slot, now: Instant) {
+        self.slot = None;
+        let us = slot.least_us;
+        self.judge(now, us);
+        self.enter(us);
+        let mut sorted: Vec<f64> = Vec::with_capacity(WINDOW);
+        for (said, (percent, count)) in self.said_us.iter_mut().zip(EXPERTS) {
+            sorted.clear();
+            sorted.extend(self.window.iter().rev().take(count));
+            *said = quantile(&mut sorted, f64::from(percent) / 100.0);
+        }
+        self.level_us = self.weighted_median();
+        if self.pending.len() >= PENDING {
+            self.pending.pop_front();
+        }
+        let due = now.plus(self.horizon);
+        self.pending.push_back(Pending { due, said_us: self.said_us, level_us: self.level_us });
+    }
+
+    /// Takes a slot into the window, or into the suspicion that the level has shifted.
+    fn enter(&mut self, us: f64) {
+        if self.window.len() >= MATURE {
+            let (median, band) = self.band_us();
+            let off = us - median;
+            if off.abs() > band {
+                if self.outside.last().is_some_and(|last| (last - median) * off < 0.0) {
+                    self.outside.clear();
+                }
+                self.outside.push(us);
+                if self.outside.len() >= 2 {
+                    self.window.clear();
+                    self.window.extend(self.outside.drain(..));
+                    self.skill.shifts += 1;
+                    return;
+                }
+            } else {
+                self.outside.clear();
+            }
+        }
+        if self.window.len() >= WINDOW {
+            self.window.pop_front();
+        }
+        self.window.push_back(us);
+    }
+
+    /// Judges the forecasts whose time has come by the slot that has just ended.
+    fn judge(&mut self, now: Instant, us: f64) {
+        let mut judged = None;
+        while let Some(first) = self.pending.front().filter(|p| p.due <= now) {
+            judged = Some(*first);
+            self.pending.pop_front();
+        }
+        // Of several that wait for the same slot the latest counts; after a silence none does.
+        let Some(due) = judged.filter(|p| now.since(p.due) <= self.horizon) else { return };
+        let own = (due.level_us - us).abs();
+        let persistence = (due.said_us[0] - us).abs();
+        let count = self.skill.judged as f64;
+        let mean = |old: f64, new: f64| old + (new - old) / (count + 1.0);
+        self.skill.error_us = mean(self.skill.error_us, own);
+        self.skill.persistence_us = mean(self.skill.persistence_us, persistence);
+        self.skill.judged += 1;
+        let fade = FORGET.max(1.0 / self.skill.judged as f64);
+        self.recent_us.0 += (own - self.recent_us.0) * fade;
+        self.recent_us.1 += (persistence - self.recent_us.1) * fade;
+        if self.errors.len() >= ERRORS {
+            self.errors.pop_front();
+        }
+        self.errors.push_back(own);
+        self.learn(&due, us);
+    }
+
+    fn learn(&mut self, due: &Pending, us: f64) {
+        let errors = due.said_us.map(|said| (said - us).abs());
+        let mean = errors.iter().sum::<f64>() / errors.len() as f64;
+        let fade = FORGET.max(1.0 / self.skill.judged as f64);
+        self.scale_us += (mean - self.scale_us) * fade;
+        let scale = self.scale_us.max(1.0);
+        let least = errors.iter().fold(f64::INFINITY, |a, b| a.min(*b));
+        for (weight, error) in self.weights.iter_mut().zip(errors) {
+            // One wild reading must not silence an expert for good.
+            *weight *= (-RATE * ((error - least) / scale).min(5.0)).exp();
+        }
+        let sum: f64 = self.weights.iter().sum();
+        for weight in &mut self.weights {
+            *weight = *weight / sum * (1.0 - SHARE) + SHARE / EXPERTS.len() as f64;
+        }
+    }
+
+    fn weighted_median(&self) -> f64 {
+        let mut said: Vec<_> = self.said_us.iter().copied().zip(self.weights).collect();
+        said.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let half = self.weights.iter().sum::<f64>() / 2.0;
+        let mut sum = 0.0;
+        let middle = said.iter().find(|(_, weight)| {
+            sum += weight;
+            sum >= half
+        });
+        middle.or(said.last()).map_or(0.0, |(us, _)| *us)
+    }
+
+    /// The window's median, and how far from it a slot of the same level lies at most.
+    fn band_us(&self) -> (f64, f64) {
+        let mut sorted: Vec<f64> = self.window.iter().copied().collect();
+        let median = quantile(&mut sorted, 0.5);
+        let mut deviations: Vec<f64> = self.window.iter().map(|x| (x - median).abs()).collect();
+        let deviation = quantile(&mut deviations, 0.5);
+        (median, (median * 0.03).max(1_000.0).max(5.0 * deviation))
+    }
+
+    fn margin_us(&self) -> f64 {
+        if self.errors.len() < 8 {
+            return self.band_us().1;
+        }
+        let mut errors: Vec<f64> = self.errors.iter().copied().collect();
+        quantile(&mut errors, 0.9)
+    }
+
+    fn confidence(&self) -> Ratio {
+        if self.window.len() < MATURE {
+            return Ratio::of(self.window.len() as u64, 2 * MATURE as u64);
+        }
+        if self.skill.judged < JUDGED {
+            // On every one of the recorded paths the forecast beat persistence in the end.
+            return Ratio::from_ppm(600_000);
+        }
+        let (own, persistence) = (self.recent_us.0, self.recent_us.1 * SLACK);
+        let allowed = persistence + SKILL_FLOOR;
+        Ratio::from_f64(allowed / (allowed + own))
+    }
+
+    fn forget(&mut self) {
+        self.slot = None;
+        self.window.clear();
+        self.outside.clear();
+        self.pending.clear();
+        self.spread_us = 0.0;
+    }
+}
+
+/// The quantile by linear interpolation (the usual definition 7 of Hyndman and Fan); zero of nothing.
+fn quantile(values: &mut [f64], share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let Some(last) = values.len().checked_sub(1) else { return 0.0 };
+    let place = share * last as f64;
+    let low = place as usize;
+    let part = place - low as f64;
+    values[low] + (values[(low + 1).min(last)] - values[low]) * part
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Dice;
+
+    /// Feeds a reading each `step_ms`, made by `rtt_us` from seconds.
+    fn feed(
+        f: &mut Forecaster,
+        from_s: u64,
+        to_s: u64,
+        step_ms: u64,
+        mut rtt_us: impl FnMut(u64) -> u64,
+    ) {
+        for ms in (from_s * 1000..to_s * 1000).step_by(step_ms as usize) {
+            f.on_sample(Instant::from_micros(ms * 1000), Duration::from_micros(rtt_us(ms / 1000)));
+        }
+    }
+
+    fn level_ms(f: &Forecaster) -> u64 {
+        f.forecast().unwrap().level.as_millis() as u64
+    }
+
+    #[test]
+    fn the_level_is_found_under_spikes() {
+        let mut dice = Dice::new(1);
+        let mut f = Forecaster::new(HORIZON);
+        feed(&mut f, 0, 1800, 1000, |_| {
+            if dice.unit() < 0.3 { 450_000 } else { 40_000 + dice.below(500) }
+        });
+        let forecast = f.forecast().unwrap();
+        assert_eq!(level_ms(&f), 40);
+        assert!(forecast.confidence >= Ratio::from_ppm(500_000));
+        assert!(forecast.spread > Duration::from_millis(80), "{forecast:?}");
+        assert!(forecast.high < Duration::from_millis(45));
+    }
+
+    #[test]
+    fn a_shift_is_followed_within_two_slots_and_doubted_until_it_lasts() {
+        let mut f = Forecaster::new(HORIZON);
+        feed(&mut f, 0, 1200, 1000, |_| 40_000);
+        feed(&mut f, 1200, 1235, 1000, |_| 60_000);
+        assert_eq!((level_ms(&f), f.skill().shifts), (60, 1));
+        assert!(f.forecast().unwrap().confidence < Ratio::from_ppm(500_000));
+        feed(&mut f, 1235, 3600, 1000, |_| 60_000);
+        assert!(f.forecast().unwrap().confidence >= Ratio::from_ppm(500_000));
+        assert_eq!(f.skill().shifts, 1);
+    }
+
+    #[test]
+    fn one_wild_slot_is_no_shift() {
+        let mut f = Forecaster::new(HORIZON);
+        feed(&mut f, 0, 1200, 1000, |_| 40_000);
+        feed(&mut f, 1200, 1216, 1000, |_| 90_000);
+        feed(&mut f, 1216, 1300, 1000, |_| 40_000);
+        assert_eq!((level_ms(&f), f.skill().shifts), (40, 0));
+    }
+
+    #[test]
+    fn the_first_reading_already_gives_a_level_that_nobody_need_trust() {
+        let mut f = Forecaster::new(HORIZON);
+        assert_eq!(f.forecast(), None);
+        f.on_sample(Instant::from_micros(5), Duration::from_millis(30));
+        let forecast = f.forecast().unwrap();
+        assert_eq!(forecast.level, Duration::from_millis(30));
+        assert!(forecast.confidence < Ratio::from_ppm(500_000));
+    }
+
+    #[test]
+    fn where_it_was_the_worse_one_lately_it_is_not_to_be_used() {
+        let mut f = Forecaster::new(HORIZON);
+        feed(&mut f, 0, 3600, 1000, |_| 40_000);
+        assert!(f.forecast().unwrap().confidence > Ratio::from_ppm(900_000));
+        f.recent_us = (5_000.0, 4_000.0);
+        assert!(f.forecast().unwrap().confidence < Ratio::from_ppm(500_000));
+        f.recent_us = (4_000.0, 5_000.0);
+        assert!(f.forecast().unwrap().confidence > Ratio::from_ppm(500_000));
+    }
+
+    #[test]
+    fn each_forecast_is_judged_once_against_what_came() {
+        let mut f = Forecaster::new(HORIZON);
+        feed(&mut f, 0, 3600, 240_000, |_| 50_000);
+        // Slots of 240 s: forecasts for 300 s on are judged 480 s on.
+        assert_eq!(f.skill().judged, 13);
+        assert_eq!((f.skill().error_us, f.skill().persistence_us), (0.0, 0.0));
+    }
+
+    #[test]
+    fn a_long_silence_ends_what_was_known() {
+        let mut f = Forecaster::new(HORIZON);
+        feed(&mut f, 0, 1200, 1000, |_| 40_000);
+        feed(&mut f, 5000, 5001, 1000, |_| 80_000);
+        assert_eq!(level_ms(&f), 80);
+        assert!(f.forecast().unwrap().confidence < Ratio::from_ppm(500_000));
+    }
+
+    #[test]
+    fn memory_does_not_grow_with_time() {
+        let mut f = Forecaster::new(Duration::from_secs(3600));
+        feed(&mut f, 0, 40_000, 1000, |s| 40_000 + s % 700);
+        assert_eq!((f.window.len(), f.pending.len()), (WINDOW, PENDING));
+        assert!(f.errors.len() <= ERRORS);
+    }
+}

@@ -1,0 +1,10 @@
+//! What a link is like: when to ask, what the answers say, and what is to be expected of it.
+//!
+//! [`schedule`] says which link to probe, [`prober`] numbers probes and turns replies into
+//! [`prober::Reading`]s, [`estimate`] keeps what was measured of one link in both directions, and
+//! [`forecast`] says what to expect. None of them sends: the node asks the forwarder to.
+
+pub mod estimate;
+pub mod forecast;
+pub mod prober;
+pub mod schedule;
