@@ -65,9 +65,7 @@ pub(crate) fn run(cli: Cli, now: u64) -> End {
 }
 
 fn query(ask: &Ask, command: &Command) -> End {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let answered = runtime.and_then(|r| r.block_on(admin::query(&ask.socket, command)));
-    let envelope = match answered {
+    let envelope = match admin::query_blocking(&ask.socket, command) {
         Ok(envelope) => envelope,
         Err(error) => {
             return End::Unreachable(format!(

@@ -1,3 +1,5 @@
+//! Good files, bad files, and the exact words they are answered with.
+
 use super::*;
 use crate::route::policy::Objective;
 

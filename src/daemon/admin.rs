@@ -193,6 +193,15 @@ pub async fn query(socket: &Path, command: &Command) -> io::Result<Envelope> {
     })
 }
 
+/// As [`query`], for a thread that has nothing else to do.
+///
+/// # Errors
+/// As there.
+pub fn query_blocking(socket: &Path, command: &Command) -> io::Result<Envelope> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(query(socket, command))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

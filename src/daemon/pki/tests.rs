@@ -1,3 +1,5 @@
+//! From a fresh CA to the verdict over what it issued, all at one fixed date.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
