@@ -5,6 +5,7 @@
 //! of the Internet between them. The demo is a scenario of the second.
 
 pub mod data;
+pub mod demo;
 pub mod link;
 pub mod netns;
 pub mod scenario;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use netsim::demo;
 use netsim::netns::{self, fidelity, stop::Stop};
 
 #[derive(Parser)]
@@ -26,6 +27,18 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Five sites on an emulated Internet: direct beside overlay, while things go wrong.
+    Demo {
+        /// Seed of loss and weather.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Print the outcome as JSON on standard output, everything else on standard error.
+        #[arg(long)]
+        json: bool,
+        /// Keep everything up at the end, for one's own ping, command line and metrics.
+        #[arg(long)]
+        hold: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -48,6 +61,15 @@ fn run(command: Command) -> anyhow::Result<()> {
                 println!("{}", serde_json::to_string_pretty(&fidelity)?);
             } else {
                 println!("{}", fidelity.table());
+            }
+            Ok(())
+        }
+        Command::Demo { seed, json, hold } => {
+            let stop = enter_floor()?;
+            let options = demo::Options { seed, json, hold };
+            let Some(outcome) = demo::run(options, &stop)? else { return Ok(()) };
+            if json {
+                println!("{}", serde_json::to_string_pretty(&outcome)?);
             }
             Ok(())
         }

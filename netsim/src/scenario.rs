@@ -285,6 +285,16 @@ impl Scenario {
     }
 }
 
+/// Lays one table over another: tables merge, everything else is replaced.
+pub fn lay_over(base: &mut toml::Table, over: &toml::Table) {
+    for (key, value) in over {
+        match (base.get_mut(key), value) {
+            (Some(toml::Value::Table(below)), toml::Value::Table(above)) => lay_over(below, above),
+            _ => _ = base.insert(key.clone(), value.clone()),
+        }
+    }
+}
+
 /// The file as written, before names become indices.
 mod raw {
     use super::*;
@@ -489,7 +499,7 @@ mod raw {
                     }
                 };
                 let mut config = self.config.clone();
-                lay_table_over(&mut config, &site.config);
+                lay_over(&mut config, &site.config);
                 let (name, starts) = (site.name.clone(), site.starts);
                 sites.push(super::Site { name, starts, seeds, config });
             }
@@ -578,20 +588,6 @@ mod raw {
                 });
             }
             Ok(flows)
-        }
-    }
-
-    /// Tables merge, everything else is replaced.
-    fn lay_table_over(base: &mut toml::Table, over: &toml::Table) {
-        for (key, value) in over {
-            match (base.get_mut(key), value) {
-                (Some(toml::Value::Table(below)), toml::Value::Table(above)) => {
-                    lay_table_over(below, above);
-                }
-                _ => {
-                    base.insert(key.clone(), value.clone());
-                }
-            }
         }
     }
 

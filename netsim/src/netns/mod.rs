@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::link::LinkParams;
 
 pub mod fidelity;
+pub mod fleet;
 pub mod stop;
 pub mod sys;
 pub mod tcp;

@@ -318,17 +318,8 @@ impl Poll {
     }
 }
 
-/// Processor time this process and its ended children have used so far, seconds.
-pub fn cpu_seconds() -> f64 {
-    let of = |who| {
-        // SAFETY: rusage is plain data; getrusage fills it.
-        let usage = unsafe {
-            let mut usage: libc::rusage = mem::zeroed();
-            libc::getrusage(who, &mut usage);
-            usage
-        };
-        let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 / 1e6;
-        seconds(usage.ru_utime) + seconds(usage.ru_stime)
-    };
-    of(libc::RUSAGE_SELF) + of(libc::RUSAGE_CHILDREN)
+/// Clock ticks per second, the unit of processor time in /proc (sysconf(3)).
+pub fn ticks_per_second() -> f64 {
+    // SAFETY: takes and returns a number.
+    unsafe { libc::sysconf(libc::_SC_CLK_TCK) as f64 }
 }

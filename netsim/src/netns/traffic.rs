@@ -59,7 +59,7 @@ const LOST: u32 = u32::MAX;
 #[derive(Debug, Default)]
 pub struct Ledger {
     entries: Vec<Entry>,
-    /// Sends that the local kernel refused: not the network's loss, and not in `entries`.
+    /// Sends that the local kernel refused; they count as lost.
     refused: u64,
     /// Greatest number that arrived, plus one.
     arrived_to: u64,
@@ -84,7 +84,7 @@ pub struct Quality {
     pub reordered: u64,
     /// Copies beyond the first.
     pub duplicates: u64,
-    /// Sends refused by the local kernel since the start.
+    /// Sends refused by the local kernel since the start; part of the loss.
     pub refused: u64,
 }
 
@@ -95,8 +95,9 @@ impl Ledger {
         self.entries.len() as u64 - 1
     }
 
+    /// The local kernel did not take the packet just noted. It stays sent, and lost: for the
+    /// application it is.
     fn note_refused(&mut self) {
-        self.entries.pop();
         self.refused += 1;
     }
 
@@ -118,29 +119,38 @@ impl Ledger {
     ///
     /// Packets still under way count as lost: let the window end a little before the present.
     pub fn quality(&self, from_ns: u64, to_ns: u64) -> Quality {
-        let begin = self.entries.partition_point(|e| e.sent_ns < from_ns);
-        let end = self.entries.partition_point(|e| e.sent_ns < to_ns);
-        let window = &self.entries[begin..end.max(begin)];
-        let mut delays: Vec<u32> =
-            window.iter().map(|e| e.delay_us).filter(|d| *d != LOST).collect();
-        delays.sort_unstable();
-        let quantile = |q: f64| {
-            let rank = (delays.len() as f64 * q).ceil() as usize;
-            delays.get(rank.max(1) - 1).map(|us| f64::from(*us) / 1000.0)
-        };
-        let sent = window.len() as u64;
+        self.quality_within(&[(from_ns, to_ns)])
+    }
+
+    /// The quality over several windows that do not overlap; a gap does not reach across two.
+    pub fn quality_within(&self, windows: &[(u64, u64)]) -> Quality {
+        let windows: Vec<&[Entry]> = windows.iter().map(|w| self.window(*w)).collect();
+        let entries = || windows.iter().copied().flatten();
+        let delays = sorted_delays(entries());
+        let sent = entries().count() as u64;
         let received = delays.len() as u64;
         Quality {
             sent,
             received,
             loss: (sent > 0).then(|| (sent - received) as f64 / sent as f64),
-            p50_ms: quantile(0.5),
-            p99_ms: quantile(0.99),
-            longest_gap_ms: longest_gap_ms(window, delays.get(delays.len() / 2).copied()),
-            reordered: window.iter().filter(|e| e.overtaken).count() as u64,
-            duplicates: window.iter().map(|e| u64::from(e.duplicates)).sum(),
+            p50_ms: quantile_ms(&delays, 0.5),
+            p99_ms: quantile_ms(&delays, 0.99),
+            longest_gap_ms: windows.iter().filter_map(|w| longest_gap_ms(w)).reduce(f64::max),
+            reordered: entries().filter(|e| e.overtaken).count() as u64,
+            duplicates: entries().map(|e| u64::from(e.duplicates)).sum(),
             refused: self.refused,
         }
+    }
+
+    /// The one-way delays, µs, of what was sent within the windows and arrived, sorted.
+    pub fn delays_us(&self, windows: &[(u64, u64)]) -> Vec<u32> {
+        sorted_delays(windows.iter().flat_map(|w| self.window(*w)))
+    }
+
+    fn window(&self, (from_ns, to_ns): (u64, u64)) -> &[Entry] {
+        let begin = self.entries.partition_point(|e| e.sent_ns < from_ns);
+        let end = self.entries.partition_point(|e| e.sent_ns < to_ns);
+        &self.entries[begin..end.max(begin)]
     }
 
     /// Mean time a row of losses lasts, ms, from the first lost to the next that arrived, and how many
@@ -186,12 +196,25 @@ impl Ledger {
     }
 }
 
+fn sorted_delays<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<u32> {
+    let mut delays: Vec<u32> = entries.map(|e| e.delay_us).filter(|d| *d != LOST).collect();
+    delays.sort_unstable();
+    delays
+}
+
+/// The quantile `q` of sorted delays in µs, by nearest rank, in ms; none of nothing.
+pub fn quantile_ms(sorted_us: &[u32], q: f64) -> Option<f64> {
+    let rank = (sorted_us.len() as f64 * q).ceil() as usize;
+    sorted_us.get(rank.max(1) - 1).map(|us| f64::from(*us) / 1000.0)
+}
+
 /// The longest silence at the receiver, in ms: between neighbouring arrivals, before the first and
 /// after the last. The edges are where packets of median delay sent at the window's edges would
 /// have come.
-fn longest_gap_ms(window: &[Entry], median_us: Option<u32>) -> Option<f64> {
+fn longest_gap_ms(window: &[Entry]) -> Option<f64> {
     let (first, last) = (window.first()?, window.last()?);
-    let shift_ns = u64::from(median_us.unwrap_or(0)) * 1000;
+    let delays = sorted_delays(window.iter());
+    let shift_ns = delays.get(delays.len() / 2).map_or(0, |us| u64::from(*us) * 1000);
     let mut arrivals: Vec<u64> = window
         .iter()
         .filter(|e| e.delay_us != LOST)
@@ -202,6 +225,22 @@ fn longest_gap_ms(window: &[Entry], median_us: Option<u32>) -> Option<f64> {
     arrivals.sort_unstable();
     let gap = arrivals.windows(2).map(|w| w[1] - w[0]).max()?;
     Some(gap as f64 / 1e6)
+}
+
+impl Ledger {
+    /// When the flow was good again: the sending of the first packet at or after `from_ns` that began
+    /// a row of `row` packets of which at most one in twenty was lost and half took no longer than
+    /// `most_us`. In ns of the monotonic clock.
+    pub fn good_again_ns(&self, from_ns: u64, row: usize, most_us: u32) -> Option<u64> {
+        let begin = self.entries.partition_point(|e| e.sent_ns < from_ns);
+        let rows = self.entries[begin..].windows(row.max(1));
+        let good = |entries: &&[Entry]| {
+            let lost = entries.iter().filter(|e| e.delay_us == LOST).count();
+            let quick = entries.iter().filter(|e| e.delay_us <= most_us).count();
+            lost * 20 <= entries.len() && quick * 2 >= entries.len()
+        };
+        rows.into_iter().find(good).map(|entries| entries[0].sent_ns)
+    }
 }
 
 /// A shared ledger of one flow.
@@ -307,14 +346,22 @@ fn join(thread: &mut Option<JoinHandle<()>>) {
 fn receiving(local: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_recv_buffer_size(RECV_BUFFER)?;
+    allow_absent_address(&socket, local)?;
     socket.bind(&local.into())?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
 
+/// An overlay address is away while its daemon restarts; the socket bound to it must not be.
+fn allow_absent_address(socket: &Socket, local: SocketAddr) -> io::Result<()> {
+    if local.is_ipv4() { socket.set_freebind_v4(true) } else { socket.set_freebind_v6(true) }
+}
+
 fn sending(spec: &FlowSpec) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(spec.to), Type::DGRAM, Some(Protocol::UDP))?;
-    socket.bind(&SocketAddr::new(spec.from, 0).into())?;
+    let local = SocketAddr::new(spec.from, 0);
+    allow_absent_address(&socket, local)?;
+    socket.bind(&local.into())?;
     let tos = u32::from(spec.dscp) << 2;
     if spec.to.is_ipv4() {
         socket.set_tos_v4(tos)?;
@@ -482,6 +529,18 @@ mod tests {
         let l = ledger(&arrivals);
         assert_eq!(l.works_again_ns(50 * MS, 3), Some(121 * MS));
         assert_eq!(l.works_again_ns(180 * MS, 3), None);
+    }
+
+    #[test]
+    fn a_flow_is_good_again_when_half_are_quick_and_few_are_lost() {
+        let mut arrivals: Vec<_> = (0..60).map(|i| Some(i * 10 * MS + 80 * MS)).collect();
+        arrivals.extend((60..120).map(|i| Some(i * 10 * MS + 20 * MS)));
+        arrivals[70] = None;
+        arrivals[71] = None;
+        let l = ledger(&arrivals);
+        assert_eq!(l.good_again_ns(0, 20, 80_000), Some(0));
+        assert_eq!(l.good_again_ns(0, 20, 25_000), Some(510 * MS), "one of twenty may be lost");
+        assert_eq!(l.good_again_ns(0, 20, 5_000), None);
     }
 
     #[test]
