@@ -97,6 +97,7 @@ pub fn run(options: Options, stop: &Stop) -> anyhow::Result<Option<Outcome>> {
         return Ok(None);
     }
     let (traffic, flows) = start_flows(&floor)?;
+    floor.wan.forget();
     let start_ns = sys::monotonic_ns();
     let mut course = Course::default();
     let mut quiet_paths = BTreeMap::new();
@@ -131,6 +132,7 @@ pub fn run(options: Options, stop: &Stop) -> anyhow::Result<Option<Outcome>> {
     }
     let span = (start_ns, sys::monotonic_ns());
     drop(traffic.finish(LINGER));
+    let wan = floor.wan.report()?;
     screen.news((span.1 - span.0) as f64 / 1e9, "flows end; TCP, direct beside overlay");
     let Some(tcp) = run_tcp(&floor, stop)? else { return Ok(None) };
     watch.ask(&fleet, (span.1 - span.0) as f64 / 1e9);
@@ -148,10 +150,9 @@ pub fn run(options: Options, stop: &Stop) -> anyhow::Result<Option<Outcome>> {
     };
     let outcome = measured.outcome();
     screen.say(&format!("\n{}", outcome.tables()));
-    let wan = floor.wan.report()?;
     let late = |q| wan.lateness.quantile_us(q).map_or("n/a".into(), |us| format!("{us:.0}"));
     screen.say(&format!(
-        "emulator: {} packets, late by {} us (p50), {} us (p99), {:.0} us (most); {} refused",
+        "emulator, under the flows: {} packets, late by {} us (p50), {} us (p99), {:.0} us (most); {} refused",
         wan.written,
         late(0.5),
         late(0.99),

@@ -250,10 +250,10 @@ impl Outcome {
     /// The tables for people.
     pub fn tables(&self) -> String {
         let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        table.load_style(presets::NOTHING);
         table.set_header([
             "direct | overlay",
-            "path before events",
+            "overlay at first",
             "p50 ms",
             "p99 ms",
             "loss %",
