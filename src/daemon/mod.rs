@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod clock;
+pub mod file;
 pub mod http;
 pub mod log;
 #[cfg(test)]
@@ -13,5 +14,6 @@ pub(crate) mod namespace;
 pub mod pki;
 pub mod poller;
 pub mod quic;
+pub mod state;
 pub mod tun;
 pub mod udp;

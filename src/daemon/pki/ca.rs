@@ -5,9 +5,8 @@
 //! certificate is handed out: a crash in between wastes a number and cannot give it to two nodes.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -20,6 +19,7 @@ use time::OffsetDateTime;
 
 use super::grant::{Grant, OID, overlap};
 use super::verify::{self, date};
+use crate::daemon::file;
 use crate::id::NodeId;
 use crate::session::trust::TrustError;
 
@@ -98,6 +98,14 @@ fn fail<T>(why: impl Into<String>) -> Result<T, TrustError> {
 
 fn io<T>(path: &Path, did: &str, result: std::io::Result<T>) -> Result<T, TrustError> {
     result.map_err(|e| TrustError(format!("{}: cannot be {did}: {e}", path.display())))
+}
+
+fn write_new(file: &Path, text: &[u8], mode: u32) -> Result<(), TrustError> {
+    io(file, "written", file::write_new(file, text, mode))
+}
+
+fn replace(file: &Path, text: &[u8], mode: u32) -> Result<(), TrustError> {
+    io(file, "written", file::replace(file, text, mode))
 }
 
 /// Makes a CA: `ca.crt`, `ca.key` (0600) and an empty `ledger.json` in a directory of mode 0700.
@@ -376,23 +384,4 @@ impl Drop for Lock {
         // If this fails, the next run says what to do.
         let _ = fs::remove_file(&self.0);
     }
-}
-
-fn write_new(file: &Path, text: &[u8], mode: u32) -> Result<(), TrustError> {
-    let open = OpenOptions::new().write(true).create_new(true).mode(mode).open(file);
-    let mut handle = io(file, "made", open)?;
-    io(file, "written", handle.write_all(text).and_then(|()| handle.sync_all()))
-}
-
-/// Puts a whole file in the place of another or of none: never half of it, whatever happens.
-fn replace(file: &Path, text: &[u8], mode: u32) -> Result<(), TrustError> {
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let fresh = file.with_file_name(name);
-    let written = write_new(&fresh, text, mode);
-    let moved = written.and_then(|()| io(file, "replaced", fs::rename(&fresh, file)));
-    if moved.is_err() {
-        let _ = fs::remove_file(&fresh);
-    }
-    moved
 }

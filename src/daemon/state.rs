@@ -1,0 +1,98 @@
+//! The state file: what the node wants to know again after a restart.
+//!
+//! Its bytes are the node's affair. A file that cannot be read or written must not keep a node from
+//! working: it then starts as if it were new, or goes on with what the file held before, and says so
+//! once until it works again.
+
+use std::fs::{self, DirBuilder};
+use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use super::file;
+
+/// Longest state that is read, bytes: certificates of 500 nodes are about half a megabyte.
+const LONGEST: u64 = 16 * 1024 * 1024;
+
+/// Where the state lies.
+#[derive(Debug)]
+pub struct StateFile {
+    path: PathBuf,
+    failing: bool,
+}
+
+impl StateFile {
+    /// Takes a directory, made with mode 0700 if it is not there.
+    ///
+    /// # Errors
+    /// A directory that cannot be made, with its name in the text.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| {
+            io::Error::new(e.kind(), format!("{}: {e}; see `state` in [node]", dir.display()))
+        })?;
+        Ok(Self { path: dir.join("node.state"), failing: false })
+    }
+
+    /// What was saved last; `None` where there is nothing or nothing readable.
+    pub fn load(&self) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let read =
+            fs::File::open(&self.path).and_then(|f| f.take(LONGEST + 1).read_to_end(&mut bytes));
+        match read {
+            Ok(length) if length as u64 <= LONGEST => Some(bytes),
+            Ok(_) => {
+                tracing::warn!(file = %self.path.display(), "the state file is too long, starting without");
+                None
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                tracing::warn!(file = %self.path.display(), %error, "the state file cannot be read, starting without");
+                None
+            }
+        }
+    }
+
+    /// Replaces what was saved. Returns whether that worked; the log names the reason once.
+    pub fn save(&mut self, bytes: &[u8]) -> bool {
+        match file::replace(&self.path, bytes, 0o600) {
+            Ok(()) => {
+                if self.failing {
+                    tracing::info!(file = %self.path.display(), "the state file can be written again");
+                }
+                self.failing = false;
+            }
+            Err(error) => {
+                if !self.failing {
+                    tracing::warn!(file = %self.path.display(), %error, "the state file cannot be written");
+                }
+                self.failing = true;
+            }
+        }
+        !self.failing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_saved_is_loaded_and_a_failure_keeps_the_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().join("a/b");
+        let mut state = StateFile::open(&home).unwrap();
+        assert_eq!(state.load(), None);
+        assert!(state.save(b"one"));
+        assert_eq!(StateFile::open(&home).unwrap().load().as_deref(), Some(&b"one"[..]));
+        // Nothing can be written where the directory is gone, not even by root.
+        let aside = dir.path().join("aside");
+        fs::rename(&home, &aside).unwrap();
+        assert!(!state.save(b"two"));
+        assert!(!state.save(b"two"));
+        fs::rename(&aside, &home).unwrap();
+        assert_eq!(state.load().as_deref(), Some(&b"one"[..]));
+        assert!(state.save(b"three"));
+        assert_eq!(state.load().as_deref(), Some(&b"three"[..]));
+        assert!(StateFile::open(&home.join("node.state")).is_err());
+    }
+}
