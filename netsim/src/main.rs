@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use netsim::demo;
-use netsim::netns::{self, fidelity, stop::Stop};
+use netsim::netns::{self, fidelity, lab, stop::Stop};
+use netsim::scenario::Scenario;
 
 #[derive(Parser)]
 #[command(name = "netsim", about = "Thalweg's laboratory", version)]
@@ -27,6 +28,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Run a scenario with real daemons in network namespaces. Exit code 1: a check did not hold.
+    Lab {
+        /// The scenario file.
+        scenario: std::path::PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Five sites on an emulated Internet: direct beside overlay, while things go wrong.
     Demo {
         /// Seed of loss and weather.
@@ -44,34 +53,47 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
         Err(error) => {
             eprintln!("netsim: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(2)
         }
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+/// Does it; false where something that was to hold did not.
+fn run(command: Command) -> anyhow::Result<bool> {
     match command {
         Command::Fidelity { seconds, seed, json } => {
             let stop = enter_floor()?;
-            let Some(fidelity) = fidelity::measure(seconds, seed, &stop)? else { return Ok(()) };
+            let Some(fidelity) = fidelity::measure(seconds, seed, &stop)? else { return Ok(true) };
             if json {
                 println!("{}", serde_json::to_string_pretty(&fidelity)?);
             } else {
                 println!("{}", fidelity.table());
             }
-            Ok(())
+            Ok(true)
+        }
+        Command::Lab { scenario, json } => {
+            let stop = enter_floor()?;
+            let scenario = Scenario::read(&scenario)?;
+            let Some(findings) = lab::run(&scenario, &stop)? else { return Ok(true) };
+            if json {
+                println!("{}", serde_json::to_string_pretty(&findings)?);
+            } else {
+                println!("{}", findings.text());
+            }
+            Ok(findings.hold())
         }
         Command::Demo { seed, json, hold } => {
             let stop = enter_floor()?;
             let options = demo::Options { seed, json, hold };
-            let Some(outcome) = demo::run(options, &stop)? else { return Ok(()) };
+            let Some(outcome) = demo::run(options, &stop)? else { return Ok(true) };
             if json {
                 println!("{}", serde_json::to_string_pretty(&outcome)?);
             }
-            Ok(())
+            Ok(true)
         }
     }
 }

@@ -22,6 +22,7 @@ fn flow(floor: &Floor, from: usize, to: usize, pps: u32, payload: &[u8]) -> Flow
         size: 160,
         dscp: 46,
         payload: payload.to_vec(),
+        span: None,
     }
 }
 

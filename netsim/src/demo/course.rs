@@ -12,7 +12,7 @@ use crate::netns::fleet::Fleet;
 use crate::netns::sys;
 
 use super::place::{CLOUD, Place, SITES};
-use super::watch::Watch;
+use crate::netns::watch::Watch;
 
 /// What is done at a point of the course.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,19 +13,18 @@ use crate::netns::fleet::{Fleet, NodeSpec, overlay_address};
 use crate::netns::stop::Stop;
 use crate::netns::tcp::{Stream, StreamSpec};
 use crate::netns::traffic::{FlowSpec, Traffic};
+use crate::netns::watch::Watch;
 use crate::netns::{Floor, sys};
 
 pub mod course;
 pub mod outcome;
 pub mod place;
 pub mod screen;
-pub mod watch;
 
 use course::{Course, LENGTH_S};
 use outcome::{Flows, Measured, Outcome, Tcp};
 use place::{Place, RULES, SITES};
 use screen::Screen;
-use watch::Watch;
 
 /// How the demo is to run.
 #[derive(Clone, Copy, Debug)]
@@ -239,6 +238,7 @@ fn start_flows(floor: &Floor) -> anyhow::Result<(Traffic, Flows)> {
                 size: SIZE,
                 dscp: DSCP,
                 payload: Vec::new(),
+                span: None,
             };
             let (a, b) = (&floor.sites[from], &floor.sites[to]);
             let direct = flow(a.address.into(), b.address.into(), DIRECT_PORT);

@@ -7,11 +7,12 @@ use std::fmt::Write as _;
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
+use thalweg::report::Bytes;
 
 use crate::netns::traffic::{SharedLedger, quantile_ms};
 
 use super::course::{Course, Happened, Sign};
-use super::watch::{Path, Spent, Watch};
+use crate::netns::watch::{Path, Spent, Watch};
 
 /// Each ordered pair's flow over the Internet as it is, and over the overlay.
 pub type Flows = BTreeMap<(usize, usize), (SharedLedger, SharedLedger)>;
@@ -117,7 +118,7 @@ pub struct Measured<'a> {
     /// The paths before any event.
     pub quiet_paths: &'a BTreeMap<(usize, usize), Path>,
     /// What the daemons counted.
-    pub spent: Option<Spent>,
+    pub spent: Spent,
     /// Processor time of all daemons, seconds, and how long they ran.
     pub cpu_s: Option<f64>,
     /// For how long the daemons ran, seconds.
@@ -128,17 +129,21 @@ impl Measured<'_> {
     /// Computes everything.
     pub fn outcome(&self) -> Outcome {
         let pairs: Vec<_> = self.flows.keys().map(|pair| self.pair(*pair)).collect();
-        let cost = self.spent.map_or(Cost::default(), |s| Cost {
-            data_bytes: Some(s.bytes.data),
-            framing_bytes: Some(s.bytes.framing),
-            feedback_bytes: Some(s.bytes.feedback),
-            probes_bytes: Some(s.bytes.probes),
-            repair_bytes: Some(s.bytes.repair),
-            control_bytes: Some(s.bytes.control),
-            relayed_share: (s.ingress_packets > 0)
-                .then(|| s.relayed_packets as f64 / s.ingress_packets as f64),
+        let kind = |of: fn(&Bytes) -> u64| self.spent.bytes.as_ref().map(of);
+        let cost = Cost {
+            data_bytes: kind(|b| b.data),
+            framing_bytes: kind(|b| b.framing),
+            feedback_bytes: kind(|b| b.feedback),
+            probes_bytes: kind(|b| b.probes),
+            repair_bytes: kind(|b| b.repair),
+            control_bytes: kind(|b| b.control),
+            relayed_share: self
+                .spent
+                .packets
+                .filter(|(all, _)| *all > 0)
+                .map(|(all, relayed)| relayed as f64 / all as f64),
             ..Cost::default()
-        });
+        };
         let sites = self.names.len() as f64;
         let cpu_share = self.cpu_s.map(|cpu| cpu / self.ran_s.max(1.0) / sites);
         Outcome {
@@ -323,7 +328,7 @@ fn both(direct: Option<f64>, overlay: Option<f64>, digits: usize) -> String {
 
 /// The costs known so far, for the live screen: bytes beyond the data, as a share of it.
 pub fn overhead(watch: &Watch) -> Option<f64> {
-    let bytes = watch.spent()?.bytes;
+    let bytes = watch.spent().bytes?;
     let extra = bytes.framing + bytes.feedback + bytes.probes + bytes.repair + bytes.control;
     (bytes.data > 0).then(|| extra as f64 / bytes.data as f64)
 }
@@ -343,7 +348,7 @@ mod tests {
             span: (0, 1),
             course: &course,
             quiet_paths: &quiet_paths,
-            spent: None,
+            spent: Spent::default(),
             cpu_s: None,
             ran_s: 0.0,
         };

@@ -7,7 +7,7 @@ use std::io::{IsTerminal, Write};
 use crate::netns::traffic::{Quality, SharedLedger};
 
 use super::outcome::{Flows, overhead};
-use super::watch::{Move, Watch};
+use crate::netns::watch::{Move, Watch};
 
 /// Where the picture goes: standard error when standard output is for JSON.
 #[derive(Debug)]

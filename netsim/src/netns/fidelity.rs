@@ -70,7 +70,7 @@ fn shapes(seconds: u64, seed: u64, stop: &Stop) -> io::Result<Option<(Vec<Figure
         let (a, b) = (&floor.sites[from], &floor.sites[to]);
         let to = SocketAddr::new(b.address.into(), FIRST_PORT);
         let from = a.address.into();
-        (&a.ns, &b.ns, FlowSpec { from, to, pps, size, dscp: 0, payload: Vec::new() })
+        (&a.ns, &b.ns, FlowSpec { from, to, pps, size, dscp: 0, payload: Vec::new(), span: None })
     };
     // 1.5 × the line: 20 Mbit/s carry 2,083 packets of 1,200 bytes a second.
     let traffic = Traffic::start(&[
@@ -117,7 +117,11 @@ fn packet_rate(seconds: u64, seed: u64, stop: &Stop) -> io::Result<Option<Vec<Fi
         let (a, b) = (&floor.sites[from], &floor.sites[to]);
         let to = SocketAddr::new(b.address.into(), FIRST_PORT);
         let from = a.address.into();
-        (&a.ns, &b.ns, FlowSpec { from, to, pps: 30_000, size: 160, dscp: 0, payload: Vec::new() })
+        (
+            &a.ns,
+            &b.ns,
+            FlowSpec { from, to, pps: 30_000, size: 160, dscp: 0, payload: Vec::new(), span: None },
+        )
     };
     let began = sys::monotonic_ns();
     let traffic = Traffic::start(&[flow(0, 1), flow(2, 3)])?;

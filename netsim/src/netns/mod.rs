@@ -18,11 +18,13 @@ use crate::link::LinkParams;
 
 pub mod fidelity;
 pub mod fleet;
+pub mod lab;
 pub mod stop;
 pub mod sys;
 pub mod tcp;
 pub mod traffic;
 pub mod wan;
+pub mod watch;
 
 const NETNS_DIR: &str = "/run/netns";
 

@@ -36,6 +36,8 @@ pub struct FlowSpec {
     pub dscp: u8,
     /// Repeated after the header up to `size`; zeros where empty.
     pub payload: Vec<u8>,
+    /// When it starts and stops, after the start of all; none: it lasts as long as they do.
+    pub span: Option<(Duration, Duration)>,
 }
 
 /// What is written for each packet before the payload.
@@ -276,6 +278,9 @@ struct Outgoing {
     ledger: SharedLedger,
     packet: Vec<u8>,
     interval_ns: u64,
+    /// After the start of all.
+    from_ns: u64,
+    to_ns: u64,
 }
 
 impl Traffic {
@@ -298,7 +303,19 @@ impl Traffic {
             }
             let interval_ns = 1_000_000_000 / u64::from(spec.pps.max(1));
             let to = SockAddr::from(spec.to);
-            outgoing.push(Outgoing { socket, to, ledger: ledger.clone(), packet, interval_ns });
+            let ns = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(FOREVER_NS);
+            let (from_ns, to_ns) =
+                spec.span.map_or((0, FOREVER_NS), |(from, to)| (ns(from), ns(to)));
+            let ledger_here = ledger.clone();
+            outgoing.push(Outgoing {
+                socket,
+                to,
+                ledger: ledger_here,
+                packet,
+                interval_ns,
+                from_ns,
+                to_ns,
+            });
             ledgers.push(ledger);
         }
         let stop_sending = Arc::new(AtomicBool::new(false));
@@ -379,7 +396,7 @@ fn send_all(mut flows: Vec<Outgoing>, stop: &AtomicBool) {
     let mut due: BinaryHeap<Reverse<(u64, usize)>> = flows
         .iter()
         .enumerate()
-        .map(|(i, f)| Reverse((start + f.interval_ns * i as u64 / count, i)))
+        .map(|(i, f)| Reverse((start + f.from_ns + f.interval_ns * i as u64 / count, i)))
         .collect();
     while let Some(Reverse((at, i))) = due.pop() {
         let mut now = sys::monotonic_ns();
@@ -394,6 +411,9 @@ fn send_all(mut flows: Vec<Outgoing>, stop: &AtomicBool) {
         }
         if at > now {
             due.push(Reverse((at, i)));
+            continue;
+        }
+        if at >= start.saturating_add(flows[i].to_ns) {
             continue;
         }
         flows[i].send();
@@ -457,6 +477,9 @@ const RECV_BUFFER: usize = 4 << 20;
 
 /// Packets read from one flow before the others get their turn.
 const RECV_BATCH: usize = 64;
+
+/// Longer than any run, short enough to be added to a clock.
+const FOREVER_NS: u64 = u64::MAX / 4;
 
 /// A sender further behind than this starts anew instead of catching up.
 const LAG_LIMIT_NS: u64 = 20_000_000;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use thalweg::report::{Answer, Bytes, Command, Explanation, PathView, Report};
 
-use crate::netns::fleet::Fleet;
+use super::fleet::Fleet;
 
 /// A path as site indices, both ends included.
 pub type Path = Vec<usize>;
@@ -28,12 +28,10 @@ pub struct Move {
 /// What the overlay sent, and for what, by the daemons' own count.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Spent {
-    /// Bytes by kind, all links of all nodes.
-    pub bytes: Bytes,
-    /// Packets that applications handed over.
-    pub ingress_packets: u64,
-    /// Of those, sent over a relay.
-    pub relayed_packets: u64,
+    /// Bytes by kind, all links of all nodes; none where nobody counted them.
+    pub bytes: Option<Bytes>,
+    /// Packets that applications handed over, and of those, packets sent over a relay.
+    pub packets: Option<(u64, u64)>,
 }
 
 /// The latest answers of all daemons, and what followed from their differences.
@@ -122,20 +120,23 @@ impl Watch {
         }
     }
 
-    /// Everything spent so far; none where no daemon ever reported.
-    pub fn spent(&self) -> Option<Spent> {
+    /// Everything spent so far.
+    pub fn spent(&self) -> Spent {
         let mut spent = self.retired;
-        let mut any = spent.bytes != Bytes::default();
         for report in self.reports.iter().flatten() {
             spent.add(report);
-            any = true;
         }
-        any.then_some(spent)
+        spent
     }
 
     /// How many nodes a node has a path to, by its own word.
     pub fn reaches(&self, site: usize) -> u32 {
         self.reports[site].as_ref().map_or(0, |r| r.status.destinations_reachable)
+    }
+
+    /// Whether a node has a path to another, by its own word.
+    pub fn has_path(&self, from: usize, to: usize) -> bool {
+        self.paths.contains_key(&(from, to))
     }
 
     /// Measured round trip between two sites: the median by the first, ms.
@@ -158,16 +159,20 @@ impl Watch {
 
 impl Spent {
     fn add(&mut self, report: &Report) {
-        for link in &report.links {
-            self.bytes.data += link.sent.data;
-            self.bytes.framing += link.sent.framing;
-            self.bytes.feedback += link.sent.feedback;
-            self.bytes.probes += link.sent.probes;
-            self.bytes.repair += link.sent.repair;
-            self.bytes.control += link.sent.control;
+        for sent in report.links.iter().filter_map(|l| l.sent) {
+            let bytes = self.bytes.get_or_insert_default();
+            bytes.data += sent.data;
+            bytes.framing += sent.framing;
+            bytes.feedback += sent.feedback;
+            bytes.probes += sent.probes;
+            bytes.repair += sent.repair;
+            bytes.control += sent.control;
         }
-        self.ingress_packets += report.status.traffic.ingress.packets;
-        self.relayed_packets += report.status.traffic.ingress_relayed.packets;
+        if let Some(traffic) = report.status.traffic {
+            let (all, relayed) = self.packets.get_or_insert_default();
+            *all += traffic.ingress.packets;
+            *relayed += traffic.ingress_relayed.packets;
+        }
     }
 }
 
