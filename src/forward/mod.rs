@@ -1,9 +1,402 @@
-//! The data path.
+//! The data path: [`Forwarder`] moves packets, in batches, one value per data thread.
+//!
+//! Its steps, in the order of the files they are in:
+//!
+//! ```text
+//! handle_tun   1 ingress   classify · path · stream · split · seal end to end
+//!                          └─► 3 queue
+//! handle_udp   2 hop       index → link · open · replay · hop sequence · feedback
+//!                ├─ relay  consent · next link · age            └─► 3 queue
+//!                └─ egress open end to end · replay · source · order  └─► poll_tun
+//! poll_transmit 3 link     repairs · queue → hop sequence · seal per hop · small frames
+//! handle_timeout           feedback, repair, order, hello, health, reports
+//! ```
+//!
+//! Contract: one `handle_*` with its whole batch, then every `poll_*` until all are empty; then wait.
+//! Nothing here reads a clock or does I/O, and nothing that comes from outside makes it panic: what
+//! it cannot use it drops and counts by [`DropReason`].
 
 pub mod checksum;
 pub mod classify;
+mod egress;
 pub mod event;
+pub mod frame;
+mod greet;
+mod hop;
+mod ingress;
+mod link;
 pub mod order;
+mod paths;
+mod peer;
 pub mod queue;
+mod relay;
 pub mod segment;
 pub mod snapshot;
+pub mod stats;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::buf::{Offload, RecvBatch, TunBatch, TxBatch};
+use crate::id::{Class, LinkId, NodeId};
+use crate::rng::Dice;
+use crate::route::policy::ClassSpec;
+use crate::route::prefix::PrefixMap;
+use crate::session::replay::{Allowance, MAX_BITS};
+use crate::session::table::Table;
+use crate::time::{Deadline, Instant};
+
+use classify::Classifier;
+use event::{ForwardEvent, ProbeRequest};
+use frame::{Frame, Pool};
+use link::{Keys, Link};
+use order::{Order, OrderLimits};
+use paths::Paths;
+use peer::Peer;
+use segment::Coalescer;
+use snapshot::{PeerEntry, Snapshot};
+pub use stats::{DropReason, LinkStats, Stats, Volume};
+
+/// Events kept for the node at most; later ones are counted, not kept.
+const EVENTS_LIMIT: usize = 4096;
+/// Packets in this node at a time: queued, remembered for repair, or held for order. At 1,400 bytes
+/// 90 MiB.
+const FRAMES_LIMIT: usize = 65_536;
+/// Bits that all replay windows together may grow by: 64 at full size, 2 MiB.
+const WINDOW_BITS: usize = 64 * MAX_BITS;
+/// Bytes of one [`TxBatch`], about: enough for long runs, little enough to stay in the cache.
+const TX_BYTES: usize = 512 * 1024;
+/// Packets in one [`TunBatch`] we fill.
+const TUN_PACKETS: usize = 512;
+
+/// What the operator decided for the data path.
+#[derive(Clone, Debug)]
+pub struct ForwardConfig {
+    /// This node.
+    pub node: NodeId,
+    /// Grows with every start of this node.
+    pub boot: u64,
+    /// The largest inner packet: the TUN device's MTU.
+    pub mtu: usize,
+    /// Kinds of traffic; the last takes everything.
+    pub classes: Vec<ClassSpec>,
+    /// This node's addresses and site prefixes.
+    pub networks: Vec<IpNet>,
+    /// Whether this node carries others' packets.
+    pub relay: bool,
+    /// Whether the TUN device takes UDP super-segments.
+    pub tun_udp: bool,
+}
+
+/// A packet that may leave for the TUN device.
+#[derive(Debug)]
+struct Delivery {
+    frame: Frame,
+    offload: Offload,
+    class: Class,
+}
+
+/// The data path of one lane.
+#[derive(Debug)]
+pub struct Forwarder {
+    config: ForwardConfig,
+    own: PrefixMap<()>,
+    classifier: Classifier,
+    dice: Dice,
+    now: Instant,
+    pool: Pool,
+    peers: BTreeMap<NodeId, Peer>,
+    links: Vec<Option<Link>>,
+    /// Keys of links that were taken away while their session lived: should one come back, its
+    /// counters go on.
+    retired: BTreeMap<(NodeId, u64, u32, u32), Keys>,
+    table: Table<LinkId>,
+    paths: Paths,
+    spare: Allowance,
+    order: Order<Delivery>,
+    ready: Vec<Delivery>,
+    delivered: usize,
+    coalescer: Coalescer,
+    plain: TunBatch,
+    /// Links with something to send.
+    listed: VecDeque<LinkId>,
+    /// When each source was last told that its route is broken here.
+    noticed: BTreeMap<(NodeId, NodeId), Instant>,
+    told: Vec<ForwardEvent>,
+    events: VecDeque<ForwardEvent>,
+    stats: Stats,
+}
+
+impl Forwarder {
+    /// A data path without peers. `seed` is for chance (challenges, flow hashing), never for keys.
+    pub fn new(config: ForwardConfig, seed: u64, now: Instant) -> Self {
+        let mut dice = Dice::new(seed);
+        let mut own = PrefixMap::new();
+        for &net in &config.networks {
+            own.insert(net, ());
+        }
+        Self {
+            classifier: Classifier::new(&config.classes, dice.next_u64()),
+            own,
+            dice,
+            now,
+            pool: Pool::new(FRAMES_LIMIT),
+            peers: BTreeMap::new(),
+            links: Vec::new(),
+            retired: BTreeMap::new(),
+            table: Table::new(),
+            paths: Paths::new(),
+            spare: Allowance(WINDOW_BITS),
+            order: Order::new(OrderLimits::default()),
+            ready: Vec::new(),
+            delivered: 0,
+            coalescer: Coalescer::new(),
+            plain: TunBatch::default(),
+            listed: VecDeque::new(),
+            noticed: BTreeMap::new(),
+            told: Vec::new(),
+            events: VecDeque::new(),
+            stats: Stats::default(),
+            config,
+        }
+    }
+
+    /// Packets came from the TUN device. They may be changed where they lie.
+    pub fn handle_tun(&mut self, now: Instant, batch: &mut TunBatch) {
+        self.now = now;
+        let TunBatch { slab, packets } = batch;
+        for packet in packets.iter() {
+            let Some(bytes) = slab.get_mut(packet.range.clone()) else { continue };
+            if let Err(reason) = self.ingress(now, bytes, packet.offload) {
+                self.stats.drop(reason);
+            }
+        }
+    }
+
+    /// Datagrams came from the underlay. They are opened where they lie.
+    pub fn handle_udp(&mut self, now: Instant, batch: &mut RecvBatch) {
+        self.now = now;
+        let RecvBatch { slab, datagrams, .. } = batch;
+        for datagram in datagrams.iter() {
+            let Some(bytes) = slab.get_mut(datagram.range.clone()) else { continue };
+            if let Err(reason) = self.hop(now, bytes, datagram.ecn) {
+                self.stats.drop(reason);
+            }
+        }
+        self.tell();
+    }
+
+    /// What the node knows has changed.
+    pub fn install(&mut self, now: Instant, snapshot: &Snapshot) {
+        self.now = now;
+        let known = |node: &NodeId| snapshot.peers.iter().any(|entry| entry.node == *node);
+        let gone: Vec<NodeId> = self.peers.keys().filter(|n| !known(n)).copied().collect();
+        for node in gone {
+            if let Some(peer) = self.peers.remove(&node) {
+                peer.links.iter().for_each(|&link| self.withdraw_link(link));
+                self.order.forget(node, &mut self.ready);
+            }
+            self.retired.retain(|(peer, ..), _| *peer != node);
+        }
+        for entry in snapshot.peers.iter() {
+            self.install_peer(now, entry);
+        }
+        self.paths.install(&snapshot.routes, &mut self.told);
+        self.tell();
+    }
+
+    fn install_peer(&mut self, now: Instant, entry: &PeerEntry) {
+        let (own, node, generation) = (self.config.node, entry.node, entry.generation);
+        if node == own {
+            return;
+        }
+        let peer = self
+            .peers
+            .entry(node)
+            .or_insert_with(|| Peer::new(own, node, generation, &entry.secret, now));
+        if peer.generation != generation {
+            peer.renew(own, generation, &entry.secret, now);
+            self.order.forget(node, &mut self.ready);
+            self.retired.retain(|(peer, ..), _| *peer != node);
+        }
+        peer.set_networks(&entry.networks);
+        let wanted: Vec<LinkId> = entry.links.iter().map(|link| link.link).collect();
+        let old = std::mem::replace(&mut peer.links, wanted.clone());
+        for link in old.into_iter().filter(|link| !wanted.contains(link)) {
+            self.withdraw_link(link);
+        }
+        for wanted in &entry.links {
+            let same = |link: &Link| {
+                (link.peer, link.generation, link.receive_index, link.transmit_index)
+                    == (node, generation, wanted.receive_index, wanted.transmit_index)
+            };
+            if let Some(link) = self.link_mut(wanted.link) {
+                if same(link) {
+                    link.endpoint = wanted.endpoint;
+                    continue;
+                }
+                self.withdraw_link(wanted.link);
+            }
+            let indices = (wanted.receive_index, wanted.transmit_index);
+            let keys = self
+                .retired
+                .remove(&(node, generation, indices.0, indices.1))
+                .unwrap_or_else(|| Keys::new(&entry.secret, (own, node), indices, now));
+            let link =
+                Link::new(wanted.link, node, generation, wanted.endpoint, indices, keys, now);
+            let at = usize::from(wanted.link.0);
+            if self.links.len() <= at {
+                self.links.resize_with(at + 1, || None);
+            }
+            self.links[at] = Some(link);
+            self.table.install(wanted.receive_index, wanted.link);
+            self.stats.link_mut(wanted.link);
+            self.greet(now, wanted.link);
+        }
+    }
+
+    fn withdraw_link(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(usize::from(id.0)).and_then(Option::take) else {
+            return;
+        };
+        self.table.withdraw(link.receive_index);
+        self.paths.on_link(id, false, &mut self.told);
+        let session = self.peers.get(&link.peer).is_some_and(|p| p.generation == link.generation);
+        if session {
+            let key = (link.peer, link.generation, link.receive_index, link.transmit_index);
+            self.retired.insert(key, link.keys);
+        }
+    }
+
+    /// The node wants a link measured.
+    pub fn push_probe(&mut self, now: Instant, request: ProbeRequest) {
+        self.now = now;
+        if !self.ask_probe(now, request) {
+            self.stats.probes_refused += 1;
+        }
+    }
+
+    /// The clock reached `now`. Early and repeated calls change nothing.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        for at in 0..self.links.len() {
+            self.tick_link(now, LinkId(at as u16));
+        }
+        self.order.handle_timeout(now, &mut self.ready);
+        self.paths.handle_timeout(now, &mut self.told);
+        self.tell();
+    }
+
+    /// Appends datagrams to be sent; call until it leaves the batch as it was.
+    pub fn poll_transmit(&mut self, batch: &mut TxBatch) {
+        while batch.slab.len() < TX_BYTES {
+            let Some(id) = self.listed.pop_front() else { break };
+            let now = self.now;
+            let Some(link) = self.links.get_mut(usize::from(id.0)).and_then(Option::as_mut) else {
+                continue;
+            };
+            if link.transmit(now, batch, TX_BYTES, &mut self.stats) {
+                self.listed.push_back(id);
+            } else {
+                link.listed = false;
+            }
+        }
+    }
+
+    /// Appends packets for the TUN device, joined where they may be; call until it leaves the batch
+    /// as it was.
+    pub fn poll_tun(&mut self, batch: &mut TunBatch) {
+        if self.ready.is_empty() {
+            return;
+        }
+        self.plain.clear();
+        let until = (self.delivered + TUN_PACKETS).min(self.ready.len());
+        for delivery in &self.ready[self.delivered..until] {
+            let bytes = &delivery.frame.bytes;
+            self.plain.push(bytes, delivery.offload);
+            self.stats.egress.add(bytes.len());
+            if let Some(class) = self.stats.class_delivered.get_mut(usize::from(delivery.class.0)) {
+                class.add(bytes.len());
+            }
+        }
+        self.delivered = until;
+        if until == self.ready.len() {
+            self.ready.clear();
+            self.delivered = 0;
+        }
+        self.coalescer.join(&self.plain, self.config.tun_udp, batch);
+    }
+
+    /// News for the node.
+    pub fn poll_event(&mut self) -> Option<ForwardEvent> {
+        self.events.pop_front()
+    }
+
+    /// When [`Forwarder::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        let links = self.links.iter().flatten().map(Link::poll_timeout);
+        let shared = Deadline::earlier(self.order.poll_timeout(), self.paths.poll_timeout());
+        links.fold(shared, Deadline::earlier)
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Which node this is.
+    pub fn node(&self) -> NodeId {
+        self.config.node
+    }
+
+    /// How many packets lie in this node now.
+    pub fn frames_held(&self) -> usize {
+        self.pool.lent()
+    }
+
+    fn link_mut(&mut self, id: LinkId) -> Option<&mut Link> {
+        self.links.get_mut(usize::from(id.0))?.as_mut()
+    }
+
+    /// Marks a link as having something to send.
+    fn list(&mut self, id: LinkId) {
+        if let Some(link) = self.links.get_mut(usize::from(id.0)).and_then(Option::as_mut)
+            && !link.listed
+        {
+            link.listed = true;
+            self.listed.push_back(id);
+        }
+    }
+
+    /// The best working link to a neighbour: the first that is up.
+    fn link_to(&self, node: NodeId) -> Option<LinkId> {
+        let peer = self.peers.get(&node)?;
+        peer.links.iter().copied().find(|&link| self.paths.is_up(link))
+    }
+
+    /// Hands over what was told during this call, and counts flips.
+    fn tell(&mut self) {
+        for event in self.told.drain(..) {
+            if let ForwardEvent::Flipped { to_backup, .. } = event {
+                if to_backup {
+                    self.stats.flips += 1;
+                } else {
+                    self.stats.flips_back += 1;
+                }
+            }
+            if self.events.len() < EVENTS_LIMIT {
+                self.events.push_back(event);
+            } else {
+                self.stats.events_lost += 1;
+            }
+        }
+    }
+}
+
+const _: fn() = || {
+    fn sendable<T: Send>() {}
+    sendable::<Forwarder>();
+    sendable::<Arc<Snapshot>>();
+};

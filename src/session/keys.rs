@@ -147,6 +147,11 @@ impl SealChain {
         (&self.key, (self.epoch & self.scope.epoch_mask()) as u8)
     }
 
+    /// The key in force: the one that the last [`SealChain::next`] gave.
+    pub fn current(&self) -> &SealKey {
+        &self.key
+    }
+
     fn turn(&mut self, now: Instant) {
         self.secret = self.secret.next();
         self.epoch = self.epoch.wrapping_add(1);

@@ -240,6 +240,7 @@ impl RouteHeader {
     const HOP_SEQ: usize = 0;
     const BITS: usize = 4;
     const SEGMENTS_LEFT: usize = 6;
+    const BUDGET: usize = 8;
     const AGE: usize = 10;
 
     /// Reads and checks a header.
@@ -276,7 +277,7 @@ impl RouteHeader {
         out[Self::HOP_SEQ..][..4].copy_from_slice(&self.hop_seq.to_be_bytes());
         out[Self::BITS..][..2].copy_from_slice(&self.bits().to_be_bytes());
         out[Self::SEGMENTS_LEFT] = self.segments_left;
-        out[8..10].copy_from_slice(&self.budget.to_be_bytes());
+        out[Self::BUDGET..][..2].copy_from_slice(&self.budget.to_be_bytes());
         out[Self::AGE..][..2].copy_from_slice(&self.age.to_be_bytes());
         out[12..14].copy_from_slice(&self.source.get().to_be_bytes());
         for (place, number) in out[14..].chunks_exact_mut(2).zip(self.segments.raw()) {
@@ -319,6 +320,16 @@ impl RouteHeader {
     /// Time left before repair is pointless: none once the age has reached the budget.
     pub const fn time_left(&self) -> Duration {
         span(self.budget.saturating_sub(self.age))
+    }
+
+    /// The budget, in ticks, of a header that lies as bytes.
+    pub const fn budget_of(bytes: &[u8; Self::LEN]) -> u16 {
+        u16::from_be_bytes([bytes[Self::BUDGET], bytes[Self::BUDGET + 1]])
+    }
+
+    /// The ECN bits of a header that lies as bytes.
+    pub const fn ecn_of(bytes: &[u8; Self::LEN]) -> u8 {
+        bytes[Self::BITS + 1] & 3
     }
 
     /// Writes a new hop sequence and ask for feedback into a header that lies as bytes.
@@ -468,6 +479,7 @@ mod tests {
         (want.hop_seq, want.age, want.segments_left) = (77, 1234, 0);
         want.flags.ack_wanted = true;
         assert_eq!(bytes, want.to_bytes());
+        assert_eq!((RouteHeader::budget_of(&bytes), RouteHeader::ecn_of(&bytes)), (900, 2));
         RouteHeader::patch_hop(&mut bytes, 77, false);
         want.flags.ack_wanted = false;
         assert_eq!(bytes, want.to_bytes());

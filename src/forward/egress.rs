@@ -1,0 +1,110 @@
+//! Step 2, for packets that have arrived: opened end to end, checked, put in order.
+
+use std::time::Duration;
+
+use crate::buf::Offload;
+use crate::time::Instant;
+use crate::wire::data::{DataMut, ROUTE};
+use crate::wire::header::{EndHeader, RouteHeader};
+
+use super::classify::Head;
+use super::segment;
+use super::{Delivery, DropReason, Forwarder};
+
+/// Longest a packet waits for those before it, whatever its sender asks for: beyond it an inner
+/// TCP has given up waiting too (RFC 6298's clock granularity and Linux's least timeout, 200 ms).
+const HOLD_MAX: Duration = Duration::from_millis(200);
+
+impl Forwarder {
+    /// Takes a packet whose route ends here. `datagram` is the whole frame, its hop seal opened.
+    pub(super) fn egress(
+        &mut self,
+        now: Instant,
+        route: &RouteHeader,
+        datagram: &mut [u8],
+    ) -> Result<(), DropReason> {
+        let parts = DataMut::split(&mut datagram[ROUTE..]).map_err(|_| DropReason::Malformed)?;
+        let end = EndHeader::parse(parts.end).map_err(|_| DropReason::Malformed)?;
+        let peer = self.peers.get_mut(&route.source).ok_or(DropReason::EndNoSession)?;
+        let mut frame = self.pool.lend(now, route.age).ok_or(DropReason::NoRoom)?;
+        frame.bytes.resize(parts.payload.len(), 0);
+        let (sealed, out) = (&*parts.payload, &mut frame.bytes[..]);
+        peer.open(now, route, &end, sealed, parts.end_tag, out, &mut self.spare)?;
+
+        let head = Head::read(&frame.bytes).map_err(|_| DropReason::EndBadPacket)?;
+        if !peer.may_send_from(head.source) {
+            return Err(DropReason::SpoofedSource);
+        }
+        if self.own.longest(head.destination).is_none() {
+            return Err(DropReason::ForeignDestination);
+        }
+        // RFC 6040: what met congestion on the way says so to its transport, or is dropped.
+        if route.ecn == 3 && head.ecn != 3 {
+            if head.ecn == 0 {
+                return Err(DropReason::Congested);
+            }
+            mark_congested(&mut frame.bytes);
+        }
+        let offload = if route.flags.checksum_partial {
+            segment::partial(&frame.bytes).ok_or(DropReason::EndBadPacket)?
+        } else {
+            Offload::None
+        };
+        let hold =
+            if route.flags.ordered { route.time_left().min(HOLD_MAX) } else { Duration::ZERO };
+        let bytes = frame.bytes.len();
+        let delivery = Delivery { frame, offload, class: route.class };
+        self.order.push(
+            now,
+            route.source,
+            end.stream,
+            end.counter,
+            hold,
+            bytes,
+            delivery,
+            &mut self.ready,
+        );
+        Ok(())
+    }
+}
+
+/// Writes the mark "congestion experienced" into a packet's own header.
+fn mark_congested(packet: &mut [u8]) {
+    match packet.first().map(|byte| byte >> 4) {
+        Some(4) if packet.len() >= 20 => {
+            let old = u16::from_be_bytes([packet[0], packet[1]]);
+            packet[1] |= 3;
+            let new = u16::from_be_bytes([packet[0], packet[1]]);
+            // RFC 1624, equation 3.
+            let sum = u16::from_be_bytes([packet[10], packet[11]]);
+            let total = u32::from(!sum) + u32::from(!old) + u32::from(new);
+            let folded = (total & 0xffff) + (total >> 16);
+            let folded = (folded & 0xffff) + (folded >> 16);
+            packet[10..12].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+        }
+        Some(6) if packet.len() >= 40 => packet[1] |= 0x30,
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forward::checksum;
+
+    #[test]
+    fn the_mark_keeps_the_header_sum_right() {
+        let mut packet = [0_u8; 20];
+        (packet[0], packet[1], packet[8], packet[9]) = (0x45, 0x01, 64, 17);
+        packet[12..20].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
+        let sum = !checksum::fold(checksum::sum(&packet, 0));
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        mark_congested(&mut packet);
+        assert_eq!(packet[1] & 3, 3);
+        assert_eq!(checksum::fold(checksum::sum(&packet, 0)), 0xffff);
+        let mut six = [0_u8; 40];
+        (six[0], six[1]) = (0x60, 0x20);
+        mark_congested(&mut six);
+        assert_eq!(six[1], 0x30);
+    }
+}

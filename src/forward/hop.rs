@@ -1,0 +1,209 @@
+//! Step 2: a datagram from the underlay, up to where it is known what it is and whose.
+//!
+//! Authenticate before decoding: index, counter, key, seal; only then the body. Data frames go on
+//! to `relay` or `egress`; everything else is answered or believed here.
+
+use std::time::Duration;
+
+use crate::id::{LinkId, NodeId};
+use crate::time::Instant;
+use crate::wire::data::{DataMut, OVERHEAD, ROUTE};
+use crate::wire::header::{Clear, RouteHeader, ticks};
+use crate::wire::hello::{Hello, Role};
+use crate::wire::notice::Notice;
+use crate::wire::probe::Probe;
+use crate::wire::{Kind, Owner, TAG, WireError, owner};
+
+use super::event::{ForwardEvent, ProbeRequest};
+use super::greet::Greeter;
+use super::stats::count_frame;
+use super::{DropReason, Forwarder};
+
+impl Forwarder {
+    /// Takes one datagram; gives the link it came over, once that is certain.
+    pub(super) fn hop(
+        &mut self,
+        now: Instant,
+        datagram: &mut [u8],
+        ecn: u8,
+    ) -> Result<LinkId, DropReason> {
+        if owner(datagram) != Owner::Frame {
+            return Err(DropReason::NotAFrame);
+        }
+        let (clear, _) = Clear::parse(datagram).map_err(|error| match error {
+            WireError::Kind(_) => DropReason::Unsupported,
+            _ => DropReason::Malformed,
+        })?;
+        if matches!(clear.kind, Kind::Repair | Kind::Fragment | Kind::Bundle | Kind::Carrier) {
+            return Err(DropReason::Unsupported);
+        }
+        let id = *self.table.find(clear.index).ok_or(DropReason::UnknownIndex)?;
+        let link = self
+            .links
+            .get_mut(usize::from(id.0))
+            .and_then(Option::as_mut)
+            .ok_or(DropReason::UnknownIndex)?;
+        link.open(now, &clear, datagram, &mut self.spare)?;
+        let peer = link.peer;
+        let inner = if clear.kind == Kind::Data { datagram.len() - OVERHEAD } else { 0 };
+        let counted = self.stats.link_mut(id);
+        counted.frames_received += 1;
+        count_frame(&mut counted.received, clear.kind, datagram.len(), inner);
+        if clear.kind == Kind::Data {
+            self.on_data(now, id, peer, datagram, ecn)?;
+        } else {
+            let body = &datagram[Clear::LEN..datagram.len() - TAG];
+            self.on_bare(now, id, peer, clear.kind, body)?;
+        }
+        Ok(id)
+    }
+
+    fn on_data(
+        &mut self,
+        now: Instant,
+        id: LinkId,
+        peer: NodeId,
+        datagram: &mut [u8],
+        ecn: u8,
+    ) -> Result<(), DropReason> {
+        let parts = DataMut::split(&mut datagram[ROUTE..]).map_err(|_| DropReason::Malformed)?;
+        let mut route = RouteHeader::parse(parts.route).map_err(|_| DropReason::Malformed)?;
+        let ce = ecn & 3 == 3;
+        let Some(link) = self.link_mut(id) else { return Err(DropReason::UnknownIndex) };
+        let transit = link.transit();
+        if route.receiver() != Some(self.config.node) || route.sender() != Some(peer) {
+            return Err(DropReason::WrongRoute);
+        }
+        route.age = route.age.saturating_add(ticks(transit));
+        route.flags.ack_wanted = false;
+        if ce && route.ecn != 0 {
+            route.ecn = 3;
+        }
+        match route.next() {
+            Some(next) => self.relay(now, id, &route, next, datagram),
+            None => self.egress(now, &route, datagram),
+        }
+    }
+
+    fn on_bare(
+        &mut self,
+        now: Instant,
+        id: LinkId,
+        peer: NodeId,
+        kind: Kind,
+        body: &[u8],
+    ) -> Result<(), DropReason> {
+        match kind {
+            Kind::Probe => {
+                let probe = Probe::parse(body).map_err(|_| DropReason::Malformed)?;
+                self.on_probe(now, id, probe)
+            }
+            Kind::Hello => {
+                let hello = Hello::parse(body).map_err(|_| DropReason::Malformed)?;
+                self.on_hello(now, id, &hello)
+            }
+            Kind::Notice => {
+                let notice = Notice::parse(body).map_err(|_| DropReason::Malformed)?;
+                self.on_notice(now, peer, &notice)
+            }
+            _ => Err(DropReason::Unsupported),
+        }
+    }
+
+    /// Answers a probe at once, or hands its answer to the node.
+    fn on_probe(&mut self, now: Instant, id: LinkId, probe: Probe) -> Result<(), DropReason> {
+        let link = self.link_mut(id).ok_or(DropReason::UnknownIndex)?;
+        match probe {
+            Probe::Request { seq, sent_at } => {
+                let (highest, heard) = &mut link.probes_heard;
+                *highest = if *heard == 0 { seq } else { (*highest).max(seq) };
+                *heard = heard.wrapping_add(1);
+                // Answered in the turn it came in; the driver sends what a turn makes at its end.
+                let dwell = Duration::ZERO;
+                let reply = Probe::Reply { seq, sent_at, dwell, highest: *highest, heard: *heard };
+                link.push_bare(Kind::Probe, &reply.to_bytes());
+                self.list(id);
+                self.told.push(ForwardEvent::ProbeHeard {
+                    link: id,
+                    seq,
+                    sent_at_peer_us: sent_at.as_micros(),
+                    received_at: now,
+                });
+            }
+            Probe::Reply { seq, sent_at, dwell, highest, heard } => {
+                if sent_at > now {
+                    return Err(DropReason::Malformed);
+                }
+                let rtt = now.since(sent_at).saturating_sub(dwell);
+                link.rtt = Some(link.rtt.map_or(rtt, |least| least.min(rtt)));
+                self.on_confirmed(now, id, sent_at);
+                self.told.push(ForwardEvent::ProbeReply {
+                    link: id,
+                    seq,
+                    sent_at,
+                    received_at: now,
+                    dwell,
+                    peer_highest: highest,
+                    peer_heard: heard,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn on_hello(&mut self, now: Instant, id: LinkId, hello: &Hello) -> Result<(), DropReason> {
+        let boot = self.config.boot;
+        let link = self.link_mut(id).ok_or(DropReason::UnknownIndex)?;
+        match hello.role {
+            Role::Request => {
+                link.push_bare(Kind::Hello, &Greeter::answer(boot, hello).to_bytes());
+                self.list(id);
+            }
+            Role::Response => {
+                let sent_at = link.greeter.on_answer(hello.echo).ok_or(DropReason::StrayHello)?;
+                let rtt = now.since(sent_at);
+                link.rtt = Some(link.rtt.map_or(rtt, |least| least.min(rtt)));
+                if !self.paths.is_up(id) {
+                    self.paths.on_link(id, true, &mut self.told);
+                    self.told.push(ForwardEvent::LinkUp { link: id });
+                }
+                self.on_confirmed(now, id, sent_at);
+            }
+        }
+        Ok(())
+    }
+
+    /// The peer has answered something we sent at `sent_at`: both directions work.
+    fn on_confirmed(&mut self, _now: Instant, id: LinkId, sent_at: Instant) {
+        if let Some(link) = self.link_mut(id) {
+            link.confirm(sent_at);
+        }
+    }
+
+    /// Sends the hello that is due on a link.
+    pub(super) fn greet(&mut self, now: Instant, id: LinkId) {
+        let boot = self.config.boot;
+        let Some(link) = self.links.get_mut(usize::from(id.0)).and_then(Option::as_mut) else {
+            return;
+        };
+        if let Some(hello) = link.greeter.poll(now, boot, &mut self.dice) {
+            link.push_bare(Kind::Hello, &hello.to_bytes());
+            self.list(id);
+        }
+    }
+
+    /// Sends a probe. `false` where there is no such link or no room.
+    pub(super) fn ask_probe(&mut self, now: Instant, request: ProbeRequest) -> bool {
+        let probe = Probe::Request { seq: request.seq, sent_at: now };
+        let sent = self
+            .link_mut(request.link)
+            .is_some_and(|link| link.push_bare(Kind::Probe, &probe.to_bytes()));
+        self.list(request.link);
+        sent
+    }
+
+    /// What time asks of a link.
+    pub(super) fn tick_link(&mut self, now: Instant, id: LinkId) {
+        self.greet(now, id);
+    }
+}

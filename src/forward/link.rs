@@ -1,0 +1,264 @@
+//! One link: its keys both ways, its queue, its repair, and the frames it is about to send.
+//!
+//! Sequence is not nonce: a data frame gets its hop sequence once, when it first leaves the queue;
+//! every sending, first or again, takes a fresh counter.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::buf::TxBatch;
+use crate::id::{LinkId, NodeId, StreamId};
+use crate::session::keys::{OpenChain, Scope, SealChain, Secret, nonce};
+use crate::session::replay::{Allowance, Verdict, Window};
+use crate::time::{Deadline, Instant};
+use crate::wire::data::{DataMut, OVERHEAD, ROUTE, hop_aad};
+use crate::wire::header::{Clear, RouteHeader, ticks};
+use crate::wire::{Kind, TAG};
+
+use super::frame::Frame;
+use super::greet::Greeter;
+use super::queue::{FairQueue, QueueLimits};
+use super::stats::{DropReason, Stats, count_frame};
+
+/// Small frames that may wait to be sent. They are answers and questions of ours: few.
+const BARE_LIMIT: usize = 256;
+
+/// The sealing half of a link's keys.
+#[derive(Debug)]
+pub(super) struct Keys {
+    seal: SealChain,
+    counter: u64,
+    open: OpenChain,
+    window: Window,
+}
+
+impl Keys {
+    pub(super) fn new(
+        secret: &Secret,
+        (own, peer): (NodeId, NodeId),
+        (receive_index, transmit_index): (u32, u32),
+        now: Instant,
+    ) -> Self {
+        Self {
+            seal: SealChain::new(secret, Scope::hop(own, peer, transmit_index), now),
+            counter: 0,
+            open: OpenChain::new(secret, Scope::hop(peer, own, receive_index)),
+            window: Window::new(),
+        }
+    }
+
+    /// A fresh nonce and the clear header that shows it; `None` once counters are used up.
+    fn next(&mut self, now: Instant, kind: Kind, index: u32) -> Option<Clear> {
+        if self.counter >= Clear::COUNTER_END {
+            return None;
+        }
+        let (_, epoch) = self.seal.next(now);
+        let clear = Clear { kind, epoch, index, counter: self.counter };
+        self.counter += 1;
+        Some(clear)
+    }
+}
+
+/// A link.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) id: LinkId,
+    pub(super) peer: NodeId,
+    pub(super) generation: u64,
+    pub(super) endpoint: SocketAddr,
+    pub(super) receive_index: u32,
+    pub(super) transmit_index: u32,
+    pub(super) keys: Keys,
+    pub(super) queue: FairQueue<Frame>,
+    hop_seq: u32,
+    /// Least round trip seen so far.
+    pub(super) rtt: Option<Duration>,
+    bare: VecDeque<(Kind, Vec<u8>)>,
+    pub(super) greeter: Greeter,
+    /// Highest number among the peer's probes, and how many came.
+    pub(super) probes_heard: (u32, u32),
+    /// Whether it waits in the forwarder's list of links with something to send.
+    pub(super) listed: bool,
+}
+
+impl Link {
+    /// A link that has carried nothing yet.
+    pub(super) fn new(
+        id: LinkId,
+        peer: NodeId,
+        generation: u64,
+        endpoint: SocketAddr,
+        (receive_index, transmit_index): (u32, u32),
+        keys: Keys,
+        now: Instant,
+    ) -> Self {
+        Self {
+            id,
+            peer,
+            generation,
+            endpoint,
+            receive_index,
+            transmit_index,
+            keys,
+            queue: FairQueue::new(QueueLimits::default()),
+            hop_seq: 0,
+            rtt: None,
+            bare: VecDeque::new(),
+            greeter: Greeter::new(now),
+            probes_heard: (0, 0),
+            listed: false,
+        }
+    }
+
+    /// Queues a small frame, sealed whole, for the next turn. `false` where too many wait.
+    pub(super) fn push_bare(&mut self, kind: Kind, body: &[u8]) -> bool {
+        self.push_bare_owned(kind, body.to_vec())
+    }
+
+    fn push_bare_owned(&mut self, kind: Kind, body: Vec<u8>) -> bool {
+        let fits = self.bare.len() < BARE_LIMIT;
+        if fits {
+            self.bare.push_back((kind, body));
+        }
+        fits
+    }
+
+    /// Whether anything waits to be sent.
+    pub(super) fn has_work(&self) -> bool {
+        !self.queue.is_empty() || !self.bare.is_empty()
+    }
+
+    /// Writes what is to be sent, up to about `room` bytes of slab: repairs, then the queue, then
+    /// small frames, which so ride at the end of a run. Returns whether something is left.
+    pub(super) fn transmit(
+        &mut self,
+        now: Instant,
+        out: &mut TxBatch,
+        room: usize,
+        stats: &mut Stats,
+    ) -> bool {
+        while out.slab.len() < room {
+            let late = self.queue.stats().dropped_late;
+            let popped = self.queue.pop(now);
+            stats.drop_many(DropReason::QueueLate, self.queue.stats().dropped_late - late);
+            let Some((frame, _)) = popped else { break };
+            let Some(clear) = self.keys.next(now, Kind::Data, self.transmit_index) else { break };
+            let (seq, whole) = (self.hop_seq, frame.bytes.len());
+            self.hop_seq = self.hop_seq.wrapping_add(1);
+            write_data(&self.keys, now, clear, &frame, seq, false, out, self.id, self.endpoint);
+            let counted = stats.link_mut(self.id);
+            counted.frames_sent += 1;
+            count_frame(&mut counted.sent, Kind::Data, whole, whole - OVERHEAD);
+        }
+        while out.slab.len() < room {
+            let Some((kind, body)) = self.bare.pop_front() else { break };
+            let Some(clear) = self.keys.next(now, kind, self.transmit_index) else { break };
+            let start = out.slab.len();
+            self.seal_bare(clear, &body, &mut out.slab);
+            let whole = out.slab.len() - start;
+            out.close_datagram(start, self.id, self.endpoint, 0);
+            let counted = stats.link_mut(self.id);
+            counted.frames_sent += 1;
+            count_frame(&mut counted.sent, kind, whole, 0);
+        }
+        self.has_work()
+    }
+
+    fn seal_bare(&self, clear: Clear, body: &[u8], slab: &mut Vec<u8>) {
+        let header = clear.to_bytes();
+        slab.extend_from_slice(&header);
+        let start = slab.len();
+        slab.extend_from_slice(body);
+        let key = self.keys.seal.current();
+        let nonce = nonce(clear.lane(), StreamId(0), clear.counter);
+        let tag = key.seal_in_place(nonce, &header, &mut slab[start..]);
+        slab.extend_from_slice(&tag);
+    }
+
+    /// Opens a received frame where it lies: of a data frame the route header, of any other all
+    /// that follows the clear header but the tag.
+    ///
+    /// # Errors
+    /// Why it is dropped.
+    pub(super) fn open(
+        &mut self,
+        now: Instant,
+        clear: &Clear,
+        datagram: &mut [u8],
+        spare: &mut Allowance,
+    ) -> Result<(), DropReason> {
+        let keys = &mut self.keys;
+        verdict(keys.window.check(clear.counter))?;
+        let Some((key, turn)) = keys.open.key(clear.epoch, now) else {
+            return Err(DropReason::UnknownEpoch);
+        };
+        let nonce = nonce(clear.lane(), StreamId(0), clear.counter);
+        let (header, body) =
+            datagram.split_first_chunk_mut::<{ Clear::LEN }>().ok_or(DropReason::Malformed)?;
+        let opened = if clear.kind == Kind::Data {
+            let parts = DataMut::split(body).map_err(|_| DropReason::Malformed)?;
+            let aad = hop_aad(header, parts.end_tag);
+            key.open_in_place(nonce, &aad, parts.route, parts.hop_tag)
+        } else {
+            let (text, tag) = body.split_last_chunk_mut::<TAG>().ok_or(DropReason::Malformed)?;
+            key.open_in_place(nonce, header, text, tag)
+        };
+        opened.map_err(|_| DropReason::BadTag)?;
+        keys.open.on_authentic(turn, now);
+        verdict(keys.window.accept(clear.counter, now, spare))
+    }
+
+    /// The peer has answered what we sealed at this time.
+    pub(super) fn confirm(&mut self, sealed_at: Instant) {
+        self.keys.seal.confirm(sealed_at);
+    }
+
+    /// When the clock is wanted for this link.
+    pub(super) fn poll_timeout(&self) -> Option<Deadline> {
+        self.greeter.poll_timeout()
+    }
+
+    /// What a packet ages by crossing this link: half its least round trip. Nothing while unknown.
+    pub(super) fn transit(&self) -> Duration {
+        self.rtt.unwrap_or_default() / 2
+    }
+}
+
+fn verdict(verdict: Verdict) -> Result<(), DropReason> {
+    match verdict {
+        Verdict::New => Ok(()),
+        Verdict::Duplicate => Err(DropReason::Replayed),
+        Verdict::TooOld => Err(DropReason::TooOld),
+    }
+}
+
+/// Appends a data frame to the slab under a fresh counter: header patched, route header sealed.
+#[expect(clippy::too_many_arguments, reason = "one place where all that a sending needs meets")]
+fn write_data(
+    keys: &Keys,
+    now: Instant,
+    clear: Clear,
+    frame: &Frame,
+    seq: u32,
+    asks: bool,
+    out: &mut TxBatch,
+    link: LinkId,
+    to: SocketAddr,
+) {
+    let start = out.slab.len();
+    out.slab.extend_from_slice(&frame.bytes);
+    let datagram = &mut out.slab[start..];
+    let header = clear.to_bytes();
+    datagram[..ROUTE].copy_from_slice(&header);
+    let parts = DataMut::split(&mut datagram[ROUTE..]).expect("a stored frame is a data frame");
+    let age = frame.age.saturating_add(ticks(now.since(frame.arrived)));
+    RouteHeader::patch_hop(parts.route, seq, asks);
+    RouteHeader::patch_age(parts.route, age);
+    let ecn = RouteHeader::ecn_of(parts.route);
+    let aad = hop_aad(&header, parts.end_tag);
+    let nonce = nonce(clear.lane(), StreamId(0), clear.counter);
+    let key = keys.seal.current();
+    *parts.hop_tag = key.seal_in_place(nonce, &aad, parts.route);
+    out.close_datagram(start, link, to, ecn);
+}

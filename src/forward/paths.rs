@@ -1,0 +1,272 @@
+//! The path each packet takes now: the table's primary, or its backup while the primary is known
+//! not to work.
+//!
+//! No computation: a path works while its first link is up and no relay on it has said that it lost
+//! its next hop. Whatever changes that is followed by one walk over the table, and the flips it
+//! makes are told.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::id::{Class, LinkId, NodeId};
+use crate::route::table::{Path, RouteTable};
+use crate::time::{Deadline, Instant};
+use crate::wire::header::{Segments, ticks};
+
+use super::event::{FlipReason, ForwardEvent};
+
+/// How long a relay's word that it lost its next hop counts. By then the mesh has computed anew, or
+/// the next packet brings the next notice.
+const LOST_FOR: Duration = Duration::from_secs(3);
+/// Such words remembered at a time.
+const LOST_LIMIT: usize = 256;
+
+/// A path in the form that packets need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Way {
+    pub(super) link: LinkId,
+    pub(super) segments: Segments,
+    /// The path's own delay, in ticks: a packet's time budget starts from it.
+    pub(super) delay: u16,
+}
+
+impl Way {
+    fn of(path: &Path) -> Option<Self> {
+        let segments = Segments::new(&path.nodes)?;
+        Some(Self { link: path.link, segments, delay: ticks(path.delay) })
+    }
+
+    /// Whether it crosses from `relay` to `next`.
+    fn crosses(&self, relay: NodeId, next: NodeId) -> bool {
+        let raw = self.segments.raw();
+        raw.windows(2).any(|pair| pair == [relay.get(), next.get()])
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    primary: Way,
+    backup: Option<Way>,
+    on_backup: bool,
+}
+
+/// The table in force and what has been flipped of it.
+#[derive(Debug)]
+pub(super) struct Paths {
+    table: Arc<RouteTable>,
+    entries: BTreeMap<(NodeId, Class), Entry>,
+    /// Which links are up, by number.
+    up: Vec<bool>,
+    /// What relays have lost, and until when we believe it.
+    lost: BTreeMap<(NodeId, NodeId), Instant>,
+}
+
+impl Paths {
+    pub(super) fn new() -> Self {
+        Self {
+            table: RouteTable::empty(),
+            entries: BTreeMap::new(),
+            up: Vec::new(),
+            lost: BTreeMap::new(),
+        }
+    }
+
+    /// A new table came. What was flipped stays so where the primary is the same.
+    pub(super) fn install(&mut self, table: &Arc<RouteTable>, told: &mut Vec<ForwardEvent>) {
+        if Arc::ptr_eq(table, &self.table) {
+            return;
+        }
+        let old = std::mem::take(&mut self.entries);
+        for (&key, route) in &table.routes {
+            let Some(primary) = Way::of(&route.primary) else { continue };
+            let backup = route.backup.as_ref().and_then(Way::of);
+            let before = old.get(&key);
+            let on_backup = before.is_some_and(|b| {
+                b.on_backup
+                    && b.primary.segments == primary.segments
+                    && b.primary.link == primary.link
+            });
+            let on_backup = on_backup && backup.is_some();
+            self.entries.insert(key, Entry { primary, backup, on_backup });
+        }
+        self.table = Arc::clone(table);
+        self.weigh(FlipReason::LinkDown, told);
+    }
+
+    /// A link came up or went down.
+    pub(super) fn on_link(&mut self, link: LinkId, up: bool, told: &mut Vec<ForwardEvent>) {
+        let at = usize::from(link.0);
+        if self.up.len() <= at {
+            self.up.resize(at + 1, false);
+        }
+        if self.up[at] != up {
+            self.up[at] = up;
+            self.weigh(FlipReason::LinkDown, told);
+        }
+    }
+
+    /// Whether a link is up.
+    pub(super) fn is_up(&self, link: LinkId) -> bool {
+        self.up.get(usize::from(link.0)).is_some_and(|&up| up)
+    }
+
+    /// A relay says that it lost its next hop. Counts only where a path in force crosses there;
+    /// returns whether one does.
+    pub(super) fn on_lost(
+        &mut self,
+        now: Instant,
+        relay: NodeId,
+        next: NodeId,
+        told: &mut Vec<ForwardEvent>,
+    ) -> bool {
+        let known = self.lost.contains_key(&(relay, next));
+        let ours = self.entries.values().any(|e| {
+            e.primary.crosses(relay, next) || e.backup.is_some_and(|b| b.crosses(relay, next))
+        });
+        if !ours || (!known && self.lost.len() >= LOST_LIMIT) {
+            return false;
+        }
+        self.lost.insert((relay, next), now.plus(LOST_FOR));
+        if !known {
+            self.weigh(FlipReason::RelayLostHop, told);
+        }
+        true
+    }
+
+    /// The clock reached `now`: old words of relays are forgotten.
+    pub(super) fn handle_timeout(&mut self, now: Instant, told: &mut Vec<ForwardEvent>) {
+        let before = self.lost.len();
+        self.lost.retain(|_, until| *until > now);
+        if self.lost.len() < before {
+            self.weigh(FlipReason::RelayLostHop, told);
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Deadline> {
+        let at = self.lost.values().min()?;
+        Some(Deadline { at: *at, why: "relay believed again" })
+    }
+
+    /// The path that packets of this destination and class take now, if one works.
+    pub(super) fn pick(&self, destination: NodeId, class: Class) -> Option<&Way> {
+        let entry = self.entries.get(&(destination, class))?;
+        let (primary, backup) = (Some(&entry.primary), entry.backup.as_ref());
+        let order = if entry.on_backup { [backup, primary] } else { [primary, backup] };
+        // A path that a relay calls broken is still tried where there is no other; one without a
+        // first link is not.
+        order.into_iter().flatten().find(|way| self.is_up(way.link))
+    }
+
+    /// The node that answers for an address.
+    pub(super) fn owner(&self, address: IpAddr) -> Option<NodeId> {
+        self.table.owner(address)
+    }
+
+    fn works(&self, way: &Way) -> bool {
+        let whole = || self.lost.keys().all(|&(relay, next)| !way.crosses(relay, next));
+        self.is_up(way.link) && (self.lost.is_empty() || whole())
+    }
+
+    /// Flips whatever is not as it should be.
+    fn weigh(&mut self, cause: FlipReason, told: &mut Vec<ForwardEvent>) {
+        let mut flips = Vec::new();
+        for (&key, entry) in &self.entries {
+            let primary = self.works(&entry.primary);
+            let to_backup = !primary && entry.backup.as_ref().is_some_and(|b| self.works(b));
+            // Where neither works, things stay as they are.
+            let stay = !primary && !to_backup;
+            if !stay && to_backup != entry.on_backup {
+                flips.push((key, to_backup));
+            }
+        }
+        for (key, to_backup) in flips {
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.on_backup = to_backup;
+            }
+            let (destination, class) = key;
+            let why = if to_backup { cause } else { FlipReason::Recovered };
+            told.push(ForwardEvent::Flipped { destination, class, to_backup, why });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::table::Route;
+
+    fn node(n: u16) -> NodeId {
+        NodeId::new(n).unwrap()
+    }
+
+    fn path(link: u16, nodes: &[u16]) -> Path {
+        let nodes = nodes.iter().map(|&n| node(n)).collect();
+        Path { link: LinkId(link), nodes, delay: Duration::from_millis(10) }
+    }
+
+    fn table(primary: Path, backup: Option<Path>) -> Arc<RouteTable> {
+        let mut table = RouteTable::default();
+        table.routes.insert((node(9), Class(0)), Route { primary, backup });
+        Arc::new(table)
+    }
+
+    /// Paths over links 0 and 1, both up: a relay and its bypass.
+    fn relayed() -> (Paths, Vec<ForwardEvent>) {
+        let (mut paths, mut told) = (Paths::new(), Vec::new());
+        paths.on_link(LinkId(0), true, &mut told);
+        paths.on_link(LinkId(1), true, &mut told);
+        paths.install(&table(path(0, &[2, 9]), Some(path(1, &[9]))), &mut told);
+        assert_eq!(told, []);
+        (paths, told)
+    }
+
+    fn flip(to_backup: bool, why: FlipReason) -> ForwardEvent {
+        ForwardEvent::Flipped { destination: node(9), class: Class(0), to_backup, why }
+    }
+
+    fn link(paths: &Paths) -> Option<u16> {
+        paths.pick(node(9), Class(0)).map(|way| way.link.0)
+    }
+
+    #[test]
+    fn a_dead_link_flips_to_the_backup_and_its_return_flips_back() {
+        let (mut paths, mut told) = relayed();
+        assert_eq!(link(&paths), Some(0));
+        paths.on_link(LinkId(0), false, &mut told);
+        assert_eq!(link(&paths), Some(1));
+        paths.on_link(LinkId(1), false, &mut told);
+        assert_eq!(link(&paths), None, "neither works");
+        paths.on_link(LinkId(0), true, &mut told);
+        assert_eq!(link(&paths), Some(0));
+        let want = [flip(true, FlipReason::LinkDown), flip(false, FlipReason::Recovered)];
+        assert_eq!(told, want);
+    }
+
+    #[test]
+    fn a_relay_that_lost_its_next_hop_is_believed_for_a_while() {
+        let (mut paths, mut told) = relayed();
+        assert!(!paths.on_lost(Instant::ZERO, node(3), node(9), &mut told), "not on our way");
+        assert!(paths.on_lost(Instant::ZERO, node(2), node(9), &mut told));
+        assert_eq!(link(&paths), Some(1));
+        let until = paths.poll_timeout().unwrap().at;
+        paths.handle_timeout(until, &mut told);
+        assert_eq!(link(&paths), Some(0));
+        let want = [flip(true, FlipReason::RelayLostHop), flip(false, FlipReason::Recovered)];
+        assert_eq!(told, want);
+    }
+
+    #[test]
+    fn a_new_table_keeps_the_flip_of_an_unchanged_primary_and_tells_a_new_one() {
+        let (mut paths, mut told) = relayed();
+        paths.on_link(LinkId(0), false, &mut told);
+        told.clear();
+        paths.install(&table(path(0, &[2, 9]), Some(path(1, &[9]))), &mut told);
+        assert_eq!((link(&paths), told.len()), (Some(1), 0));
+        paths.install(&table(path(0, &[3, 9]), Some(path(1, &[9]))), &mut told);
+        assert_eq!((link(&paths), told.len()), (Some(1), 1));
+        paths.install(&table(path(1, &[9]), None), &mut told);
+        assert_eq!((link(&paths), told.len()), (Some(1), 1));
+    }
+}

@@ -1,0 +1,210 @@
+//! One node we share keys with, as the data path sees it: the end-to-end seal both ways, and what
+//! the node may send from.
+
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+use crate::id::{LinkId, NodeId, StreamId};
+use crate::route::prefix::PrefixMap;
+use crate::session::keys::{OpenChain, PREVIOUS_LIFE, Scope, SealChain, Secret, nonce};
+use crate::session::replay::{Allowance, Verdict, Window};
+use crate::time::Instant;
+use crate::wire::TAG;
+use crate::wire::header::{EndHeader, RouteHeader, end_aad};
+
+use super::classify::BUCKETS;
+use super::stats::DropReason;
+
+/// Streams a source may use: 64 classes of 64 buckets.
+pub(super) const STREAMS: u16 = 64 * BUCKETS;
+/// Lanes a source may use.
+const LANES: u8 = 16;
+
+/// A peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) node: NodeId,
+    pub(super) generation: u64,
+    pub(super) links: Vec<LinkId>,
+    networks: PrefixMap<()>,
+    seal: SealChain,
+    /// Next counter of each stream. Counters go on over epochs.
+    counters: Vec<u64>,
+    inbox: Inbox,
+    /// The session before, for what was under way when this one began.
+    before: Option<(Inbox, Instant)>,
+}
+
+/// The receiving half: keys and windows of every lane of the source.
+#[derive(Debug)]
+struct Inbox {
+    secret: Secret,
+    from: NodeId,
+    to: NodeId,
+    lanes: Vec<Option<Lane>>,
+}
+
+#[derive(Debug)]
+struct Lane {
+    open: OpenChain,
+    windows: Vec<Option<Box<Window>>>,
+}
+
+impl Peer {
+    pub(super) fn new(
+        own: NodeId,
+        node: NodeId,
+        generation: u64,
+        secret: &Secret,
+        now: Instant,
+    ) -> Self {
+        Self {
+            node,
+            generation,
+            links: Vec::new(),
+            networks: PrefixMap::new(),
+            seal: SealChain::new(secret, Scope::end(own, node, 0), now),
+            counters: Vec::new(),
+            inbox: Inbox::new(secret, node, own),
+            before: None,
+        }
+    }
+
+    /// A new session with the same node. What the old one still has under way can be opened for a
+    /// while.
+    pub(super) fn renew(&mut self, own: NodeId, generation: u64, secret: &Secret, now: Instant) {
+        let fresh = Self::new(own, self.node, generation, secret, now);
+        let old = std::mem::replace(self, fresh);
+        self.before = Some((old.inbox, now.plus(PREVIOUS_LIFE)));
+    }
+
+    pub(super) fn set_networks(&mut self, networks: &[IpNet]) {
+        self.networks = PrefixMap::new();
+        for &net in networks {
+            self.networks.insert(net, ());
+        }
+    }
+
+    /// Whether its certificate lets it send from this address.
+    pub(super) fn may_send_from(&self, address: IpAddr) -> bool {
+        self.networks.longest(address).is_some()
+    }
+
+    /// Fills in the end header of one more packet of a stream and seals the packet into `out`.
+    pub(super) fn seal(
+        &mut self,
+        now: Instant,
+        route: &RouteHeader,
+        stream: StreamId,
+        plain: Plain<'_>,
+    ) -> (EndHeader, [u8; TAG]) {
+        let at = usize::from(stream.0);
+        if self.counters.len() <= at {
+            self.counters.resize(at + 1, 0);
+        }
+        let counter = self.counters[at];
+        self.counters[at] += 1;
+        let (key, epoch) = self.seal.next(now);
+        let end = EndHeader { epoch, lane: 0, stream, counter };
+        let (nonce, aad) = (nonce(0, stream, counter), end_aad(route, &end));
+        let tag = match plain {
+            Plain::Elsewhere(plain, out) => key.seal_into(nonce, &aad, plain, out),
+            Plain::InPlace(text) => key.seal_in_place(nonce, &aad, text),
+        };
+        (end, tag)
+    }
+
+    /// Opens a packet into `out`, which has the sealed packet's length, and marks its number.
+    ///
+    /// # Errors
+    /// Why it is not delivered.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a frame, in their order")]
+    pub(super) fn open(
+        &mut self,
+        now: Instant,
+        route: &RouteHeader,
+        end: &EndHeader,
+        sealed: &[u8],
+        tag: &[u8; TAG],
+        out: &mut [u8],
+        spare: &mut Allowance,
+    ) -> Result<(), DropReason> {
+        let result = self.inbox.open(now, route, end, sealed, tag, out, spare);
+        let unfit = matches!(result, Err(DropReason::EndBadTag | DropReason::EndUnknownEpoch));
+        match &mut self.before {
+            Some((_, until)) if *until <= now => self.before = None,
+            Some((before, _)) if unfit => {
+                return before.open(now, route, end, sealed, tag, out, spare).or(result);
+            }
+            _ => {}
+        }
+        result
+    }
+}
+
+/// Where the packet to be sealed lies.
+#[derive(Debug)]
+pub(super) enum Plain<'a> {
+    /// Somewhere else: it is sealed into the second slice, of the same length.
+    Elsewhere(&'a [u8], &'a mut [u8]),
+    /// Where it will be sent from.
+    InPlace(&'a mut [u8]),
+}
+
+impl Inbox {
+    fn new(secret: &Secret, from: NodeId, to: NodeId) -> Self {
+        Self { secret: secret.clone(), from, to, lanes: Vec::new() }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of a frame, in their order")]
+    fn open(
+        &mut self,
+        now: Instant,
+        route: &RouteHeader,
+        end: &EndHeader,
+        sealed: &[u8],
+        tag: &[u8; TAG],
+        out: &mut [u8],
+        spare: &mut Allowance,
+    ) -> Result<(), DropReason> {
+        if end.lane >= LANES || end.stream.0 >= STREAMS {
+            return Err(DropReason::EndTooOld);
+        }
+        let (at, stream) = (usize::from(end.lane), usize::from(end.stream.0));
+        if self.lanes.len() <= at {
+            self.lanes.resize_with(at + 1, || None);
+        }
+        let lane = self.lanes[at].get_or_insert_with(|| Lane {
+            open: OpenChain::new(&self.secret, Scope::end(self.from, self.to, end.lane)),
+            windows: Vec::new(),
+        });
+        if let Some(Some(window)) = lane.windows.get(stream) {
+            verdict(window.check(end.counter))?;
+        }
+        let Some((key, turn)) = lane.open.key(end.epoch, now) else {
+            return Err(DropReason::EndUnknownEpoch);
+        };
+        key.open_into(
+            nonce(end.lane, end.stream, end.counter),
+            &end_aad(route, end),
+            sealed,
+            tag,
+            out,
+        )
+        .map_err(|_| DropReason::EndBadTag)?;
+        lane.open.on_authentic(turn, now);
+        if lane.windows.len() <= stream {
+            lane.windows.resize_with(stream + 1, || None);
+        }
+        let window = lane.windows[stream].get_or_insert_with(|| Box::new(Window::new()));
+        verdict(window.accept(end.counter, now, spare))
+    }
+}
+
+fn verdict(verdict: Verdict) -> Result<(), DropReason> {
+    match verdict {
+        Verdict::New => Ok(()),
+        Verdict::Duplicate => Err(DropReason::EndReplayed),
+        Verdict::TooOld => Err(DropReason::EndTooOld),
+    }
+}

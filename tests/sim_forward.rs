@@ -1,0 +1,608 @@
+//! Forwarders in memory under virtual time: packets find their way, over relays, loss and failure,
+//! and nothing hostile gets through or stops them.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use proptest::prelude::*;
+use thalweg::buf::{Offload, RecvBatch, Segmentation, TunBatch, TxBatch};
+use thalweg::forward::event::{FlipReason, ForwardEvent, ProbeRequest};
+use thalweg::forward::snapshot::{LinkEntry, PeerEntry, Snapshot};
+use thalweg::forward::{DropReason, ForwardConfig, Forwarder};
+use thalweg::id::{Class, LinkId, NodeId};
+use thalweg::rng::Dice;
+use thalweg::route::policy::{ClassSpec, Delivery};
+use thalweg::route::prefix::PrefixMap;
+use thalweg::route::table::{Path, Route, RouteTable};
+use thalweg::session::keys::Secret;
+use thalweg::time::Instant;
+
+fn node(n: u16) -> NodeId {
+    NodeId::new(n).unwrap()
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn at_ms(n: u64) -> Instant {
+    Instant::ZERO.plus(ms(n))
+}
+
+fn endpoint(n: u16) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, n as u8], 4600))
+}
+
+fn address(n: u16) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 0, n as u8)
+}
+
+fn network(n: u16) -> IpNet {
+    IpNet::from(std::net::IpAddr::from(address(n)))
+}
+
+/// An IPv4 packet of protocol 17 from node `from`'s address to node `to`'s, its sums right.
+fn packet(from: u16, to: u16, port: u16, payload: &[u8]) -> Vec<u8> {
+    let total = 28 + payload.len();
+    let mut p = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 17, 0, 0];
+    p[2..4].copy_from_slice(&(total as u16).to_be_bytes());
+    p.extend(address(from).octets());
+    p.extend(address(to).octets());
+    let sum = !thalweg::forward::checksum::fold(thalweg::forward::checksum::sum(&p, 0));
+    p[10..12].copy_from_slice(&sum.to_be_bytes());
+    p.extend(port.to_be_bytes());
+    p.extend(4000_u16.to_be_bytes());
+    p.extend((8 + payload.len() as u16).to_be_bytes());
+    p.extend([0, 0]);
+    p.extend(payload);
+    p
+}
+
+/// How an ordered pair of nodes is joined.
+#[derive(Clone, Copy)]
+struct Line {
+    delay: Duration,
+    loss_ppm: u64,
+    cut: bool,
+}
+
+/// What lies in the air: from, to, bytes.
+type Flight = (u16, u16, Vec<u8>);
+
+struct World {
+    now: Instant,
+    nodes: BTreeMap<u16, Forwarder>,
+    lines: BTreeMap<(u16, u16), Line>,
+    air: BTreeMap<(Instant, u64), Flight>,
+    sent: u64,
+    dice: Dice,
+    /// Packets that came out of each node's TUN device, and when.
+    out: BTreeMap<u16, Vec<(Instant, Vec<u8>, Offload)>>,
+    events: BTreeMap<u16, Vec<(Instant, ForwardEvent)>>,
+    /// Every datagram that reached each node.
+    taps: BTreeMap<u16, Vec<Vec<u8>>>,
+}
+
+/// Each pair's link has the peer's number at both ends, and this secret.
+fn secret(a: u16, b: u16) -> Secret {
+    let mut bytes = [7; 32];
+    (bytes[0], bytes[1]) = (a.min(b) as u8, a.max(b) as u8);
+    Secret::new(bytes)
+}
+
+/// The index that `from` writes on frames to `to`.
+fn index(from: u16, to: u16) -> u32 {
+    u32::from(to) << 20 | u32::from(from) << 8
+}
+
+impl World {
+    /// Nodes 1 to `count`, every pair joined by `delay`, sessions everywhere, direct routes.
+    fn mesh(count: u16, delay: Duration, delivery: Delivery) -> Self {
+        let spec = ClassSpec {
+            name: "default".into(),
+            matches: Default::default(),
+            policy: Default::default(),
+            delivery,
+        };
+        let mut world = Self {
+            now: at_ms(1),
+            nodes: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            air: BTreeMap::new(),
+            sent: 0,
+            dice: Dice::new(42),
+            out: BTreeMap::new(),
+            events: BTreeMap::new(),
+            taps: BTreeMap::new(),
+        };
+        for n in 1..=count {
+            let config = ForwardConfig {
+                node: node(n),
+                boot: 1,
+                mtu: 1340,
+                classes: vec![spec.clone()],
+                networks: vec![network(n)],
+                relay: true,
+                tun_udp: true,
+            };
+            world.nodes.insert(n, Forwarder::new(config, u64::from(n), world.now));
+            for m in (1..=count).filter(|&m| m != n) {
+                world.lines.insert((n, m), Line { delay, loss_ppm: 0, cut: false });
+            }
+        }
+        for n in 1..=count {
+            world.install(n, &[]);
+        }
+        world
+    }
+
+    fn peers(&self, n: u16) -> Vec<PeerEntry> {
+        let others = self.nodes.keys().copied().filter(|&m| m != n);
+        others
+            .map(|m| PeerEntry {
+                node: node(m),
+                generation: 1,
+                secret: secret(n, m),
+                networks: vec![network(m)],
+                links: vec![LinkEntry {
+                    link: LinkId(m),
+                    endpoint: endpoint(m),
+                    receive_index: index(m, n),
+                    transmit_index: index(n, m),
+                }],
+            })
+            .collect()
+    }
+
+    /// Installs node `n`'s table: direct everywhere but for these (primary, backup) paths.
+    fn install(&mut self, n: u16, routes: &[(&[u16], Option<&[u16]>)]) {
+        let mut table =
+            RouteTable { generation: 1, prefixes: PrefixMap::new(), ..Default::default() };
+        let path = |nodes: &[u16]| Path {
+            link: LinkId(nodes[0]),
+            nodes: nodes.iter().map(|&n| node(n)).collect(),
+            delay: ms(10 * nodes.len() as u64),
+        };
+        for m in self.nodes.keys().copied() {
+            table.prefixes.insert(network(m), node(m));
+            if m != n {
+                let route = Route { primary: path(&[m]), backup: None };
+                table.routes.insert((node(m), Class(0)), route);
+            }
+        }
+        for (primary, backup) in routes {
+            let to = node(*primary.last().unwrap());
+            let route = Route { primary: path(primary), backup: backup.map(path) };
+            table.routes.insert((to, Class(0)), route);
+        }
+        let snapshot = Snapshot { peers: Arc::new(self.peers(n)), routes: Arc::new(table) };
+        let now = self.now;
+        self.nodes.get_mut(&n).unwrap().install(now, &snapshot);
+        self.drain(n);
+    }
+
+    fn line(&mut self, a: u16, b: u16) -> &mut Line {
+        self.lines.get_mut(&(a, b)).unwrap()
+    }
+
+    fn both(&mut self, a: u16, b: u16, change: impl Fn(&mut Line)) {
+        change(self.line(a, b));
+        change(self.line(b, a));
+    }
+
+    /// Fetches everything a node has to give.
+    fn drain(&mut self, n: u16) {
+        let forwarder = self.nodes.get_mut(&n).unwrap();
+        loop {
+            let mut tx = TxBatch::default();
+            forwarder.poll_transmit(&mut tx);
+            if tx.runs.is_empty() {
+                break;
+            }
+            for (run, datagram) in tx.datagrams() {
+                let SocketAddr::V4(to) = run.to else { panic!("IPv4 only") };
+                let to = u16::from(to.ip().octets()[3]);
+                let line = self.lines[&(n, to)];
+                if line.cut || self.dice.below(1_000_000) < line.loss_ppm {
+                    continue;
+                }
+                self.sent += 1;
+                let key = (self.now.plus(line.delay), self.sent);
+                self.air.insert(key, (n, to, datagram.to_vec()));
+            }
+        }
+        let mut tun = TunBatch::default();
+        loop {
+            let before = tun.packets.len();
+            forwarder.poll_tun(&mut tun);
+            if tun.packets.len() == before {
+                break;
+            }
+        }
+        let out = self.out.entry(n).or_default();
+        out.extend(tun.iter().map(|(bytes, offload)| (self.now, bytes.to_vec(), offload)));
+        while let Some(event) = forwarder.poll_event() {
+            self.events.entry(n).or_default().push((self.now, event));
+        }
+    }
+
+    fn deliver(&mut self, from: u16, to: u16, bytes: &[u8]) {
+        let mut batch = RecvBatch::default();
+        batch.push(bytes, endpoint(from), 0);
+        let now = self.now;
+        self.nodes.get_mut(&to).unwrap().handle_udp(now, &mut batch);
+        self.drain(to);
+    }
+
+    /// Lets time pass until `end`.
+    fn run_until(&mut self, end: Instant) {
+        loop {
+            let flight = self.air.keys().next().map(|&(at, _)| at);
+            let timers = self.nodes.values().filter_map(|f| f.poll_timeout()).map(|d| d.at);
+            let timer = timers.min();
+            let next = [flight, timer].into_iter().flatten().min().unwrap_or(Instant::FAR);
+            if next > end {
+                self.now = end;
+                return;
+            }
+            self.now = self.now.max(next);
+            if flight.is_some_and(|at| at <= self.now) {
+                let (_, (from, to, bytes)) = self.air.pop_first().unwrap();
+                self.taps.entry(to).or_default().push(bytes.clone());
+                self.deliver(from, to, &bytes);
+                continue;
+            }
+            let now = self.now;
+            let due: Vec<u16> = self.nodes.keys().copied().collect();
+            for n in due {
+                let forwarder = self.nodes.get_mut(&n).unwrap();
+                if forwarder.poll_timeout().is_some_and(|d| d.at <= now) {
+                    let before = forwarder.poll_timeout();
+                    forwarder.handle_timeout(now);
+                    self.drain(n);
+                    let after = self.nodes[&n].poll_timeout();
+                    assert!(after.is_none_or(|d| d.at > now), "n{n} spins: {before:?} {after:?}");
+                }
+            }
+        }
+    }
+
+    fn run_for(&mut self, span: Duration) {
+        self.run_until(self.now.plus(span));
+    }
+
+    fn send(&mut self, from: u16, packet: &[u8], offload: Offload) {
+        let mut batch = TunBatch::default();
+        batch.push(packet, offload);
+        let now = self.now;
+        self.nodes.get_mut(&from).unwrap().handle_tun(now, &mut batch);
+        self.drain(from);
+    }
+
+    /// A numbered packet every `gap`, for `count`, from `from` to `to`.
+    fn flow(&mut self, from: u16, to: u16, count: u32, gap: Duration) {
+        for n in 0..count {
+            let mut payload = n.to_be_bytes().to_vec();
+            payload.resize(200, 0xab);
+            self.send(from, &packet(from, to, 5000, &payload), Offload::None);
+            self.run_for(gap);
+        }
+    }
+
+    fn received(&self, n: u16) -> usize {
+        self.out.get(&n).map_or(0, Vec::len)
+    }
+
+    fn dropped(&self, n: u16, reason: DropReason) -> u64 {
+        self.nodes[&n].stats().dropped(reason)
+    }
+
+    fn drops(&self, n: u16) -> Vec<(DropReason, u64)> {
+        self.nodes[&n].stats().drops().filter(|(_, count)| *count > 0).collect()
+    }
+
+    fn flips(&self, n: u16) -> Vec<(Instant, bool, FlipReason)> {
+        let events = self.events.get(&n).into_iter().flatten();
+        events
+            .filter_map(|(at, event)| match *event {
+                ForwardEvent::Flipped { to_backup, why, .. } => Some((*at, to_backup, why)),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+const PLAIN: Delivery = Delivery { budget: Duration::ZERO, reorder: Duration::ZERO };
+const REPAIRED: Delivery = Delivery { budget: ms_const(120), reorder: ms_const(120) };
+
+const fn ms_const(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+#[test]
+fn links_come_up_in_a_round_trip_and_stay_silent_strangers_do_not() {
+    let mut world = World::mesh(3, ms(10), PLAIN);
+    world.both(1, 3, |line| line.cut = true);
+    world.run_until(at_ms(500));
+    let ups: Vec<_> = world.events[&1]
+        .iter()
+        .filter_map(|(at, e)| match e {
+            ForwardEvent::LinkUp { link } => Some((*at, link.0)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ups, [(at_ms(21), 2)]);
+}
+
+#[test]
+fn packets_cross_a_relay_both_ways_and_it_cannot_read_them() {
+    let mut world = World::mesh(3, ms(10), PLAIN);
+    world.install(1, &[(&[2, 3], None)]);
+    world.install(3, &[(&[2, 1], None)]);
+    world.run_until(at_ms(100));
+    let secret_words = b"a payload that only the two ends may ever see, in any form";
+    let (there, back) = (packet(1, 3, 1, secret_words), packet(3, 1, 1, secret_words));
+    world.send(1, &there, Offload::None);
+    world.send(3, &back, Offload::None);
+    world.run_for(ms(50));
+    assert_eq!(world.out[&3], [(at_ms(120), there, Offload::None)]);
+    assert_eq!(world.out[&1], [(at_ms(120), back, Offload::None)]);
+    assert_eq!(world.nodes[&2].stats().relay.packets, 2);
+    let words = &secret_words[..16];
+    let leaked = world.taps[&2].iter().any(|d| d.windows(16).any(|w| w == words));
+    assert!(!leaked);
+    assert!(world.taps[&2].iter().any(|d| d.len() == 28 + secret_words.len() + 78));
+    for n in 1..=3 {
+        assert_eq!(world.drops(n), [], "n{n}");
+    }
+}
+
+#[test]
+fn super_segments_are_split_for_the_way_and_joined_at_the_end() {
+    let mut world = World::mesh(2, ms(1), PLAIN);
+    world.run_until(at_ms(50));
+    // Ten datagrams of 1000 bytes under one header.
+    let payload: Vec<u8> = (0..10_000_u32).map(|n| n as u8).collect();
+    let whole = packet(1, 2, 9, &payload);
+    let offload = Offload::Segments { kind: Segmentation::Udp, header: 28, size: 1000 };
+    world.send(1, &whole, offload);
+    world.run_for(ms(10));
+    let bytes: usize = world.out[&2].iter().map(|(_, p, _)| p.len() - 28).sum();
+    assert_eq!(bytes, payload.len());
+    assert_eq!(world.nodes[&1].stats().ingress.packets, 10);
+    assert_eq!(world.nodes[&2].stats().egress.packets, 10);
+}
+
+#[test]
+fn datagrams_of_one_flow_leave_as_one_run() {
+    let mut world = World::mesh(2, ms(1), PLAIN);
+    world.run_until(at_ms(50));
+    let mut batch = TunBatch::default();
+    for _ in 0..20 {
+        batch.push(&packet(1, 2, 9, &[1; 500]), Offload::None);
+    }
+    let now = world.now;
+    let forwarder = world.nodes.get_mut(&1).unwrap();
+    forwarder.handle_tun(now, &mut batch);
+    let mut tx = TxBatch::default();
+    forwarder.poll_transmit(&mut tx);
+    assert_eq!(tx.runs.len(), 1, "{:?}", tx.runs);
+    assert_eq!(tx.runs[0].segment, 528 + 78);
+    assert_eq!(tx.datagrams().count(), 20);
+}
+
+#[test]
+fn replays_forgeries_and_strangers_are_counted_and_harmless() {
+    let mut world = World::mesh(3, ms(10), PLAIN);
+    world.install(1, &[(&[2, 3], None)]);
+    world.run_until(at_ms(100));
+    world.send(1, &packet(1, 3, 1, b"once"), Offload::None);
+    world.run_for(ms(50));
+    assert_eq!(world.received(3), 1);
+    for n in [2, 3] {
+        let seen = world.taps[&n].clone();
+        let frames = seen.len() as u64;
+        for datagram in &seen {
+            world.deliver(1, n, datagram);
+        }
+        assert_eq!(world.dropped(n, DropReason::Replayed), frames, "n{n}");
+        // Every single bit of a frame with a fresh counter is covered by a seal, or by the route.
+        let mut forged = seen.iter().find(|d| d[0] == 0x10).unwrap().clone();
+        forged[11] ^= 0x80;
+        for at in 6..forged.len() {
+            forged[at] ^= 1;
+            world.deliver(1, n, &forged);
+            forged[at] ^= 1;
+        }
+        assert!(world.dropped(n, DropReason::BadTag) > 0);
+        world.deliver(1, n, &[0x10, 0, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(world.dropped(n, DropReason::UnknownIndex), 1);
+        world.deliver(1, n, &[0xc0; 1200]);
+        world.deliver(1, n, &[]);
+        assert_eq!(world.dropped(n, DropReason::NotAFrame), 2);
+        world.deliver(1, n, &[0x15; 100]);
+        assert_eq!(world.dropped(n, DropReason::Malformed), 1, "reserved bits");
+        world.deliver(1, n, &[0x1f; 100]);
+        assert_eq!(world.dropped(n, DropReason::Unsupported), 1);
+    }
+    world.run_for(ms(50));
+    assert_eq!(world.received(3), 1);
+}
+
+#[test]
+fn the_egress_takes_only_what_its_sender_is_certified_for() {
+    let mut world = World::mesh(2, ms(10), PLAIN);
+    // Node 1's daemon believes that node 9's and node 8's addresses are its own and node 2's.
+    let config = ForwardConfig {
+        node: node(1),
+        boot: 2,
+        mtu: 1340,
+        classes: vec![ClassSpec {
+            name: "default".into(),
+            matches: Default::default(),
+            policy: Default::default(),
+            delivery: PLAIN,
+        }],
+        networks: vec![network(1), network(9)],
+        relay: true,
+        tun_udp: true,
+    };
+    let mut liar = Forwarder::new(config, 5, world.now);
+    let mut table = RouteTable { generation: 1, ..Default::default() };
+    table.prefixes.insert(network(2), node(2));
+    table.prefixes.insert(network(8), node(2));
+    let primary = Path { link: LinkId(2), nodes: vec![node(2)], delay: ms(10) };
+    table.routes.insert((node(2), Class(0)), Route { primary, backup: None });
+    let snapshot = Snapshot { peers: Arc::new(world.peers(1)), routes: Arc::new(table) };
+    liar.install(world.now, &snapshot);
+    // The first node 1 never spoke in this world's session, so its counters are still free.
+    world.air.clear();
+    world.nodes.insert(1, liar);
+    world.drain(1);
+    world.run_until(at_ms(300));
+    world.send(1, &packet(9, 2, 1, b"spoofed"), Offload::None);
+    world.send(1, &packet(1, 8, 1, b"astray"), Offload::None);
+    world.send(1, &packet(1, 2, 1, b"honest"), Offload::None);
+    world.run_for(ms(50));
+    assert_eq!(world.received(2), 1);
+    assert_eq!(world.dropped(2, DropReason::SpoofedSource), 1);
+    assert_eq!(world.dropped(2, DropReason::ForeignDestination), 1);
+}
+
+#[test]
+fn what_the_overlay_does_not_carry_is_refused_at_the_door() {
+    let mut world = World::mesh(2, ms(10), PLAIN);
+    world.run_until(at_ms(100));
+    let mut to = |dest: [u8; 4], source: u16| {
+        let mut p = packet(source, 2, 1, b"x");
+        p[16..20].copy_from_slice(&dest);
+        world.send(1, &p, Offload::None);
+    };
+    to([224, 0, 0, 5], 1);
+    to([255, 255, 255, 255], 1);
+    to([10, 0, 0, 1], 1);
+    to([10, 9, 9, 9], 1);
+    to([10, 0, 0, 2], 7);
+    world.send(1, &packet(1, 2, 1, &[0; 2000]), Offload::None);
+    world.send(1, &[0x45, 0, 0], Offload::None);
+    let want = [
+        (DropReason::TooShort, 1),
+        (DropReason::Multicast, 1),
+        (DropReason::Broadcast, 1),
+        (DropReason::ForeignSource, 1),
+        (DropReason::Hairpin, 1),
+        (DropReason::NoOwner, 1),
+        (DropReason::TooBig, 1),
+    ];
+    assert_eq!(world.drops(1), want);
+}
+
+#[test]
+fn a_node_that_does_not_relay_says_so_and_the_source_takes_its_backup() {
+    let mut world = World::mesh(3, ms(10), PLAIN);
+    let config = ForwardConfig {
+        node: node(2),
+        boot: 1,
+        mtu: 1340,
+        classes: Vec::new(),
+        networks: vec![network(2)],
+        relay: false,
+        tun_udp: true,
+    };
+    world.air.clear();
+    world.nodes.insert(2, Forwarder::new(config, 2, world.now));
+    world.install(2, &[]);
+    world.install(1, &[(&[2, 3], Some(&[3]))]);
+    world.run_until(at_ms(1500));
+    world.flow(1, 3, 20, ms(5));
+    world.run_for(ms(50));
+    assert!(world.dropped(2, DropReason::RelayRefused) > 0);
+    assert!(matches!(world.flips(1)[..], [(_, true, FlipReason::RelayLostHop), ..]));
+    assert!(world.received(3) >= 15, "{}", world.received(3));
+}
+
+#[test]
+fn probes_are_answered_with_what_the_peer_heard() {
+    let mut world = World::mesh(2, ms(15), PLAIN);
+    world.run_until(at_ms(100));
+    for seq in 1..=4 {
+        let now = world.now;
+        world.line(1, 2).cut = seq == 3;
+        let probe = ProbeRequest { link: LinkId(2), seq };
+        world.nodes.get_mut(&1).unwrap().push_probe(now, probe);
+        world.drain(1);
+        world.run_for(ms(100));
+    }
+    let replies: Vec<_> = world.events[&1]
+        .iter()
+        .filter_map(|(_, e)| match *e {
+            ForwardEvent::ProbeReply {
+                seq,
+                sent_at,
+                received_at,
+                peer_highest,
+                peer_heard,
+                ..
+            } => Some((seq, received_at.since(sent_at), peer_highest, peer_heard)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(replies, [(1, ms(30), 1, 1), (2, ms(30), 2, 2), (4, ms(30), 4, 3)]);
+    let heard =
+        world.events[&2].iter().filter(|(_, e)| matches!(e, ForwardEvent::ProbeHeard { .. }));
+    assert_eq!(heard.count(), 3);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Anything at all, on any door, on a link's own index: counted, never a panic.
+    #[test]
+    fn no_bytes_make_a_forwarder_panic(
+        datagrams in prop::collection::vec(
+            (prop::collection::vec(any::<u8>(), 0..200), 0x10_u8..0x1a, any::<bool>(), 0_u8..4),
+            1..20,
+        ),
+        packets in prop::collection::vec(
+            (prop::collection::vec(any::<u8>(), 0..120), 0_u8..4, any::<u16>(), any::<u16>()),
+            1..20,
+        ),
+    ) {
+        let mut world = World::mesh(2, ms(1), REPAIRED);
+        world.run_until(at_ms(10));
+        let before: u64 = world.drops(2).iter().map(|(_, n)| n).sum();
+        let now = world.now;
+        let count = datagrams.len() as u64;
+        let mut batch = RecvBatch::default();
+        for (mut bytes, kind, known, ecn) in datagrams {
+            if known && bytes.len() >= 6 {
+                (bytes[0], bytes[1]) = (kind, 0);
+                bytes[2..6].copy_from_slice(&index(1, 2).to_be_bytes());
+            }
+            batch.push(&bytes, endpoint(1), ecn);
+        }
+        let forwarder = world.nodes.get_mut(&2).unwrap();
+        forwarder.handle_udp(now, &mut batch);
+        let after: u64 = forwarder.stats().drops().map(|(_, n)| n).sum();
+        prop_assert_eq!(after - before, count, "each is dropped and counted");
+        let mut tun = TunBatch::default();
+        for (bytes, kind, a, b) in packets {
+            let offload = match kind {
+                0 => Offload::None,
+                1 => Offload::Checksum { start: a, offset: b },
+                2 => Offload::Segments { kind: Segmentation::Tcp4, header: a, size: b },
+                _ => Offload::Segments { kind: Segmentation::Udp, header: a, size: b },
+            };
+            tun.push(&bytes, offload);
+            let mut honest = packet(2, 1, a, &bytes);
+            honest.truncate(28 + bytes.len());
+            tun.push(&honest, offload);
+        }
+        forwarder.handle_tun(now, &mut tun);
+        world.drain(2);
+        world.run_for(ms(400));
+    }
+}
