@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use toml::de::DeTable;
 
 pub mod class;
@@ -34,8 +33,6 @@ pub struct Config {
     pub overlay: OverlayConfig,
     /// `[[peer]]`: nodes known beforehand.
     pub peers: Vec<PeerConfig>,
-    /// `[site]`: what it announces.
-    pub site: SiteConfig,
     /// `[relay]`: consent to relaying.
     pub relay: RelayConfig,
     /// `[uplink]`: what sending costs.
@@ -94,13 +91,6 @@ pub struct PeerConfig {
     pub name: String,
     /// `host:port`, looked up again at every attempt.
     pub endpoint: String,
-}
-
-/// What the site announces.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SiteConfig {
-    /// Which of the certified prefixes to announce; `None` is all of them.
-    pub prefixes: Option<Vec<IpNet>>,
 }
 
 /// Consent to relaying. Both default to yes; the certificate may forbid relaying.
@@ -271,9 +261,6 @@ fn read_all(reader: &mut Reader<'_>, root: &DeTable<'_>, file: &Path) -> Option<
     let overlay = read_overlay(reader, &overlay);
     let peers = reader.tables(root, "peer");
     let peers = read_peers(reader, &peers, node.as_ref().map(|n| n.name.as_str()));
-    let site = reader.table(root, "site");
-    let site =
-        SiteConfig { prefixes: site.read(reader, "prefixes", |v| value::list(v, value::prefix)) };
     let relay = reader.table(root, "relay");
     let relay = RelayConfig {
         relay: relay.read(reader, "relay", value::boolean).unwrap_or(true),
@@ -311,7 +298,6 @@ fn read_all(reader: &mut Reader<'_>, root: &DeTable<'_>, file: &Path) -> Option<
         underlay,
         overlay,
         peers,
-        site,
         relay,
         uplink,
         classes,

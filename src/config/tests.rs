@@ -28,7 +28,6 @@ fn four_keys_make_a_node_and_paths_start_at_the_file() {
     assert_eq!(config.underlay.listen.to_string(), "0.0.0.0:4600");
     assert_eq!(config.route.recompute, Duration::from_secs(300));
     assert_eq!(config.classes, class::defaults());
-    assert_eq!(config.site.prefixes, None);
 }
 
 #[test]
@@ -101,7 +100,7 @@ fn every_bad_value_is_told_at_once_with_its_line_and_fix() {
          margin = \"60%\"\n\
          [probe]\n\
          idle = \"50s\"\n\
-         [site]\n\
+         [[class]]\n\
          prefixes = [\"10.1.0.0/16\", \"10.2.3.4/24\"]\n\
          [uplink]\n\
          price_per_gb = -1\n\
@@ -128,7 +127,8 @@ fn every_bad_value_is_told_at_once_with_its_line_and_fix() {
          gain is thrown away\n\
          thalweg.toml:22: [probe] stale_idle (1m) is less than twice idle (50s); raise `stale_idle` \
          or lower `idle`: one lost probe must not count\n\
-         thalweg.toml:24: [site] prefixes (item 2) \"10.2.3.4/24\" has bits set beyond its length; \
+         thalweg.toml:23: [[class]] needs `name`; write for example name = \"video\"\n\
+         thalweg.toml:24: [[class]] prefixes (item 2) \"10.2.3.4/24\" has bits set beyond its length; \
          write \"10.2.3.0/24\"\n\
          thalweg.toml:26: [uplink] price_per_gb is no price; write currency units per gigabyte from \
          0 to 4000, like 0.09\n\

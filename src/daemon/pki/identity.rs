@@ -124,9 +124,6 @@ pub fn check_files(config: &Config, now_unix_s: u64) -> Result<Vec<String>, Vec<
                             "[relay] relay = true has no effect: the certificate forbids it".into(),
                         );
                     }
-                    if let Err(error) = announced(config, certified) {
-                        problems.push(error.to_string());
-                    }
                 }
             }
         }
@@ -138,26 +135,6 @@ pub fn check_files(config: &Config, now_unix_s: u64) -> Result<Vec<String>, Vec<
         ));
     }
     if problems.is_empty() { Ok(remarks) } else { Err(problems) }
-}
-
-/// The prefixes this node announces: those of `[site]`, which must be certified, or all certified.
-///
-/// # Errors
-/// A prefix in `[site]` that no certified prefix holds.
-pub fn announced(config: &Config, certified: &Certified) -> Result<Vec<ipnet::IpNet>, TrustError> {
-    let Some(wanted) = &config.site.prefixes else { return Ok(certified.prefixes.clone()) };
-    let foreign = wanted.iter().find(|net| !certified.prefixes.iter().any(|c| c.contains(*net)));
-    match foreign {
-        None => Ok(wanted.clone()),
-        Some(net) => {
-            let may: Vec<_> = certified.prefixes.iter().map(ToString::to_string).collect();
-            let may = if may.is_empty() { "none".into() } else { may.join(", ") };
-            Err(TrustError(format!(
-                "[site] prefixes holds {net}, but the certificate grants {may}: leave it out or \
-                 issue a new certificate with --prefix {net}"
-            )))
-        }
-    }
 }
 
 /// Certificates that end within this time are worth a word: the usual reminder is two weeks.

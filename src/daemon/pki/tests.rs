@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::ca::{Issued, Ledger, Request, create, issue, succeed};
-use super::identity::{announced, check_files};
+use super::identity::check_files;
 use super::*;
 use crate::config::Config;
 use crate::session::trust::{Signer, Trust};
@@ -232,7 +232,7 @@ fn a_certificate_changed_in_any_byte_is_refused() {
 fn a_node_knows_itself_and_signs_what_its_certificate_verifies() {
     let site = Site::new();
     site.issue(&request("paris", "10.77.0.1", &["192.168.0.0/16"])).unwrap();
-    let config = site.config("paris", "[site]\nprefixes = [\"192.168.5.0/24\"]\n");
+    let config = site.config("paris", "");
     let identity = Identity::load(&config.node, &site.anchors(), NOW).unwrap();
     let signature = identity.signer().sign(b"record");
     let key = aws_lc_rs::signature::UnparsedPublicKey::new(
@@ -241,7 +241,6 @@ fn a_node_knows_itself_and_signs_what_its_certificate_verifies() {
     );
     key.verify(b"record", &signature).unwrap();
     assert!(key.verify(b"recorD", &signature).is_err());
-    assert_eq!(announced(&config, &identity.certified).unwrap(), config.site.prefixes.unwrap());
     let trust = WallTrust::new(Arc::new(site.anchors()), || NOW);
     assert_eq!(trust.verify(&identity.certificate).unwrap(), identity.certified);
 }
@@ -261,8 +260,6 @@ fn everything_wrong_with_the_files_is_told_with_its_fix() {
     assert!(soon.contains("this node's certificate expires on 2026-12-21"), "{soon}");
     let name = told(&site.config("lyon", ""), NOW);
     assert!(name.contains("is the certificate of `paris`, but [node] name is `lyon`"), "{name}");
-    let foreign = told(&site.config("paris", "[site]\nprefixes = [\"10.0.0.0/8\"]"), NOW);
-    assert!(foreign.contains("the certificate grants 192.168.5.0/24: leave it out"), "{foreign}");
     fs::set_permissions(&issued.key, fs::Permissions::from_mode(0o640)).unwrap();
     let open = told(&site.config("paris", ""), NOW);
     assert!(open.contains("has mode 0640, so others can read the key: chmod 0600"), "{open}");
