@@ -7,8 +7,9 @@
 //! - **jitter** adds as variance. For a normal delay and exponential disutility with risk `1/τ` the
 //!   certainty equivalent is `mean + variance / 2τ` (Pratt 1964), and variances of independent links
 //!   add. The variance is taken from the mean absolute deviation (`σ² = π/2 · mad²` for a normal).
-//!   Above a deviation of 25 ms the price goes on linearly: such links are not normal any more, and
-//!   a square would forbid what is only ugly.
+//!   From a deviation of 6.4 ms on the price is a quarter of it: such links are not normal any more,
+//!   a square would forbid what is only ugly, and on round trips between personal devices a quarter
+//!   is the weight of the spread that loses least both where it shows and where it does not.
 //! - **loss** enters twice. What the hop repairs arrives late: `p/(1−p)` rounds of one hop round trip
 //!   and one feedback delay. And what is lost adds as `−ln(1−p)` ("nats", which add exactly where
 //!   shares do not), at a price for what repair leaves and a tenth of it for what had to be repaired,
@@ -24,7 +25,9 @@
 //! loss is repaired, and a clean relay 4 ms longer wins (cost by latency alone, or by hop count, never
 //! leaves such a link).
 //!
-//! The quality used is the forecast where it is confident, else the present measurement.
+//! The quality used is the forecast where it is confident, else the present measurement. Limits are
+//! checked against the worse of the two: a path that has left its limits must be seen before any
+//! forecast knows of it, and one that is about to leave them must not be chosen.
 
 use std::time::Duration;
 
@@ -38,6 +41,8 @@ pub const CONFIDENT: Ratio = Ratio::from_ppm(500_000);
 
 /// `τ` of the jitter's price, µs: delays vary by this much before users mind them twice as much.
 const JITTER_TAU_US: u64 = 20_000;
+/// Jitter costs at most this part of itself.
+const JITTER_DIVISOR: u64 = 4;
 /// What a nat of loss after repair costs, µs (RFC 6298's least timeout).
 const NAT_US: u64 = 1_000_000;
 /// Raw loss costs this part of what lasting loss costs.
@@ -122,8 +127,10 @@ pub struct Priced {
     pub parts: Parts,
     /// Variance of the delay, µs².
     pub variance_us2: u64,
-    /// Loss after repair, billionths of nats.
+    /// Loss after repair, billionths of nats: the worse of present and forecast.
     pub nats: u64,
+    /// The delay that limits are checked against, µs: the worse of present and forecast.
+    pub worst_us: u64,
     /// Edges whose forecast decided.
     pub forecast_hops: u8,
     /// Edges.
@@ -137,6 +144,7 @@ impl Priced {
         parts: Parts { delay_us: 0, jitter_us: 0, repair_us: 0, loss_us: 0, hop_us: 0, money: 0 },
         variance_us2: 0,
         nats: 0,
+        worst_us: 0,
         forecast_hops: 0,
         hops: 0,
     };
@@ -148,6 +156,7 @@ impl Priced {
             parts: self.parts.plus(other.parts),
             variance_us2: self.variance_us2.saturating_add(other.variance_us2),
             nats: self.nats + other.nats,
+            worst_us: self.worst_us + other.worst_us,
             forecast_hops: self.forecast_hops + other.forecast_hops,
             hops: self.hops + other.hops,
         }
@@ -177,7 +186,7 @@ impl Priced {
 
     /// The first limit that is not kept.
     pub fn broken(&self, limits: &Bounds) -> Option<Limit> {
-        if self.parts.delay_us > limits.delay_us {
+        if self.worst_us > limits.delay_us {
             Some(Limit::Latency)
         } else if self.nats > limits.nats {
             Some(Limit::Loss)
@@ -257,6 +266,13 @@ pub fn price(state: &LinkState, objective: Objective) -> Priced {
     let factor = if objective == Objective::Reliability { RELIABILITY_FACTOR } else { 1 };
     let delay_us = micros(quality.delay);
     let left_nats = nats(left);
+    let (now, then) = (state.present, state.expected.unwrap_or(state.present));
+    let sure = basis == Basis::Forecast;
+    let worst = |now: u64, then: u64| if sure { now.max(then) } else { now };
+    let worst_left = state.residual.map_or_else(
+        || worst(nats(now.loss.as_f64()), nats(then.loss.as_f64())),
+        |residual| nats(residual.as_f64()),
+    );
     let loss_us = nats_price(left_nats) + nats_price(nats(raw)) / REPAIRED_DIVISOR;
     let mut parts = Parts {
         delay_us,
@@ -275,7 +291,8 @@ pub fn price(state: &LinkState, objective: Objective) -> Priced {
         cost,
         parts,
         variance_us2: variance(quality.jitter),
-        nats: left_nats,
+        nats: worst_left,
+        worst_us: worst(micros(now.delay), micros(then.delay)).min(EDGE_LIMIT_US),
         forecast_hops: u8::from(basis == Basis::Forecast),
         hops: 1,
     }
@@ -313,9 +330,9 @@ fn variance(jitter: Duration) -> u64 {
     mad * mad / 226 * 355
 }
 
-/// `variance / 2τ`, at most the deviation itself.
+/// `variance / 2τ`, at most a quarter of the deviation itself.
 fn jitter_price(jitter: Duration) -> u64 {
-    (variance(jitter) / (2 * JITTER_TAU_US)).min(micros(jitter))
+    (variance(jitter) / (2 * JITTER_TAU_US)).min(micros(jitter) / JITTER_DIVISOR)
 }
 
 /// Expected delay by retransmission over the hop, µs: `p/(1−p)` rounds, each a round trip and a
@@ -417,6 +434,21 @@ mod tests {
         assert_eq!(one.jitter(), ms(3));
         let two = one.plus(one).jitter();
         assert!((4_242..=4_243).contains(&two.as_micros()), "3 ms · √2, not 6: {two:?}");
+    }
+
+    #[test]
+    fn limits_see_the_worse_of_present_and_forecast() {
+        let limits = Limits { max_latency: Some(ms(20)), ..Limits::default() };
+        let broken = |now_ms, then_ms, confidence| {
+            let mut link = state(now_ms, 0);
+            link.expected = Some(state(then_ms, 0).present);
+            link.confidence = Ratio::from_ppm(confidence);
+            price(&link, Objective::Latency).broken(&Bounds::of(&limits))
+        };
+        assert_eq!(broken(10, 15, 900_000), None);
+        assert_eq!(broken(25, 15, 900_000), Some(Limit::Latency), "it has left them");
+        assert_eq!(broken(10, 25, 900_000), Some(Limit::Latency), "it is about to");
+        assert_eq!(broken(10, 25, 100_000), None, "so says nobody worth believing");
     }
 
     #[test]

@@ -15,6 +15,7 @@
 mod layered;
 mod reach;
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use petgraph::graph::{EdgeIndex, NodeIndex};
@@ -87,6 +88,7 @@ pub struct Solver<'a> {
     graph: &'a Graph,
     priced: Vec<Priced>,
     bounds: Bounds,
+    beginnings: OnceCell<Beginnings>,
 }
 
 impl<'a> Solver<'a> {
@@ -94,20 +96,20 @@ impl<'a> Solver<'a> {
     pub fn new(graph: &'a Graph, policy: &Policy) -> Self {
         let edges = graph.inner().edge_weights();
         let priced = edges.map(|edge| cost::price(&edge.state, policy.objective)).collect();
-        Self { graph, priced, bounds: Bounds::of(&policy.limits) }
+        let bounds = Bounds::of(&policy.limits);
+        Self { graph, priced, bounds, beginnings: OnceCell::new() }
     }
 
     /// The best path and its backup for every destination that can be reached.
     pub fn solve(&self) -> BTreeMap<NodeId, Solution> {
         let optima = layered::optima(self);
-        let beginnings = Beginnings::build(self);
         let mut found = BTreeMap::new();
         for (destination, edges) in optima {
             let id = self.id(destination);
             let optimum = self.candidate(&edges);
             let best =
                 if optimum.broken.is_none() { optimum } else { self.within(destination, &optimum) };
-            let backup = self.backup(&beginnings, destination, &best);
+            let backup = self.backup_at(destination, &best);
             found.insert(id, Solution { best, backup });
         }
         found
@@ -134,14 +136,14 @@ impl<'a> Solver<'a> {
     }
 
     /// The `limit` best paths to a destination with the reason each was not taken, best first;
-    /// the direct ones always among them, and those over one relay that refuses.
+    /// the best direct one always among them. Paths over one relay that refuses are weighed too.
     pub fn explain(&self, destination: NodeId, limit: usize) -> Vec<Weighed> {
         let Some(at) = self.graph.position(destination) else { return Vec::new() };
         if at == self.graph.source_position() {
             return Vec::new();
         }
         let mut shown: Vec<Weighed> = Vec::new();
-        let mut direct = Vec::new();
+        let mut direct: Option<Weighed> = None;
         reach::each_path(self, at, |edges| {
             let candidate = self.candidate(edges);
             let refusing = edges[1..].iter().map(|&e| self.ends(e).0).find(|&n| !self.relays(n));
@@ -152,9 +154,9 @@ impl<'a> Solver<'a> {
                 (None, None) => None,
             };
             let weighed = Weighed { candidate, rejected };
-            if weighed.candidate.nodes.len() == 1 {
-                direct.push(weighed);
-                return;
+            let is_direct = weighed.candidate.nodes.len() == 1;
+            if is_direct && direct.as_ref().is_none_or(|d| order(&weighed) < order(d)) {
+                direct = Some(weighed.clone());
             }
             let place = shown.partition_point(|w| order(w) <= order(&weighed));
             if place < limit {
@@ -162,9 +164,12 @@ impl<'a> Solver<'a> {
                 shown.truncate(limit);
             }
         });
-        shown.truncate(limit.saturating_sub(direct.len()));
-        shown.append(&mut direct);
-        shown.sort_by(|a, b| order(a).cmp(&order(b)));
+        if let Some(direct) = direct
+            && !shown.contains(&direct)
+        {
+            shown.pop();
+            shown.push(direct);
+        }
         let best = shown.iter().find(|w| w.rejected.is_none()).map(|w| w.candidate.priced.cost);
         let mut taken = false;
         for weighed in shown.iter_mut().filter(|w| w.rejected.is_none()) {
@@ -187,13 +192,15 @@ impl<'a> Solver<'a> {
         cheapest.unwrap_or_else(|| optimum.clone())
     }
 
-    fn backup(
-        &self,
-        beginnings: &Beginnings,
-        destination: NodeIndex<u32>,
-        primary: &Candidate,
-    ) -> Option<Candidate> {
+    /// The best path that shares no relay and no first link with `primary`, within the limits if any is.
+    pub fn backup(&self, primary: &Candidate) -> Option<Candidate> {
+        let destination = self.graph.position(*primary.nodes.last()?)?;
+        self.backup_at(destination, primary)
+    }
+
+    fn backup_at(&self, destination: NodeIndex<u32>, primary: &Candidate) -> Option<Candidate> {
         let taken = self.taken(primary);
+        let beginnings = self.beginnings.get_or_init(|| Beginnings::build(self));
         let edges = beginnings.best(self, destination, &taken)?;
         let backup = self.candidate(&edges);
         if backup.broken.is_some() {

@@ -1,0 +1,228 @@
+//! When traffic moves and when it does not.
+
+use super::*;
+use crate::id::LinkId;
+use crate::quality::{LinkQuality, LinkState};
+use crate::route::policy::Limits;
+use crate::unit::Price;
+
+fn n(number: u16) -> NodeId {
+    NodeId::new(number).unwrap()
+}
+
+fn at(seconds: u64) -> Instant {
+    Instant::ZERO.plus(Duration::from_secs(seconds))
+}
+
+fn state(delay_ms: u64) -> LinkState {
+    LinkState::measured(LinkQuality {
+        delay: Duration::from_millis(delay_ms),
+        jitter: Duration::ZERO,
+        loss: Ratio::ZERO,
+    })
+}
+
+/// Node 1 reaches node 3 directly and over relay 2; a delay of zero is no link.
+fn graph(direct_ms: u64, first_ms: u64, second_ms: u64) -> Graph {
+    let mut graph = Graph::new(n(1));
+    graph.add_node(n(2), true);
+    graph.add_node(n(3), true);
+    let edges = [
+        (1, 3, Some(LinkId(0)), direct_ms),
+        (1, 2, Some(LinkId(1)), first_ms),
+        (2, 3, None, second_ms),
+    ];
+    for (from, to, link, delay_ms) in edges.into_iter().filter(|e| e.3 > 0) {
+        graph.add_edge(n(from), n(to), link, state(delay_ms));
+    }
+    graph
+}
+
+fn chooser(policies: &[Policy]) -> Chooser {
+    Chooser::new(ChooseConfig::default(), policies, Dice::new(1), at(0))
+}
+
+/// A chooser past its first full recomputation, in whose view the direct path is best.
+fn settled(policy: Policy) -> Chooser {
+    let mut c = chooser(&[policy]);
+    assert!(c.weigh(at(0), &graph(20, 30, 30)));
+    c.weigh(at(20), &graph(20, 30, 30));
+    assert_eq!(c.recomputed_at(), Some(at(20)));
+    c.changes.clear();
+    c
+}
+
+fn path(c: &Chooser) -> Vec<u16> {
+    c.held(n(3), Class(0)).unwrap().primary.nodes.iter().map(|n| n.get()).collect()
+}
+
+fn within(ms: u64) -> Policy {
+    let max_latency = Some(Duration::from_millis(ms));
+    Policy { limits: Limits { max_latency, ..Limits::default() }, ..Policy::default() }
+}
+
+#[test]
+fn a_new_destination_gets_its_path_and_backup_at_once() {
+    let mut c = chooser(&[Policy::default()]);
+    assert!(c.weigh(at(0), &graph(20, 30, 30)));
+    let change = c.poll_change().unwrap();
+    assert_eq!((change.destination, change.why, change.from), (n(2), Why::First, None));
+    let mut table = RouteTable::default();
+    c.fill(&mut table);
+    let route = table.lookup(n(3), Class(0)).unwrap();
+    assert_eq!(route.primary.nodes, [n(3)]);
+    assert_eq!(route.backup.as_ref().unwrap().nodes, [n(2), n(3)]);
+    assert!(!c.weigh(at(1), &graph(20, 30, 30)), "the same again changes nothing");
+}
+
+#[test]
+fn a_better_path_moves_traffic_at_the_full_recomputation_and_not_before() {
+    let mut c = settled(Policy::default());
+    let better = graph(20, 5, 5);
+    let tick = c.recompute_at();
+    assert!(tick >= at(20 + 270) && tick <= at(20 + 330));
+    for second in (21..).map(at).take_while(|s| *s < tick) {
+        c.weigh(second, &better);
+        assert_eq!(path(&c), [3]);
+    }
+    assert_eq!(c.poll_timeout().unwrap().at, tick);
+    assert!(c.weigh(tick, &better));
+    assert_eq!(path(&c), [2, 3]);
+    let change = c.poll_change().unwrap();
+    assert_eq!((change.why, change.destination), (Why::Better, n(3)));
+    assert_eq!(c.switches()[&(Class(0), Why::Better)], 1);
+}
+
+#[test]
+fn a_path_better_by_less_than_the_margin_never_moves_traffic() {
+    let mut c = settled(Policy::default());
+    // 19.6 + 0.5 + 0.5 ms against 20.5: within 3 %.
+    let mut hardly = graph(20, 0, 0);
+    hardly.add_edge(n(1), n(2), Some(LinkId(1)), state(9));
+    let leg = LinkQuality { delay: Duration::from_micros(10_200), ..state(0).present };
+    hardly.add_edge(n(2), n(3), None, LinkState::measured(leg));
+    for tick in 1..10 {
+        c.weigh(at(20 + tick * 400), &hardly);
+        assert_eq!(path(&c), [3]);
+    }
+}
+
+#[test]
+fn a_broken_path_is_left_at_once_and_returned_to_only_at_the_tick() {
+    let mut c = settled(Policy::default());
+    assert!(c.weigh(at(30), &graph(0, 30, 30)));
+    assert_eq!((path(&c), c.poll_change().unwrap().why), (vec![2, 3], Why::Broken));
+    c.weigh(at(31), &graph(20, 30, 30));
+    assert_eq!(path(&c), [2, 3]);
+    assert!(c.weigh(c.recompute_at(), &graph(20, 30, 30)));
+    assert_eq!(path(&c), [3]);
+}
+
+#[test]
+fn a_path_that_leaves_its_limits_is_left_within_seconds_and_a_blink_is_forgiven() {
+    let mut c = settled(within(70));
+    let slow = graph(90, 30, 30);
+    c.weigh(at(30), &slow);
+    c.weigh(at(32), &graph(20, 30, 30));
+    c.weigh(at(33), &slow);
+    assert_eq!(c.poll_timeout().unwrap(), Deadline { at: at(36), why: "limits left" });
+    c.weigh(at(35), &slow);
+    assert_eq!(path(&c), [3], "two seconds, and two before the blink");
+    assert!(c.weigh(at(36), &slow));
+    assert_eq!((path(&c), c.poll_change().unwrap().why), (vec![2, 3], Why::Limits));
+}
+
+#[test]
+fn without_limits_a_slow_path_stays_until_the_tick() {
+    let mut c = settled(Policy::default());
+    c.weigh(at(30), &graph(900, 30, 30));
+    c.weigh(at(60), &graph(900, 30, 30));
+    assert_eq!(path(&c), [3]);
+    c.weigh(c.recompute_at(), &graph(900, 30, 30));
+    assert_eq!(path(&c), [2, 3]);
+}
+
+#[test]
+fn where_no_path_keeps_the_limits_the_machine_does_not_spin() {
+    let mut c = settled(within(70));
+    let hopeless = graph(90, 60, 60);
+    c.weigh(at(30), &hopeless);
+    c.weigh(at(33), &hopeless);
+    assert_eq!(path(&c), [3]);
+    let next = c.poll_timeout().unwrap();
+    assert!(next.at > at(33), "{next:?}");
+}
+
+#[test]
+fn the_hold_down_protects_a_fresh_choice_at_the_tick() {
+    let config = ChooseConfig { hold_down: Duration::from_secs(600), ..ChooseConfig::default() };
+    let mut c = Chooser::new(config, &[Policy::default()], Dice::new(1), at(0));
+    c.weigh(at(0), &graph(20, 30, 30));
+    c.weigh(c.recompute_at(), &graph(20, 5, 5));
+    assert_eq!(path(&c), [3]);
+    c.weigh(at(650), &graph(20, 5, 5));
+    assert_eq!(path(&c), [2, 3]);
+}
+
+#[test]
+fn the_last_path_to_a_living_node_stays_and_a_dead_node_s_is_withdrawn() {
+    let mut c = settled(Policy::default());
+    assert!(!c.weigh(at(30), &graph(0, 0, 0)), "every reading went stale");
+    assert_eq!(path(&c), [3]);
+    assert!(c.weigh(at(31), &Graph::new(n(1))));
+    assert_eq!(c.held(n(3), Class(0)), None);
+    assert_eq!(c.poll_change().unwrap().why, Why::Gone);
+}
+
+#[test]
+fn a_backup_that_broke_is_replaced_or_found_as_soon_as_there_is_one() {
+    let mut c = chooser(&[Policy::default()]);
+    c.weigh(at(0), &graph(20, 0, 0));
+    assert_eq!(c.held(n(3), Class(0)).unwrap().backup, None);
+    assert!(c.weigh(at(1), &graph(20, 30, 30)));
+    assert!(c.held(n(3), Class(0)).unwrap().backup.is_some());
+}
+
+#[test]
+fn a_delay_that_moved_is_told_and_a_breath_is_not() {
+    let mut c = settled(Policy::default());
+    assert!(!c.weigh(at(30), &graph(22, 30, 30)));
+    assert!(c.weigh(at(31), &graph(40, 30, 30)));
+    let mut table = RouteTable::default();
+    c.fill(&mut table);
+    assert_eq!(table.lookup(n(3), Class(0)).unwrap().primary.delay, Duration::from_millis(40));
+}
+
+#[test]
+fn classes_of_one_policy_move_together_and_others_by_themselves() {
+    let cheap = Policy { objective: Objective::Cost, ..Policy::default() };
+    let mut c = chooser(&[Policy::default(), cheap, Policy::default()]);
+    let mut graph = graph(0, 30, 30);
+    graph.add_edge(n(1), n(3), Some(LinkId(0)), LinkState { price: Price(9), ..state(20) });
+    c.weigh(at(0), &graph);
+    let mut table = RouteTable::default();
+    c.fill(&mut table);
+    let hops = |class| table.lookup(n(3), Class(class)).unwrap().primary.nodes.len();
+    assert_eq!([hops(0), hops(1), hops(2)], [1, 2, 1]);
+    let both: Vec<_> = std::iter::from_fn(|| c.poll_change()).map(|c| c.classes).collect();
+    assert!(both.contains(&vec![Class(0), Class(2)]) && both.contains(&vec![Class(1)]));
+    assert_eq!(c.iter().count(), 6);
+}
+
+#[test]
+fn under_the_cost_objective_delay_still_moves_traffic_among_equals() {
+    let cheap = Policy { objective: Objective::Cost, ..Policy::default() };
+    let dear = |delay| {
+        let mut graph = graph(0, 0, 0);
+        let price = Price(1_000_000);
+        graph.add_edge(n(1), n(3), Some(LinkId(0)), LinkState { price, ..state(20) });
+        graph.add_edge(n(1), n(2), Some(LinkId(1)), LinkState { price, ..state(delay) });
+        graph.add_edge(n(2), n(3), None, state(1));
+        graph
+    };
+    let mut c = chooser(&[cheap]);
+    c.weigh(at(0), &dear(30));
+    assert_eq!(path(&c), [3]);
+    c.weigh(at(400), &dear(2));
+    assert_eq!(path(&c), [2, 3]);
+}
