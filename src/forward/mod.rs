@@ -16,6 +16,7 @@
 //! Nothing here reads a clock or does I/O, and nothing that comes from outside makes it panic: what
 //! it cannot use it drops and counts by [`DropReason`].
 
+pub mod arq;
 pub mod checksum;
 pub mod classify;
 mod egress;

@@ -1,0 +1,534 @@
+//! The receiving side of a hop: what came, what is missing, and when to say so.
+//!
+//! A ring of bits holds the newest 65,536 hop sequences. Everything before `settled` came or is not
+//! waited for any more; between `settled` and `highest` the bits tell. Gaps are given up after half
+//! a second to a second, far beyond any packet's budget, so that one loss for good does not pin the
+//! window.
+//!
+//! Feedback is due when a gap opens or is filled (at most once a millisecond), after 64 frames, or a quarter of the
+//! hop's round trip (1-25 ms) after the first frame not yet acknowledged. A token bucket keeps it
+//! within one percent of the data's bytes and 32 kbit/s, whatever the peer sends.
+
+use std::time::Duration;
+
+use super::before;
+use crate::time::{Deadline, Instant, micros};
+use crate::wire::ack::{Ack, Bitmap};
+
+/// Hop sequences remembered: 65 ms at a million frames a second, 8 KiB of memory.
+const WINDOW: u32 = 1 << 16;
+/// Feedback after this many frames whatever the clock says.
+const FRAMES: u32 = 64;
+/// Least time between feedback for gaps.
+const GAP_SPACE: Duration = Duration::from_millis(1);
+/// Bounds of the wait after the first unacknowledged frame.
+const WAIT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(25));
+/// A feedback frame with its outer headers, bytes: 28 of IPv4 and UDP, 28 of clear header and tag,
+/// 32 of body, 16 of bitmap.
+const COST: u64 = 104;
+const COST_MILLIONTHS: i64 = COST as i64 * 1_000_000;
+/// What the budget may save up: forty feedback frames.
+const SAVED_MILLIONTHS: i64 = 40 * COST_MILLIONTHS;
+/// Places reported in one go: a burst of arrivals, and repairs that trail behind.
+const CLUSTERS: usize = 8;
+
+/// What an arriving frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// Never seen before.
+    New,
+    /// Came already.
+    Duplicate,
+    /// Too old to be known.
+    Stale,
+}
+
+/// What the receiver saw so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReceiverStats {
+    /// Frames never seen before.
+    pub received: u64,
+    /// Frames seen before.
+    pub duplicates: u64,
+    /// Frames older than the window.
+    pub stale: u64,
+    /// Jumps ahead by more than the window: a long outage, or a peer out of its mind.
+    pub jumps: u64,
+    /// Feedback frames built.
+    pub feedback: u64,
+}
+
+/// Hop sequences that arrived since they were last reported, close enough for one bitmap.
+#[derive(Clone, Copy, Debug)]
+struct Cluster {
+    low: u32,
+    high: u32,
+}
+
+/// The receiving side of one hop and lane.
+#[derive(Debug)]
+pub struct Receiver {
+    bits: Box<[u64; WINDOW as usize / 64]>,
+    settled: u32,
+    highest: u32,
+    highest_at: Instant,
+    given_up: u32,
+    ce: u32,
+    local_drops: u32,
+    /// Two marks in time: what lay below the older one's number has waited long enough.
+    marks: [(Instant, u32); 2],
+    rtt: Option<Duration>,
+    /// When the first frame after the last feedback came.
+    open_since: Option<Instant>,
+    open_frames: u32,
+    /// Feedback is wanted at once: a gap opened, or the sender asks.
+    urgent: bool,
+    asked: bool,
+    last_feedback: Option<Instant>,
+    clusters: Vec<Cluster>,
+    /// Whether feedback was begun and more places are to be told: a round is never torn apart.
+    telling: bool,
+    /// Millionths of a byte; below zero after a round longer than what was saved.
+    tokens: i64,
+    tokens_at: Instant,
+    stats: ReceiverStats,
+}
+
+impl Receiver {
+    /// A receiver that waits for hop sequence zero.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            bits: Box::new([0; WINDOW as usize / 64]),
+            settled: 0,
+            highest: u32::MAX,
+            highest_at: now,
+            given_up: 0,
+            ce: 0,
+            local_drops: 0,
+            marks: [(now, 0); 2],
+            rtt: None,
+            open_since: None,
+            open_frames: 0,
+            urgent: false,
+            asked: false,
+            last_feedback: None,
+            clusters: Vec::new(),
+            telling: false,
+            tokens: SAVED_MILLIONTHS,
+            tokens_at: now,
+            stats: ReceiverStats::default(),
+        }
+    }
+
+    /// An authenticated frame came. `ce`: its outer header bore the congestion mark. `asks`: the
+    /// sender wants feedback at once.
+    pub fn on_frame(
+        &mut self,
+        now: Instant,
+        seq: u32,
+        bytes: usize,
+        ce: bool,
+        asks: bool,
+    ) -> Arrival {
+        self.ce = self.ce.wrapping_add(u32::from(ce));
+        self.asked |= asks;
+        self.urgent |= asks;
+        // One percent of the data's bytes.
+        self.tokens = (self.tokens + bytes as i64 * 10_000).min(SAVED_MILLIONTHS);
+        self.mark_time(now);
+        let arrival = self.place(now, seq);
+        match arrival {
+            Arrival::New => self.stats.received += 1,
+            Arrival::Duplicate => self.stats.duplicates += 1,
+            Arrival::Stale => {
+                self.stats.stale += 1;
+                return arrival;
+            }
+        }
+        // A duplicate says that the sender does not know: it is reported again.
+        self.note(seq);
+        self.open_since.get_or_insert(now);
+        self.open_frames += 1;
+        arrival
+    }
+
+    /// The local kernel dropped this many more datagrams.
+    pub fn on_local_drops(&mut self, drops: u64) {
+        self.local_drops = self.local_drops.wrapping_add(drops as u32);
+    }
+
+    /// The hop's round trip, as this node's own sender or probes know it.
+    pub fn on_round_trip(&mut self, rtt: Duration) {
+        self.rtt = Some(rtt);
+    }
+
+    /// Feedback that is due; ask until there is none.
+    pub fn poll_feedback(&mut self, now: Instant) -> Option<Ack> {
+        if self.due().is_none_or(|at| at > now) {
+            return None;
+        }
+        self.earn(now);
+        self.tokens -= COST_MILLIONTHS;
+        self.stats.feedback += 1;
+        let ack = self.build(now);
+        self.telling = !self.clusters.is_empty();
+        if !self.telling {
+            self.open_since = None;
+            self.open_frames = 0;
+            self.urgent = false;
+            self.asked = false;
+            self.last_feedback = Some(now);
+        }
+        Some(ack)
+    }
+
+    /// When feedback will be due.
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        self.due().map(|at| Deadline { at, why: "hop feedback" })
+    }
+
+    /// What was seen so far.
+    pub fn stats(&self) -> ReceiverStats {
+        self.stats
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let since = self.open_since?;
+        let quarter = self.rtt.map_or(WAIT.1 / 4, |rtt| rtt / 4);
+        // As the savings run low the wait grows step by step, so that the sender, who learns how
+        // long feedback takes, is never surprised by a budget that is spent at once.
+        let half = SAVED_MILLIONTHS / 2;
+        let short = (half - self.tokens).clamp(0, half) as u64;
+        let thrift = Duration::from_micros(micros(WAIT.1) * (short >> 16) / (half as u64 >> 16));
+        let mut at = since.plus(quarter.clamp(WAIT.0, WAIT.1).max(thrift));
+        if self.urgent || self.open_frames >= FRAMES {
+            let space = if self.open_frames >= FRAMES { Duration::ZERO } else { GAP_SPACE };
+            let soon = self.last_feedback.map_or(since, |last| last.plus(space).max(since));
+            at = at.min(soon);
+        }
+        // Not before the budget can bear it: 32 kbit/s are 250 µs a byte.
+        let lacking = COST_MILLIONTHS - self.tokens;
+        if lacking > 0 && !self.telling {
+            let wait = Duration::from_micros(lacking.unsigned_abs().div_ceil(4000));
+            at = at.max(self.tokens_at.plus(wait));
+        }
+        Some(at)
+    }
+
+    fn earn(&mut self, now: Instant) {
+        // 4,000 bytes a second are 4,000 millionths a microsecond.
+        let earned = micros(now.since(self.tokens_at)).min(1_000_000) as i64 * 4000;
+        self.tokens = (self.tokens + earned).min(SAVED_MILLIONTHS);
+        self.tokens_at = self.tokens_at.max(now);
+    }
+
+    fn build(&mut self, now: Instant) -> Ack {
+        let top = self.highest.wrapping_add(1);
+        let mut bitmap = Bitmap::new(self.settled, 0);
+        // What lies below `settled` needs no bit.
+        self.clusters.retain(|c| !before(c.high, self.settled));
+        if self.settled == top {
+            self.clusters.clear();
+        } else if !self.clusters.is_empty() {
+            let cluster = self.clusters.remove(0);
+            // Some history costs little and makes up for feedback that was lost.
+            let mut base = cluster.high.wrapping_sub(Bitmap::BITS / 2 - 1);
+            if before(cluster.low, base) {
+                base = cluster.low;
+            }
+            if before(base, self.settled) {
+                base = self.settled;
+            }
+            bitmap = Bitmap::new(base, cluster.high.wrapping_sub(base).wrapping_add(1));
+            // Rounded up to bytes it may tell of a few more, but of nothing beyond the highest.
+            let known = top.wrapping_sub(base).min(bitmap.bits());
+            for seq in (0..known).map(|n| base.wrapping_add(n)) {
+                if self.has(seq) {
+                    bitmap.insert(seq);
+                }
+            }
+        }
+        Ack {
+            settled: self.settled,
+            highest: self.highest,
+            delay: now.since(self.highest_at),
+            given_up: self.given_up,
+            ce: self.ce,
+            local_drops: self.local_drops,
+            asked: self.asked,
+            bitmap,
+        }
+    }
+
+    fn place(&mut self, now: Instant, seq: u32) -> Arrival {
+        if before(self.highest, seq) {
+            let step = seq.wrapping_sub(self.highest);
+            if step >= WINDOW {
+                self.stats.jumps += 1;
+                self.bits.fill(0);
+            } else {
+                for n in 1..step {
+                    self.forget(self.highest.wrapping_add(n));
+                }
+            }
+            self.urgent |= step > 1;
+            self.set(seq);
+            self.highest = seq;
+            self.highest_at = now;
+            let lowest = seq.wrapping_sub(WINDOW - 1);
+            if before(self.settled, lowest) {
+                self.settle(lowest);
+            }
+        } else {
+            if self.highest.wrapping_sub(seq) >= WINDOW {
+                return Arrival::Stale;
+            }
+            if self.has(seq) {
+                return Arrival::Duplicate;
+            }
+            self.set(seq);
+            // It fills a gap: told late, it would be sent again for nothing.
+            self.urgent = true;
+        }
+        self.advance();
+        Arrival::New
+    }
+
+    /// Moves `settled` over what came.
+    fn advance(&mut self) {
+        let top = self.highest.wrapping_add(1);
+        while self.settled != top && self.has(self.settled) {
+            self.settled = self.settled.wrapping_add(1);
+        }
+    }
+
+    /// Moves `settled` to `to`, and counts what did not come on the way.
+    fn settle(&mut self, to: u32) {
+        let span = to.wrapping_sub(self.settled);
+        if span >= WINDOW {
+            // Numbers whose bits are gone already; whether they came is not known any more.
+            self.given_up = self.given_up.wrapping_add(span - WINDOW + 1);
+            self.settled = to.wrapping_sub(WINDOW - 1);
+        }
+        while self.settled != to {
+            self.given_up = self.given_up.wrapping_add(u32::from(!self.has(self.settled)));
+            self.settled = self.settled.wrapping_add(1);
+        }
+        self.advance();
+    }
+
+    fn mark_time(&mut self, now: Instant) {
+        let horizon = self.rtt.unwrap_or_default() * 4;
+        let horizon = horizon.clamp(Duration::from_millis(500), Duration::from_secs(2));
+        if now.since(self.marks[1].0) < horizon {
+            return;
+        }
+        // What lay open at the mark before, a horizon ago, is not waited for any more.
+        let old = self.marks[1].1;
+        if before(self.settled, old) && !before(self.highest.wrapping_add(1), old) {
+            self.settle(old);
+        }
+        self.marks = [self.marks[1], (now, self.highest.wrapping_add(1))];
+    }
+
+    fn note(&mut self, seq: u32) {
+        for cluster in self.clusters.iter_mut().rev() {
+            let (low, high) = (cluster.low, cluster.high);
+            let reach = Bitmap::BITS;
+            if seq.wrapping_sub(low) < reach {
+                cluster.high = if before(high, seq) { seq } else { high };
+                return;
+            }
+            if high.wrapping_sub(seq) < reach {
+                cluster.low = seq;
+                return;
+            }
+        }
+        if self.clusters.len() == CLUSTERS {
+            // `settled` will tell of it in the end.
+            self.clusters.remove(0);
+        }
+        self.clusters.push(Cluster { low: seq, high: seq });
+    }
+
+    fn has(&self, seq: u32) -> bool {
+        let at = seq % WINDOW;
+        self.bits[at as usize / 64] >> (at % 64) & 1 == 1
+    }
+
+    fn set(&mut self, seq: u32) {
+        let at = seq % WINDOW;
+        self.bits[at as usize / 64] |= 1 << (at % 64);
+    }
+
+    fn forget(&mut self, seq: u32) {
+        let at = seq % WINDOW;
+        self.bits[at as usize / 64] &= !(1 << (at % 64));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(us: u64) -> Instant {
+        Instant::from_micros(us)
+    }
+
+    fn parsed(ack: &Ack) -> Ack {
+        let mut bytes = Vec::new();
+        ack.write(&mut bytes);
+        Ack::parse(&bytes).expect("the receiver builds only what its own codec reads")
+    }
+
+    #[test]
+    fn without_gaps_feedback_is_one_number_and_waits_for_a_quarter_round_trip() {
+        let mut r = Receiver::new(at(0));
+        r.on_round_trip(Duration::from_millis(40));
+        for seq in 0..5 {
+            assert_eq!(r.on_frame(at(u64::from(seq) * 100), seq, 1000, false, false), Arrival::New);
+        }
+        assert_eq!(r.poll_timeout().unwrap().at, at(10_000));
+        assert_eq!(r.poll_feedback(at(9_999)), None);
+        let ack = parsed(&r.poll_feedback(at(10_000)).unwrap());
+        assert_eq!((ack.settled, ack.highest, ack.bitmap.bits()), (5, 4, 0));
+        assert_eq!(ack.delay, Duration::from_micros(9_600));
+        assert_eq!(r.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_gap_is_told_at_once_but_at_most_once_a_millisecond() {
+        let mut r = Receiver::new(at(0));
+        r.on_frame(at(0), 0, 1000, false, false);
+        r.on_frame(at(10), 2, 1000, false, false);
+        let ack = parsed(&r.poll_feedback(at(10)).unwrap());
+        assert_eq!((ack.came(0), ack.came(1), ack.came(2)), (Some(true), Some(false), Some(true)));
+        r.on_frame(at(20), 4, 1000, false, false);
+        assert_eq!(r.poll_timeout().unwrap().at, at(1010));
+        let ack = parsed(&r.poll_feedback(at(1010)).unwrap());
+        assert_eq!([1, 3].map(|s| ack.came(s)), [Some(false); 2]);
+    }
+
+    #[test]
+    fn many_frames_are_told_without_waiting() {
+        let mut r = Receiver::new(at(0));
+        r.on_round_trip(Duration::from_millis(100));
+        for seq in 0..64 {
+            r.on_frame(at(u64::from(seq)), seq, 1000, seq == 3, false);
+        }
+        let ack = parsed(&r.poll_feedback(at(63)).unwrap());
+        assert_eq!((ack.settled, ack.ce), (64, 1));
+    }
+
+    #[test]
+    fn a_repair_far_behind_is_reported_beside_the_newest() {
+        let mut r = Receiver::new(at(0));
+        for seq in (0..1000).filter(|s| ![5, 6].contains(s)) {
+            r.on_frame(at(u64::from(seq) * 100), seq, 1400, false, false);
+            while r.poll_feedback(at(u64::from(seq) * 100)).is_some() {}
+        }
+        r.on_frame(at(100_000), 6, 1400, false, false);
+        r.on_frame(at(100_000), 1000, 1400, false, false);
+        let mut acks = Vec::new();
+        while let Some(ack) = r.poll_feedback(at(130_000)) {
+            acks.push(parsed(&ack));
+        }
+        let told = |seq| acks.iter().any(|a| a.came(seq) == Some(true));
+        assert!(told(6) && told(1000) && !told(5), "{acks:?}");
+        assert!(acks.len() <= 2);
+    }
+
+    #[test]
+    fn a_gap_does_not_pin_the_window_for_ever() {
+        let mut r = Receiver::new(at(0));
+        let mut last = None;
+        for seq in (0..300u32).filter(|&s| s != 7) {
+            let now = at(u64::from(seq) * 10_000);
+            r.on_frame(now, seq, 1000, false, false);
+            while let Some(ack) = r.poll_feedback(now) {
+                last = Some((ack.settled, ack.given_up));
+                if seq < 50 && seq > 7 {
+                    assert_eq!(ack.settled, 7, "half a second is waited at least");
+                }
+            }
+        }
+        let (settled, given_up) = last.unwrap();
+        assert!(settled > 290 && given_up == 1, "{settled} {given_up}");
+        assert_eq!(r.on_frame(at(3_000_000), 7, 1000, false, false), Arrival::New, "late is new");
+        assert_eq!(r.on_frame(at(3_000_000), 7, 1000, false, false), Arrival::Duplicate);
+    }
+
+    #[test]
+    fn feedback_keeps_within_its_budget() {
+        let mut r = Receiver::new(at(0));
+        r.on_round_trip(Duration::from_millis(4));
+        let (mut bytes, mut frames) = (0u64, 0u64);
+        // Every other frame is missing: each one opens a gap, 2,000 a second of 60 bytes.
+        for n in 0..20_000u64 {
+            let now = at(n * 500);
+            r.on_frame(now, n as u32 * 2, 60, false, false);
+            bytes += 60;
+            while let Some(ack) = r.poll_feedback(now) {
+                parsed(&ack);
+                frames += 1;
+            }
+        }
+        let allowed = 10 * 4000 + bytes / 100 + 41 * COST;
+        assert!(frames * COST <= allowed, "{frames} feedback frames");
+        assert!(frames * COST >= allowed / 2, "and it is used: {frames}");
+    }
+
+    #[test]
+    fn absurd_jumps_are_survived() {
+        let mut r = Receiver::new(at(0));
+        for (n, seq) in [0, 1 << 30, 1 << 29, (1u32 << 31) + 5, 3, u32::MAX, 0].iter().enumerate() {
+            r.on_frame(at(n as u64 * 700_000), *seq, 100, false, true);
+            while let Some(ack) = r.poll_feedback(at(n as u64 * 700_000 + 30_000)) {
+                parsed(&ack);
+            }
+        }
+        assert!(r.stats().jumps >= 2);
+        assert!(r.stats().stale >= 1);
+    }
+
+    proptest! {
+        /// Against a set: every number within the window is new once, and what feedback says is
+        /// true, whatever order the numbers come in, across the wrap.
+        #[test]
+        fn verdicts_and_feedback_agree_with_a_plain_set(
+            start: u32, steps in proptest::collection::vec((-300i32..400, 0u64..40_000), 1..300),
+        ) {
+            let mut r = Receiver::new(at(0));
+            r.settled = start;
+            r.highest = start.wrapping_sub(1);
+            r.marks = [(at(0), start); 2];
+            let mut seen = BTreeSet::new();
+            let (mut top, mut now) = (0i64, 0);
+            for (step, wait) in steps {
+                now += wait;
+                let seq = (top + i64::from(step)).max(0);
+                let arrival = r.on_frame(at(now), start.wrapping_add(seq as u32), 500, false, false);
+                let expected = if seen.insert(seq) { Arrival::New } else { Arrival::Duplicate };
+                prop_assert_eq!(arrival, expected);
+                top = top.max(seq);
+                while let Some(ack) = r.poll_feedback(at(now)) {
+                    let ack = parsed(&ack);
+                    prop_assert_eq!(ack.highest, start.wrapping_add(top as u32));
+                    for n in 0..ack.bitmap.bits() {
+                        let number = ack.bitmap.base().wrapping_add(n);
+                        let told = ack.bitmap.get(number) == Some(true);
+                        let truth = seen.contains(&i64::from(number.wrapping_sub(start)));
+                        prop_assert_eq!(told, truth);
+                    }
+                    let settled = i64::from(ack.settled.wrapping_sub(start));
+                    let missing = settled - seen.range(..settled).count() as i64;
+                    prop_assert!(missing <= i64::from(ack.given_up));
+                }
+            }
+        }
+    }
+}
