@@ -326,6 +326,13 @@ impl Node {
         self.settle(now);
     }
 
+    /// A node known beforehand has (also) these endpoints: its name was looked up.
+    pub fn handle_seed(&mut self, now: Instant, seed: &Seed) {
+        if seed.name != self.own.name {
+            self.dialler.add_seed(&seed.name, &seed.endpoints, now);
+        }
+    }
+
     /// The price of sending changed: an hour's tariff, a new configuration.
     pub fn handle_price(&mut self, now: Instant, price: Price) {
         self.config.price = price;
