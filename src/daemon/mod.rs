@@ -6,14 +6,21 @@
 
 pub mod admin;
 pub mod clock;
+pub mod data;
+pub mod driver;
 pub mod file;
 pub mod http;
 pub mod log;
 #[cfg(test)]
 pub(crate) mod namespace;
+pub mod netlink;
 pub mod pki;
 pub mod poller;
 pub mod quic;
+pub mod signal;
 pub mod state;
+pub mod tally;
 pub mod tun;
 pub mod udp;
+
+pub use driver::run;

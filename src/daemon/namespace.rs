@@ -1,19 +1,18 @@
-//! A fresh network namespace for one test.
+//! Fresh network namespaces for one test.
 //!
-//! The namespace belongs to a thread of the test alone: it has no name, and goes when the thread
+//! A namespace belongs to a thread of the test alone: it has no name, and goes when the thread
 //! (and what it started) has gone, however the test ends.
 
 #![allow(unsafe_code)]
 
 use std::process::Command;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// Runs `test` on a thread in a network namespace of its own. Without the privilege it prints a
 /// line and returns `None`; with `THALWEG_REQUIRE_NETNS=1` it fails instead.
 pub(crate) fn isolated<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let thread = std::thread::spawn(move || {
-        // SAFETY: moves only the calling thread, which was made for this, and takes no pointer.
-        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-            let error = std::io::Error::last_os_error();
+        if let Err(error) = leave() {
             let required = std::env::var_os("THALWEG_REQUIRE_NETNS").is_some_and(|v| v == "1");
             assert!(!required, "cannot make a network namespace: {error}");
             println!("skipped: cannot make a network namespace ({error}); run as root");
@@ -24,6 +23,74 @@ pub(crate) fn isolated<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'sta
     match thread.join() {
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// Moves the calling thread into a namespace of its own.
+fn leave() -> std::io::Result<()> {
+    // SAFETY: moves only the calling thread, which was made for this, and takes no pointer.
+    super::poller::check(unsafe { libc::unshare(libc::CLONE_NEWNET) }).map(|_| ())
+}
+
+/// Another namespace beside the test's: a thread in it that does what it is told.
+pub(crate) struct Site {
+    id: libc::pid_t,
+    work: Sender<Work>,
+}
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// Work under way in a site.
+pub(crate) struct Pending<T>(Receiver<std::thread::Result<T>>);
+
+impl<T> Pending<T> {
+    /// Waits for it; panics as it did.
+    pub(crate) fn join(self) -> T {
+        match self.0.recv().expect("the site's thread lives") {
+            Ok(value) => value,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+impl Site {
+    /// A new namespace. Only within [`isolated`].
+    pub(crate) fn new() -> Self {
+        let (work, inbox) = channel::<Work>();
+        let (id_out, id) = channel();
+        std::thread::spawn(move || {
+            leave().expect("one namespace could be made already");
+            // SAFETY: takes nothing and cannot fail.
+            id_out.send(unsafe { libc::gettid() }).expect("the maker waits");
+            while let Ok(work) = inbox.recv() {
+                work();
+            }
+        });
+        Self { id: id.recv().expect("the thread lives"), work }
+    }
+
+    /// What `ip link set ... netns` takes for it.
+    pub(crate) fn id(&self) -> libc::pid_t {
+        self.id
+    }
+
+    /// Does this in the namespace, one work after the other.
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Pending<T> {
+        let (out, result) = channel();
+        let work = move || {
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+            let _ = out.send(done);
+        };
+        self.work.send(Box::new(work)).expect("the site's thread lives");
+        Pending(result)
+    }
+
+    /// Does this in the namespace and waits for it.
+    pub(crate) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        self.spawn(work).join()
     }
 }
 

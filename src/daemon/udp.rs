@@ -51,6 +51,26 @@ pub struct UdpStats {
     pub kernel_drops: u64,
 }
 
+impl UdpStats {
+    /// The figures of two sockets together.
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            sent: self.sent + other.sent,
+            sent_bytes: self.sent_bytes + other.sent_bytes,
+            sent_messages: self.sent_messages + other.sent_messages,
+            received: self.received + other.received,
+            received_bytes: self.received_bytes + other.received_bytes,
+            received_messages: self.received_messages + other.received_messages,
+            blocked: self.blocked + other.blocked,
+            no_buffer: self.no_buffer + other.no_buffer,
+            too_big: self.too_big + other.too_big,
+            unreachable: self.unreachable + other.unreachable,
+            gso_refused: self.gso_refused + other.gso_refused,
+            kernel_drops: self.kernel_drops + other.kernel_drops,
+        }
+    }
+}
+
 /// A bound, non-blocking UDP socket of one family.
 #[derive(Debug)]
 pub struct UdpSocket {

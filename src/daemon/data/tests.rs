@@ -1,0 +1,212 @@
+//! Three namespaces in a row, A - R - B: what A's applications send to B's crosses R, over keys and
+//! routes made by hand.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::daemon::namespace::{Site, ip, isolated};
+use crate::forward::ForwardConfig;
+use crate::forward::snapshot::{LinkEntry, PeerEntry};
+use crate::id::{Class, LinkId, NodeId};
+use crate::route::policy::{ClassSpec, Delivery, Match, Policy};
+use crate::route::table::{Path, Route, RouteTable};
+use crate::session::keys::Secret;
+
+const A: u16 = 1;
+const R: u16 = 2;
+const B: u16 = 3;
+
+fn node(number: u16) -> NodeId {
+    NodeId::new(number).unwrap()
+}
+
+fn overlay(number: u16) -> [IpAddr; 2] {
+    [format!("10.77.0.{number}").parse().unwrap(), format!("fd77::{number}").parse().unwrap()]
+}
+
+fn endpoint(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// The pair's secret; any fixed bytes that differ from pair to pair.
+fn secret(a: u16, b: u16) -> Secret {
+    Secret::new([(a.min(b) * 16 + a.max(b)) as u8; 32])
+}
+
+fn peer(own: u16, other: u16, link: Option<(u16, SocketAddr)>) -> PeerEntry {
+    let index = |to: u16, from: u16| u32::from(to) << 16 | u32::from(from) << 8;
+    let links = link.into_iter().map(|(link, endpoint)| LinkEntry {
+        link: LinkId(link),
+        endpoint,
+        receive_index: index(own, other),
+        transmit_index: index(other, own),
+    });
+    PeerEntry {
+        node: node(other),
+        generation: 1,
+        secret: secret(own, other),
+        networks: overlay(other).into_iter().map(Into::into).collect(),
+        links: links.collect(),
+    }
+}
+
+fn routes(paths: &[(u16, &[u16])]) -> Arc<RouteTable> {
+    let mut table = RouteTable { generation: 1, ..RouteTable::default() };
+    for &(destination, nodes) in paths {
+        for address in overlay(destination) {
+            table.prefixes.insert(address.into(), node(destination));
+        }
+        let nodes = nodes.iter().map(|&n| node(n)).collect();
+        let primary = Path { link: LinkId(0), nodes, delay: Duration::from_millis(1) };
+        table.routes.insert((node(destination), Class(0)), Route { primary, backup: None });
+    }
+    Arc::new(table)
+}
+
+/// Starts node `number` in the caller's namespace.
+fn start_node(number: u16, listen: &str, snapshot: Snapshot) -> (DataDoor, DataNews) {
+    let clock = Clock::start();
+    let sockets = bind(endpoint(listen)).unwrap();
+    let tun = Tun::open("overlay%d").unwrap();
+    for address in overlay(number) {
+        let own = ipnet::IpNet::from(address);
+        ip(&format!("addr add {own} dev overlay0"));
+    }
+    ip("link set overlay0 mtu 1340 up");
+    ip("route add 10.77.0.0/24 dev overlay0");
+    ip("-6 route add fd77::/64 dev overlay0");
+    let config = ForwardConfig {
+        node: node(number),
+        boot: 1,
+        mtu: 1340,
+        classes: vec![ClassSpec {
+            name: "all".to_owned(),
+            matches: Match::default(),
+            policy: Policy::default(),
+            delivery: Delivery { budget: Duration::from_millis(100), reorder: Duration::ZERO },
+        }],
+        networks: overlay(number).into_iter().map(Into::into).collect(),
+        relay: true,
+        tun_udp: tun.takes_udp_segments(),
+    };
+    let forwarder = Forwarder::new(config, number.into(), clock.now());
+    let (door, news) = start(clock, forwarder, sockets, tun).unwrap();
+    door.install(snapshot);
+    (door, news)
+}
+
+/// One ICMP echo from the caller's namespace; whether its reply came.
+fn ping(to: IpAddr, seq: u8) -> bool {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let IpAddr::V4(_) = to else { panic!("IPv4 only") };
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let mut request = [8, 0, 0, 0, 0x77, 0x77, 0, seq, b'a', b'h', b'o', b'y'];
+    let sum: u32 = request.chunks(2).map(|c| u32::from(u16::from_be_bytes([c[0], c[1]]))).sum();
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    request[2..4].copy_from_slice(&sum.to_be_bytes());
+    socket.send_to(&request, &SocketAddr::new(to, 0).into()).unwrap();
+    let mut reply = [0; 256];
+    while let Ok(n) = (&socket).read(&mut reply) {
+        // An IPv4 header without options, then type 0 and what we sent.
+        if n >= 32 && reply[20] == 0 && reply[24..32] == request[4..12] {
+            return true;
+        }
+    }
+    false
+}
+
+fn bulk(to: IpAddr, listener: TcpListener, other: &Site, bytes: usize) {
+    let address = SocketAddr::new(to, listener.local_addr().unwrap().port());
+    let sender = other.spawn(move || {
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).unwrap();
+        let block: Vec<u8> = (0..bytes).map(|i| (i % 251) as u8).collect();
+        stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.write_all(&block).unwrap();
+    });
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).unwrap();
+    sender.join();
+    assert_eq!(got.len(), bytes);
+    assert!(got.iter().enumerate().all(|(i, &b)| b == (i % 251) as u8));
+}
+
+#[test]
+fn ping_and_tcp_cross_a_relay_between_namespaces() {
+    isolated(|| {
+        // The caller's own namespace is R's.
+        let (a, b) = (Site::new(), Site::new());
+        ip("link set lo up");
+        for (site, third) in [(&a, 1), (&b, 2)] {
+            ip(&format!("link add to{third} type veth peer name eth0 netns {}", site.id()));
+            ip(&format!("addr add 192.168.{third}.1/24 dev to{third}"));
+            ip(&format!("link set to{third} up"));
+            site.run(move || {
+                ip("link set lo up");
+                ip(&format!("addr add 192.168.{third}.2/24 dev eth0"));
+                ip("link set eth0 up");
+            });
+        }
+        let listen = "0.0.0.0:4600";
+        let snapshot = Snapshot {
+            peers: Arc::new(vec![
+                peer(R, A, Some((0, endpoint("192.168.1.2:4600")))),
+                peer(R, B, Some((1, endpoint("192.168.2.2:4600")))),
+            ]),
+            routes: routes(&[]),
+        };
+        let (door_r, _news_r) = start_node(R, listen, snapshot);
+        let start_edge = |site: &Site, own: u16, other: u16, relay: &'static str| {
+            site.run(move || {
+                let link = Some((0, endpoint(relay)));
+                let peers = Arc::new(vec![peer(own, R, link), peer(own, other, None)]);
+                let routes = routes(&[(other, &[R, other])]);
+                start_node(own, listen, Snapshot { peers, routes })
+            })
+        };
+        let (door_a, _news_a) = start_edge(&a, A, B, "192.168.1.1:4600");
+        let (door_b, _news_b) = start_edge(&b, B, A, "192.168.2.1:4600");
+
+        // Links come up by the first exchange; until then packets have no way.
+        let pinged = a.run(|| (0..20).find(|&seq| ping(overlay(B)[0], seq)));
+        assert!(pinged.is_some(), "no ping came back: {:?}", door_r.stats().forward);
+
+        for address in overlay(B) {
+            let listener = b.run(move || TcpListener::bind((address, 0)).unwrap());
+            bulk(address, listener, &a, 4 << 20);
+        }
+        for door in [&door_a, &door_b, &door_r] {
+            door.stop();
+        }
+        std::thread::sleep(2 * PUBLISH);
+        let (stats_a, stats_r, stats_b) = (door_a.stats(), door_r.stats(), door_b.stats());
+        let sent = stats_a.forward.ingress_relayed;
+        assert!(sent.bytes > 8 << 20, "{sent:?}");
+        assert_eq!(stats_a.forward.ingress.packets, sent.packets, "everything crossed the relay");
+        assert!(stats_r.forward.relay.bytes > 8 << 20, "{:?}", stats_r.forward.relay);
+        assert!(stats_b.forward.egress.bytes > 8 << 20, "{:?}", stats_b.forward.egress);
+        let (udp, tun) = (&stats_a.udp, &stats_a.tun);
+        assert!(udp.sent > 3 * udp.sent_messages, "runs, not single datagrams: {udp:?}");
+        assert!(tun.read_bytes > 4000 * tun.read, "super-segments, not packets: {tun:?}");
+        let written = &stats_b.tun;
+        assert!(written.written_bytes > 4000 * written.written, "joined again: {written:?}");
+        assert_eq!((written.refused, written.blocked), (0, 0), "{written:?}");
+    });
+}
+
+#[test]
+fn a_device_that_vanishes_ends_the_thread_with_its_reason() {
+    isolated(|| {
+        let empty = Snapshot { peers: Arc::new(Vec::new()), routes: routes(&[]) };
+        let (_door, mut news) = start_node(A, "127.0.0.1:0", empty);
+        ip("link del overlay0");
+        let error = news.ended.blocking_recv().unwrap().unwrap_err();
+        assert!(format!("{error:#}").contains("TUN device is gone"), "{error:#}");
+        assert!(news.events.blocking_recv().is_none(), "its queues are closed");
+    });
+}

@@ -1,0 +1,391 @@
+//! The control thread: from a configuration to a running node, and its loop.
+//!
+//! ```text
+//! Config → papers → TUN, sockets → Forwarder on the data thread ─ events ─┐
+//!                                        ▲ snapshots, probes              ▼
+//!        streams ◄── Quic ◄─────────── control loop ──► Node ── routes ─► netlink, state file
+//!                                        ▲ questions: admin socket, /metrics
+//! ```
+//!
+//! Each input is one `handle_*` of the node, followed by everything it wants done; then the loop
+//! waits. A signal has the node withdraw, streams say farewell, and takes routes, addresses and
+//! device away.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use ipnet::IpNet;
+use tokio::sync::{mpsc, oneshot};
+
+use super::admin::{ASKS, AdminSocket, Ask};
+use super::clock::{Clock, unix_seconds};
+use super::data::{self, DataDoor, DataNews};
+use super::http::HttpServer;
+use super::netlink::Netlink;
+use super::pki::Identity as Papers;
+use super::pki::verify::{Anchors, WallTrust};
+use super::quic::Quic;
+use super::quic::socket::QueueSocket;
+use super::signal::EndSignals;
+use super::state::StateFile;
+use super::tally;
+use super::tun::Tun;
+use crate::config::{Config, PeerConfig};
+use crate::control::ControlInput;
+use crate::forward::event::ForwardEvent;
+use crate::forward::{ForwardConfig, Forwarder};
+use crate::node::{Identity, Node, NodeConfig, NodeEvent, ProbeTimes, Seed};
+use crate::session::trust::Certified;
+use crate::topology::member::Restored;
+
+/// A member not heard of for this long is forgotten: long enough for a site's holidays.
+const MEMBER_EXPIRY: Duration = Duration::from_secs(30 * 86_400);
+/// How long leaving may take in all, in steps of this: telling the node's peers, then the streams'
+/// farewells, then the data thread's end.
+const FAREWELL: Duration = Duration::from_millis(500);
+/// Between look-ups of a peer's name.
+const LOOK_UP: Duration = Duration::from_secs(30);
+/// Peers' endpoints that look-ups found and the loop has not taken.
+const SEEDS: usize = 64;
+
+/// Runs the daemon until a signal ends it. Blocks.
+///
+/// # Errors
+/// What keeps it from starting, or a device or socket that broke while it ran. Everything it had set
+/// up is removed again.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        let signals = EndSignals::take()?;
+        let (driver, ended) = Driver::start(config).await?;
+        driver.drive(signals, ended).await
+    });
+    // A name look-up may still hang in the system's resolver: not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+/// Resolves when the data thread has ended.
+type Ended = oneshot::Receiver<anyhow::Result<()>>;
+
+struct Driver {
+    clock: Clock,
+    node: Node,
+    own: Certified,
+    data: DataDoor,
+    events: mpsc::Receiver<ForwardEvent>,
+    quic: Quic,
+    inputs: mpsc::Receiver<ControlInput>,
+    asks: mpsc::Receiver<Ask>,
+    seeds: mpsc::Receiver<Seed>,
+    netlink: Netlink,
+    routes: BTreeSet<IpNet>,
+    state: StateFile,
+    withdrawn: bool,
+}
+
+impl Driver {
+    async fn start(config: Config) -> anyhow::Result<(Self, Ended)> {
+        let clock = Clock::start();
+        let anchors = std::sync::Arc::new(Anchors::load(&config.node.ca)?);
+        let papers = Papers::load(&config.node, &anchors, unix_seconds())?;
+        let own = papers.certified.clone();
+        let state = StateFile::open(&config.node.state)?;
+        let restored = restore(&state);
+        let boot = unix_seconds().max(restored.boot.saturating_add(1));
+
+        let (asks_in, asks) = mpsc::channel(ASKS);
+        let admin = AdminSocket::bind(&config.admin.socket).context("admin socket")?;
+        let metrics = match config.metrics.listen {
+            Some(listen) => Some(HttpServer::bind(listen).await.context("metrics")?),
+            None => None,
+        };
+        let sockets = data::bind(config.underlay.listen)?;
+        let port = sockets[0].local().port();
+        for socket in &sockets {
+            tracing::info!(address = %socket.local(), buffers = ?socket.buffers(), "listening");
+        }
+        let name = &config.overlay.interface;
+        let tun = Tun::open(name).with_context(|| format!("TUN device {name}"))?;
+        let netlink = Netlink::start(tun.name()).await?;
+        netlink.raise(&own.addresses, config.overlay.mtu).await?;
+
+        let forward = ForwardConfig {
+            node: own.node,
+            boot,
+            mtu: config.overlay.mtu.into(),
+            classes: config.classes.clone(),
+            networks: own.networks().collect(),
+            relay: config.relay.relay && own.relay,
+            tun_udp: tun.takes_udp_segments(),
+        };
+        let forwarder = Forwarder::new(forward, random(), clock.now());
+        let (data, news) = data::start(clock, forwarder, sockets, tun)?;
+        let DataNews { events, quic: inbound, ended } = news;
+        let door = data.clone();
+        let socket = QueueSocket::new(inbound, Box::new(move |d| door.quic(d)), port);
+        let (quic, inputs) = Quic::start(&papers, &anchors, socket)?;
+
+        let (seeds_in, seeds) = mpsc::channel(SEEDS);
+        let known = config.peers.iter().filter_map(literal).collect();
+        for peer in config.peers.iter().filter(|peer| literal(peer).is_none()) {
+            tokio::spawn(look_up(peer.clone(), seeds_in.clone()));
+        }
+        let identity = Identity {
+            certified: own.clone(),
+            certificate: papers.certificate.to_vec(),
+            signer: Box::new(papers.signer()),
+            trust: Box::new(WallTrust::new(anchors, unix_seconds)),
+        };
+        let node = node_config(&config, known, boot);
+        let node = Node::new(node, identity, &restored, random(), clock.now());
+        tokio::spawn(admin.serve(asks_in.clone()));
+        if let Some(metrics) = metrics {
+            tokio::spawn(metrics.serve(asks_in));
+        }
+        tracing::info!(
+            name = %own.name, node = %own.node, addresses = ?own.addresses,
+            interface = %config.overlay.interface, version = env!("CARGO_PKG_VERSION"), "started"
+        );
+        let routes = BTreeSet::new();
+        let driver = Self {
+            clock,
+            node,
+            own,
+            data,
+            events,
+            quic,
+            inputs,
+            asks,
+            seeds,
+            netlink,
+            routes,
+            state,
+            withdrawn: false,
+        };
+        Ok((driver, ended))
+    }
+
+    async fn drive(mut self, mut signals: EndSignals, mut ended: Ended) -> anyhow::Result<()> {
+        self.carry_out().await;
+        let result = loop {
+            tokio::select! {
+                signal = signals.next() => {
+                    tracing::info!(signal, "ending");
+                    break Ok(());
+                }
+                ended = &mut ended => {
+                    // A thread that panicked sends nothing.
+                    let ended = ended.unwrap_or_else(|_| Err(anyhow!("the data thread is gone")));
+                    break ended.and(Err(anyhow!("the data thread has ended")));
+                }
+                () = self.turn() => {}
+            }
+        };
+        if let Err(error) = &result {
+            tracing::error!("{error:#}");
+        }
+        self.finish(result.is_ok().then_some(ended)).await;
+        result
+    }
+
+    /// Waits for one input, has the node handle it, and does what comes of it. May be dropped while
+    /// it waits, not later: what follows the wait does not wait for anything but netlink.
+    async fn turn(&mut self) {
+        let sleep = async {
+            match self.node.poll_timeout().and_then(|d| self.clock.to_std(d.at)) {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        enum Input {
+            Event(ForwardEvent),
+            Control(ControlInput),
+            Ask(Ask),
+            Seed(Seed),
+            Timeout,
+        }
+        let input = tokio::select! {
+            Some(event) = self.events.recv() => Input::Event(event),
+            Some(input) = self.inputs.recv() => Input::Control(input),
+            Some(ask) = self.asks.recv() => Input::Ask(ask),
+            Some(seed) = self.seeds.recv() => Input::Seed(seed),
+            () = sleep => Input::Timeout,
+        };
+        let now = self.clock.now();
+        match input {
+            Input::Event(event) => self.node.handle_event(now, event),
+            Input::Control(input) => self.node.handle_control(now, input),
+            Input::Seed(seed) => self.node.handle_seed(now, &seed),
+            Input::Timeout => self.node.handle_timeout(now),
+            Input::Ask(Ask { command, answer }) => {
+                let mut said = self.node.handle_command(now, &command);
+                tally::complete(&mut said, &self.data.stats(), self.quic.refused());
+                // Who asked may have lost patience.
+                let _ = answer.send(said);
+            }
+        }
+        self.carry_out().await;
+    }
+
+    /// Everything the node wants done after one `handle_*`.
+    async fn carry_out(&mut self) {
+        while let Some(output) = self.node.poll_control() {
+            self.quic.carry_out(output);
+        }
+        while let Some(snapshot) = self.node.poll_snapshot() {
+            let others = snapshot.routes.owners().filter(|(_, node)| *node != self.own.node);
+            let routes: BTreeSet<IpNet> = others.map(|(net, _)| net).collect();
+            self.data.install(snapshot);
+            if routes != self.routes {
+                self.netlink.install(&routes).await;
+                self.routes = routes;
+            }
+        }
+        while let Some(probe) = self.node.poll_send() {
+            self.data.probe(probe);
+        }
+        while let Some(event) = self.node.poll_event() {
+            match event {
+                NodeEvent::Persist(bytes) => {
+                    // A failure is in the log, and no reason to end.
+                    self.state.save(&bytes);
+                }
+                NodeEvent::Withdrawn => self.withdrawn = true,
+                event => say(&event),
+            }
+        }
+    }
+
+    /// `ended`: the data thread's end, if it still runs.
+    async fn finish(mut self, ended: Option<Ended>) {
+        if ended.is_some() {
+            self.node.handle_stop(self.clock.now());
+            self.carry_out().await;
+            let withdraw = async {
+                while !self.withdrawn {
+                    self.turn().await;
+                }
+            };
+            if tokio::time::timeout(FAREWELL, withdraw).await.is_err() {
+                tracing::warn!("not every peer could be told that this node leaves");
+            }
+            self.quic.close("the daemon is ending", FAREWELL).await;
+        }
+        self.netlink.withdraw(&self.own.addresses).await;
+        self.data.stop();
+        if let Some(ended) = ended
+            && tokio::time::timeout(FAREWELL, ended).await.is_err()
+        {
+            tracing::warn!("the data thread does not end");
+        }
+        tracing::info!("ended");
+    }
+}
+
+/// What the state file held. A damaged one holds nothing: peers are then found by seeds alone.
+fn restore(state: &StateFile) -> Restored {
+    let Some(bytes) = state.load() else { return Restored::default() };
+    Restored::read(&bytes).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the state file is not used");
+        Restored::default()
+    })
+}
+
+fn node_config(config: &Config, seeds: Vec<Seed>, boot: u64) -> NodeConfig {
+    NodeConfig {
+        seeds,
+        advertise: config.underlay.advertise.clone(),
+        classes: config.classes.clone(),
+        relay: config.relay.relay,
+        use_relays: config.relay.use_relays,
+        price: config.uplink.price,
+        probe: ProbeTimes {
+            in_use: config.probe.in_use,
+            idle: config.probe.idle,
+            stale_in_use: config.probe.stale_in_use,
+            stale_idle: config.probe.stale_idle,
+        },
+        recompute: config.route.recompute,
+        margin: config.route.margin,
+        hold_down: config.route.hold_down,
+        member_expiry: MEMBER_EXPIRY,
+        boot_floor: boot,
+    }
+}
+
+/// A peer whose endpoint needs no look-up.
+fn literal(peer: &PeerConfig) -> Option<Seed> {
+    let endpoint: SocketAddr = peer.endpoint.parse().ok()?;
+    Some(Seed { name: peer.name.clone(), endpoints: vec![endpoint] })
+}
+
+/// Looks a peer's name up again and again, and says when it means something new.
+async fn look_up(peer: PeerConfig, seeds: mpsc::Sender<Seed>) {
+    let mut last: Vec<SocketAddr> = Vec::new();
+    let mut failing = false;
+    loop {
+        match tokio::net::lookup_host(&peer.endpoint).await {
+            Ok(found) => {
+                failing = false;
+                let mut endpoints: Vec<_> = found.collect();
+                endpoints.sort();
+                endpoints.dedup();
+                if !endpoints.is_empty() && endpoints != last {
+                    last.clone_from(&endpoints);
+                    let seed = Seed { name: peer.name.clone(), endpoints };
+                    if seeds.send(seed).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    let (name, endpoint) = (&peer.name, &peer.endpoint);
+                    tracing::warn!(peer = %name, %endpoint, %error, "name not found; asked again");
+                }
+            }
+        }
+        tokio::time::sleep(LOOK_UP).await;
+    }
+}
+
+/// A seed for dice. From the system's source, so that no two nodes roll alike.
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the system gives random bytes");
+    u64::from_ne_bytes(bytes)
+}
+
+/// What an operator is told of as it happens.
+fn say(event: &NodeEvent) {
+    match event {
+        NodeEvent::SessionUp { peer, name, endpoint, generation } => {
+            tracing::info!(%peer, name, %endpoint, generation, "session up");
+        }
+        NodeEvent::StreamLost { peer, name, why } => {
+            tracing::info!(%peer, name, why, "stream lost; the session goes on");
+        }
+        NodeEvent::SessionEnded { peer, name, why } => {
+            tracing::info!(%peer, name, why, "session ended");
+        }
+        NodeEvent::LinkUp { link, peer } => tracing::info!(%link, %peer, "link up"),
+        NodeEvent::LinkDown { link, peer, silence } => {
+            tracing::warn!(%link, %peer, silence_ms = silence.as_millis(), "link down");
+        }
+        NodeEvent::MemberNew { node, name } => tracing::info!(%node, name, "member heard of"),
+        NodeEvent::MemberGone { node } => tracing::info!(%node, "member forgotten"),
+        NodeEvent::PathMoved { destination, class, nodes, why } => {
+            tracing::info!(%destination, %class, ?nodes, why, "path moved");
+        }
+        NodeEvent::Flipped { destination, class, to_backup, why } => {
+            let why = why.name();
+            tracing::info!(%destination, %class, to_backup, why, "route flipped");
+        }
+        NodeEvent::Refused { peer, why } => tracing::warn!(?peer, why, "refused"),
+        // Said where it failed.
+        NodeEvent::DialFailed { .. } | NodeEvent::Persist(_) | NodeEvent::Withdrawn => {}
+    }
+}
