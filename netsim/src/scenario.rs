@@ -42,6 +42,8 @@ use crate::data::{DataError, RttMatrix};
 use crate::link::{Burst, LinkParams, Reorder};
 use crate::units::{Bytes, Rate, Share, Span};
 
+mod raw;
+
 /// A checked scenario. Sites are named by their index from here on.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -57,6 +59,8 @@ pub struct Scenario {
     pub links: BTreeMap<(usize, usize), LinkParams>,
     /// Constant-rate flows.
     pub flows: Vec<Flow>,
+    /// TCP streams; only real daemons can carry them.
+    pub tcp: Vec<Tcp>,
     /// What happens, in the order of time.
     pub events: Vec<Event>,
     /// What must have been true.
@@ -95,6 +99,23 @@ pub struct Flow {
     pub stop: Duration,
     /// DSCP, 0 to 63.
     pub dscp: u8,
+    /// Fills each packet, repeated; empty: zeros. What it holds is searched for on every link.
+    pub payload: String,
+}
+
+/// A TCP stream between two sites, over the Internet as it is and over the overlay at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tcp {
+    /// `from>to`.
+    pub name: String,
+    /// Source site.
+    pub from: usize,
+    /// Destination site.
+    pub to: usize,
+    /// When it starts.
+    pub start: Duration,
+    /// For how long it sends.
+    pub length: Duration,
 }
 
 /// Something that happens at a time.
@@ -157,6 +178,15 @@ pub enum Check {
         /// It uses a relay, or not.
         relayed: Option<bool>,
     },
+    /// A TCP stream's goodput over the overlay is at least so many times that over the Internet.
+    Tcp {
+        /// Index of the stream.
+        tcp: usize,
+        /// How many times.
+        times: f64,
+    },
+    /// No flow's payload was readable on any link.
+    Unseen,
     /// By this time every living node knows every living node.
     Mesh {
         /// When.
@@ -295,408 +325,6 @@ pub fn lay_over(base: &mut toml::Table, over: &toml::Table) {
     }
 }
 
-/// The file as written, before names become indices.
-mod raw {
-    use super::*;
-
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    pub(super) struct Scenario {
-        name: String,
-        #[serde(default)]
-        seed: u64,
-        duration: Span,
-        #[serde(default)]
-        config: toml::Table,
-        #[serde(default)]
-        default: LinkChange,
-        matrix: Option<Matrix>,
-        #[serde(default)]
-        site: Vec<Site>,
-        #[serde(default)]
-        link: Vec<Link>,
-        #[serde(default)]
-        flow: Vec<Flow>,
-        #[serde(default)]
-        event: Vec<Event>,
-        #[serde(default)]
-        check: Vec<Check>,
-    }
-
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Matrix {
-        file: String,
-        nodes: Vec<u32>,
-    }
-
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Site {
-        name: String,
-        #[serde(default = "yes")]
-        starts: bool,
-        seeds: Option<Vec<String>>,
-        #[serde(default)]
-        config: toml::Table,
-    }
-
-    fn yes() -> bool {
-        true
-    }
-
-    // `flatten` and `deny_unknown_fields` do not go together, hence the fields once more.
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Link {
-        between: Option<[String; 2]>,
-        from: Option<String>,
-        to: Option<String>,
-        delay: Option<Span>,
-        jitter: Option<Span>,
-        loss: Option<Share>,
-        burst: Option<BurstSpec>,
-        rate: Option<Rate>,
-        queue: Option<Bytes>,
-        ecn: Option<Bytes>,
-        reorder: Option<ReorderSpec>,
-        duplicate: Option<Share>,
-    }
-
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Flow {
-        name: Option<String>,
-        from: String,
-        to: String,
-        pps: u32,
-        size: usize,
-        start: Option<Span>,
-        stop: Option<Span>,
-        #[serde(default)]
-        dscp: u8,
-    }
-
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Event {
-        at: Span,
-        between: Option<[String; 2]>,
-        from: Option<String>,
-        to: Option<String>,
-        set: Option<LinkChange>,
-        cut: Option<[String; 2]>,
-        cut_one_way: Option<[String; 2]>,
-        heal: Option<[String; 2]>,
-        isolate: Option<Vec<String>>,
-        rejoin: Option<Vec<String>>,
-        kill: Option<String>,
-        restart: Option<String>,
-    }
-
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Check {
-        flow: Option<String>,
-        after: Option<Span>,
-        before: Option<Span>,
-        loss_below: Option<Share>,
-        p99_below: Option<Span>,
-        gap_below: Option<Span>,
-        path: Option<[String; 2]>,
-        at: Option<Span>,
-        is: Option<Vec<String>>,
-        relayed: Option<bool>,
-        mesh_by: Option<Span>,
-        gone: Option<String>,
-        by: Option<Span>,
-    }
-
-    fn sense<T>(what: impl Into<String>) -> Result<T, ScenarioError> {
-        Err(ScenarioError::Sense(what.into()))
-    }
-
-    struct Names<'a>(Vec<&'a str>);
-
-    impl Names<'_> {
-        fn index(&self, name: &str) -> Result<usize, ScenarioError> {
-            match self.0.iter().position(|n| *n == name) {
-                Some(index) => Ok(index),
-                None => sense(format!("no site is called {name:?}")),
-            }
-        }
-
-        fn both(&self, [a, b]: &[String; 2]) -> Result<Vec<(usize, usize)>, ScenarioError> {
-            let (a, b) = (self.index(a)?, self.index(b)?);
-            if a == b {
-                return sense("a link needs two different sites");
-            }
-            Ok(vec![(a, b), (b, a)])
-        }
-
-        fn one(&self, pair: &[String; 2]) -> Result<Vec<(usize, usize)>, ScenarioError> {
-            Ok(vec![self.both(pair)?[0]])
-        }
-
-        fn directions(
-            &self,
-            between: &Option<[String; 2]>,
-            from: &Option<String>,
-            to: &Option<String>,
-        ) -> Result<Vec<(usize, usize)>, ScenarioError> {
-            match (between, from, to) {
-                (Some(pair), None, None) => self.both(pair),
-                (None, Some(from), Some(to)) => self.one(&[from.clone(), to.clone()]),
-                _ => sense("a link is named by `between = [a, b]` or by `from` and `to`"),
-            }
-        }
-
-        /// All directions between the group and the rest.
-        fn border(&self, group: &[String]) -> Result<Vec<(usize, usize)>, ScenarioError> {
-            let group = group.iter().map(|n| self.index(n)).collect::<Result<Vec<_>, _>>()?;
-            let mut links = Vec::new();
-            for &inside in &group {
-                for outside in (0..self.0.len()).filter(|o| !group.contains(o)) {
-                    links.extend([(inside, outside), (outside, inside)]);
-                }
-            }
-            Ok(links)
-        }
-    }
-
-    impl Scenario {
-        pub(super) fn check(self, beside: &Path) -> Result<super::Scenario, ScenarioError> {
-            let names = Names(self.site.iter().map(|s| s.name.as_str()).collect());
-            let n = names.0.len();
-            if n < 2 {
-                return sense("a scenario needs at least two sites");
-            }
-            for (i, name) in names.0.iter().enumerate() {
-                if name.is_empty() || names.0[..i].contains(name) {
-                    return sense(format!("two sites are called {name:?}, or one has no name"));
-                }
-            }
-            let duration = self.duration.0;
-            let links = self.links(&names, beside)?;
-            let flows = self.flows(&names)?;
-            let mut events =
-                self.event.iter().map(|e| e.check(&names)).collect::<Result<Vec<_>, _>>()?;
-            events.sort_by_key(|e| e.at);
-            if events.last().is_some_and(|e| e.at > duration) {
-                return sense("an event lies after the scenario's end");
-            }
-            let checks = self
-                .check
-                .iter()
-                .map(|c| c.check(&names, &flows, duration))
-                .collect::<Result<Vec<_>, _>>()?;
-            let mut sites = Vec::new();
-            for (i, site) in self.site.iter().enumerate() {
-                let seeds = match &site.seeds {
-                    None => (0..i).collect(),
-                    Some(seeds) => {
-                        seeds.iter().map(|s| names.index(s)).collect::<Result<Vec<_>, _>>()?
-                    }
-                };
-                let mut config = self.config.clone();
-                lay_over(&mut config, &site.config);
-                let (name, starts) = (site.name.clone(), site.starts);
-                sites.push(super::Site { name, starts, seeds, config });
-            }
-            Ok(super::Scenario {
-                name: self.name.clone(),
-                seed: self.seed,
-                duration,
-                sites,
-                links,
-                flows,
-                events,
-                checks,
-            })
-        }
-
-        fn links(
-            &self,
-            names: &Names<'_>,
-            beside: &Path,
-        ) -> Result<BTreeMap<(usize, usize), LinkParams>, ScenarioError> {
-            let n = names.0.len();
-            let mut base = LinkParams::default();
-            self.default.lay_over(&mut base);
-            let mut links: BTreeMap<_, _> = (0..n)
-                .flat_map(|a| (0..n).filter(move |b| *b != a).map(move |b| (a, b)))
-                .map(|pair| (pair, base.clone()))
-                .collect();
-            if let Some(matrix) = &self.matrix {
-                if matrix.nodes.len() != n {
-                    return sense(format!(
-                        "matrix.nodes names {} of {n} sites",
-                        matrix.nodes.len()
-                    ));
-                }
-                let data = RttMatrix::named(&matrix.file, beside)?;
-                for (&(a, b), link) in &mut links {
-                    let rtt_ms = data.rtt_ms(matrix.nodes[a], matrix.nodes[b])?;
-                    link.delay = Duration::from_secs_f64(rtt_ms / 2000.0);
-                }
-            }
-            for link in &self.link {
-                for pair in names.directions(&link.between, &link.from, &link.to)? {
-                    if let Some(params) = links.get_mut(&pair) {
-                        link.change().lay_over(params);
-                    }
-                }
-            }
-            Ok(links)
-        }
-
-        fn flows(&self, names: &Names<'_>) -> Result<Vec<super::Flow>, ScenarioError> {
-            let mut flows: Vec<super::Flow> = Vec::new();
-            for flow in &self.flow {
-                let (from, to) = (names.index(&flow.from)?, names.index(&flow.to)?);
-                let name =
-                    flow.name.clone().unwrap_or_else(|| format!("{}>{}", flow.from, flow.to));
-                if from == to {
-                    return sense(format!("flow {name:?} needs two different sites"));
-                }
-                if flows.iter().any(|f| f.name == name) {
-                    return sense(format!("two flows are called {name:?}"));
-                }
-                if !(1..=100_000).contains(&flow.pps)
-                    || !(super::Flow::LEAST_SIZE..=1400).contains(&flow.size)
-                    || flow.dscp > 63
-                {
-                    return sense(format!(
-                        "flow {name:?}: pps is 1 to 100000, size {} to 1400, dscp 0 to 63",
-                        super::Flow::LEAST_SIZE
-                    ));
-                }
-                let start = flow.start.map_or(Duration::ZERO, |s| s.0);
-                let stop = flow.stop.map_or(self.duration.0, |s| s.0);
-                if start >= stop || stop > self.duration.0 {
-                    return sense(format!("flow {name:?} does not start before it stops, in time"));
-                }
-                flows.push(super::Flow {
-                    name,
-                    from,
-                    to,
-                    pps: flow.pps,
-                    size: flow.size,
-                    start,
-                    stop,
-                    dscp: flow.dscp,
-                });
-            }
-            Ok(flows)
-        }
-    }
-
-    impl Link {
-        fn change(&self) -> LinkChange {
-            LinkChange {
-                delay: self.delay,
-                jitter: self.jitter,
-                loss: self.loss,
-                burst: self.burst,
-                rate: self.rate,
-                queue: self.queue,
-                ecn: self.ecn,
-                reorder: self.reorder,
-                duplicate: self.duplicate,
-            }
-        }
-    }
-
-    impl Event {
-        fn check(&self, names: &Names<'_>) -> Result<super::Event, ScenarioError> {
-            let mut found = Vec::new();
-            if let Some(change) = &self.set {
-                let links = names.directions(&self.between, &self.from, &self.to)?;
-                found.push(Happening::Set { links, change: change.clone() });
-            } else if self.between.is_some() || self.from.is_some() || self.to.is_some() {
-                return sense("`between`, `from`, `to` belong to an event with `set`");
-            }
-            if let Some(pair) = &self.cut {
-                found.push(Happening::Cut(names.both(pair)?));
-            }
-            if let Some(pair) = &self.cut_one_way {
-                found.push(Happening::Cut(names.one(pair)?));
-            }
-            if let Some(pair) = &self.heal {
-                found.push(Happening::Heal(names.both(pair)?));
-            }
-            if let Some(group) = &self.isolate {
-                found.push(Happening::Cut(names.border(group)?));
-            }
-            if let Some(group) = &self.rejoin {
-                found.push(Happening::Heal(names.border(group)?));
-            }
-            if let Some(site) = &self.kill {
-                found.push(Happening::Kill(names.index(site)?));
-            }
-            if let Some(site) = &self.restart {
-                found.push(Happening::Restart(names.index(site)?));
-            }
-            match (found.pop(), found.is_empty()) {
-                (Some(what), true) => Ok(super::Event { at: self.at.0, what }),
-                _ => sense(
-                    "an event does exactly one of set, cut, cut_one_way, heal, isolate, rejoin, \
-                     kill, restart",
-                ),
-            }
-        }
-    }
-
-    impl Check {
-        fn check(
-            &self,
-            names: &Names<'_>,
-            flows: &[super::Flow],
-            duration: Duration,
-        ) -> Result<super::Check, ScenarioError> {
-            let limits =
-                [self.loss_below.is_some(), self.p99_below.is_some(), self.gap_below.is_some()];
-            match (&self.flow, &self.path, self.mesh_by, &self.gone) {
-                (Some(flow), None, None, None) if limits.contains(&true) => {
-                    let Some(index) = flows.iter().position(|f| f.name == *flow) else {
-                        return sense(format!("no flow is called {flow:?}"));
-                    };
-                    Ok(super::Check::Flow {
-                        flow: index,
-                        after: self.after.map_or(Duration::ZERO, |s| s.0),
-                        before: self.before.map_or(duration, |s| s.0),
-                        loss_below: self.loss_below.map(|s| s.0),
-                        p99_below: self.p99_below.map(|s| s.0),
-                        gap_below: self.gap_below.map(|s| s.0),
-                    })
-                }
-                (None, Some(pair), None, None)
-                    if (self.is.is_some() || self.relayed.is_some()) && self.at.is_some() =>
-                {
-                    let (from, to) = names.one(pair)?[0];
-                    let is = match &self.is {
-                        None => None,
-                        Some(path) => {
-                            Some(path.iter().map(|n| names.index(n)).collect::<Result<_, _>>()?)
-                        }
-                    };
-                    let at = self.at.map_or(duration, |s| s.0);
-                    Ok(super::Check::Path { from, to, at, is, relayed: self.relayed })
-                }
-                (None, None, Some(by), None) => Ok(super::Check::Mesh { by: by.0 }),
-                (None, None, None, Some(site)) => match self.by {
-                    Some(by) => Ok(super::Check::Gone { site: names.index(site)?, by: by.0 }),
-                    None => sense("a check of `gone` needs `by`"),
-                },
-                _ => sense(
-                    "a check is about one thing: `flow` with loss_below, p99_below or gap_below; \
-                     `path` with `at` and `is` or `relayed`; `mesh_by`; or `gone` with `by`",
-                ),
-            }
-        }
-    }
-}
-
 impl Flow {
     /// The traffic tool writes a header of this many bytes into each packet.
     pub const LEAST_SIZE: usize = 32;
@@ -740,6 +368,12 @@ pps = 100
 size = 160
 stop = "20s"
 dscp = 46
+payload = "known"
+[[tcp]]
+from = "a"
+to = "b"
+start = "20s"
+length = "5s"
 [[event]]
 at = "12s"
 restart = "r"
@@ -765,6 +399,11 @@ is = ["a", "r", "b"]
 [[check]]
 gone = "r"
 by = "14s"
+[[check]]
+tcp = "a>b"
+times_direct = 1.3
+[[check]]
+payload_unseen = true
 "#;
 
     fn parse(text: &str) -> Result<Scenario, ScenarioError> {
@@ -790,7 +429,8 @@ by = "14s"
         assert_eq!(order, [10_000, 11_000, 11_500, 12_000], "events come in the order of time");
         assert_eq!(s.events[0].what, Happening::Cut(vec![(0, 2), (2, 0)]));
         assert_eq!(s.events[1].what, Happening::Cut(vec![(1, 0), (0, 1), (1, 2), (2, 1)]));
-        assert_eq!(s.checks.len(), 3);
+        assert_eq!(s.checks.len(), 5);
+        assert_eq!(s.checks[3..], [Check::Tcp { tcp: 0, times: 1.3 }, Check::Unseen]);
         let Happening::Set { links, change } = &s.events[2].what else { panic!("not a set") };
         assert_eq!(links[..], [(2, 0)]);
         let mut params = ab;
@@ -817,6 +457,9 @@ by = "14s"
             ("flow = \"a>b\"", "flow = \"b>a\"", "no flow is called"),
             ("gap_below = \"1s\"", "", "a check is about one thing"),
             ("by = \"14s\"", "", "needs `by`"),
+            ("length = \"5s\"", "length = \"50s\"", "does not lie within"),
+            ("tcp = \"a>b\"", "tcp = \"b>a\"", "no tcp is called"),
+            ("payload_unseen = true", "payload_unseen = false", "a check is about one thing"),
         ] {
             let text = TRIANGLE.replacen(from, to, 1);
             assert_ne!(text, TRIANGLE, "{from}");

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::scenario::{Check, Flow, Happening, Scenario};
+use crate::scenario::{Check, Flow, Happening, Scenario, Tcp};
 
 use super::fleet::{Fleet, NodeSpec, overlay_address};
 use super::stop::Stop;
+use super::tcp::{Stream, StreamSpec};
 use super::traffic::{FlowSpec, Quality, SharedLedger, Traffic};
 use super::watch::{Path, Watch};
 use super::{Floor, sys};
@@ -24,8 +25,24 @@ pub struct Findings {
     pub scenario: String,
     /// Each flow over its whole length.
     pub flows: Vec<FlowFinding>,
+    /// Each TCP stream.
+    pub tcp: Vec<TcpFinding>,
+    /// Packets on all links that were searched for the flows' payload, and those that held it in
+    /// clear; none where no flow has a payload.
+    pub payload: Option<(u64, u64)>,
     /// Each check.
     pub checks: Vec<CheckFinding>,
+}
+
+/// One TCP stream's goodput.
+#[derive(Clone, Debug, Serialize)]
+pub struct TcpFinding {
+    /// Its name.
+    pub tcp: String,
+    /// Over the Internet as it is.
+    pub direct_mbps: Option<f64>,
+    /// Over the overlay.
+    pub overlay_mbps: Option<f64>,
 }
 
 /// One flow.
@@ -97,7 +114,11 @@ pub fn run(scenario: &Scenario, stop: &Stop) -> anyhow::Result<Option<Findings>>
         .zip(flows)
         .map(|(f, spec)| (&floor.sites[f.from].ns, &floor.sites[f.to].ns, spec))
         .collect();
+    if let Some(flow) = scenario.flows.iter().find(|f| !f.payload.is_empty()) {
+        floor.wan.watch(flow.payload.as_bytes());
+    }
     let traffic = Traffic::start(&flows)?;
+    let mut streams: Vec<Option<Pair>> = scenario.tcp.iter().map(|_| None).collect();
     let mut watch = Watch::new(names, CLASS);
     let mut notes = Notes { mesh_s: None, moments: scenario.checks.iter().map(|_| None).collect() };
     let mut events = scenario.events.iter().peekable();
@@ -107,6 +128,11 @@ pub fn run(scenario: &Scenario, stop: &Stop) -> anyhow::Result<Option<Findings>>
         let since = Duration::from_nanos(now - start_ns);
         while let Some(event) = events.next_if(|e| e.at <= since) {
             perform(&event.what, &floor, &mut fleet, &mut links, &mut alive)?;
+        }
+        for (tcp, stream) in scenario.tcp.iter().zip(&mut streams) {
+            if stream.is_none() && tcp.start <= since {
+                *stream = Some(start_tcp(&floor, tcp));
+            }
         }
         if now >= next_ask {
             next_ask = now + ASK_EVERY_NS;
@@ -121,7 +147,41 @@ pub fn run(scenario: &Scenario, stop: &Stop) -> anyhow::Result<Option<Findings>>
         }
     }
     let ledgers = traffic.finish(Duration::from_millis(700));
-    Ok(Some(findings(scenario, &ledgers, start_ns, &notes)))
+    let tcp = scenario.tcp.iter().zip(streams).map(|(tcp, pair)| {
+        let (direct, overlay) = pair.unwrap_or_default();
+        TcpFinding {
+            tcp: tcp.name.clone(),
+            direct_mbps: direct.map(Stream::finish),
+            overlay_mbps: overlay.map(Stream::finish),
+        }
+    });
+    let seen = floor.wan.report()?.seen;
+    let mut found = Findings {
+        scenario: scenario.name.clone(),
+        flows: Vec::new(),
+        tcp: tcp.collect(),
+        payload: (!seen.is_empty()).then(|| {
+            seen.values().fold((0, 0), |(all, hits), s| (all + s.searched, hits + s.found))
+        }),
+        checks: Vec::new(),
+    };
+    judge(scenario, &ledgers, start_ns, &notes, &mut found);
+    Ok(Some(found))
+}
+
+/// Direct and overlay.
+type Pair = (Option<Stream>, Option<Stream>);
+
+fn start_tcp(floor: &Floor, tcp: &Tcp) -> Pair {
+    let (a, b) = (&floor.sites[tcp.from], &floor.sites[tcp.to]);
+    let start = |from: IpAddr, to: IpAddr| {
+        let spec = StreamSpec { from, to, length: tcp.length, congestion: None };
+        Stream::start(&a.ns, &b.ns, &spec).ok()
+    };
+    (
+        start(a.address.into(), b.address.into()),
+        start(overlay_address(tcp.from).into(), overlay_address(tcp.to).into()),
+    )
 }
 
 fn spec(index: usize, flow: &Flow) -> FlowSpec {
@@ -131,7 +191,7 @@ fn spec(index: usize, flow: &Flow) -> FlowSpec {
         pps: flow.pps,
         size: flow.size,
         dscp: flow.dscp,
-        payload: Vec::new(),
+        payload: flow.payload.clone().into_bytes(),
         span: Some((flow.start, flow.stop)),
     }
 }
@@ -200,14 +260,16 @@ fn is_as_asked(path: &Path, is: Option<&Path>, relayed: Option<bool>) -> bool {
     is.is_none_or(|is| is == path) && relayed.is_none_or(|relayed| relayed == (path.len() > 2))
 }
 
-fn findings(
+/// Holds the checks against what was found.
+fn judge(
     scenario: &Scenario,
     ledgers: &[SharedLedger],
     start_ns: u64,
     notes: &Notes,
-) -> Findings {
+    found: &mut Findings,
+) {
     let at = |span: Duration| start_ns + span.as_nanos() as u64;
-    let flows = scenario
+    found.flows = scenario
         .flows
         .iter()
         .zip(ledgers)
@@ -223,7 +285,8 @@ fn findings(
             }
         })
         .collect();
-    let checks = scenario
+    let (tcp, payload) = (&found.tcp, found.payload);
+    found.checks = scenario
         .checks
         .iter()
         .zip(&notes.moments)
@@ -244,6 +307,25 @@ fn findings(
                 let what = format!("path {from} > {to} at {:.1} s: {found}", at.as_secs_f64());
                 CheckFinding { what, held }
             }
+            Check::Tcp { tcp: index, times } => {
+                let TcpFinding { tcp, direct_mbps, overlay_mbps } = &tcp[*index];
+                let found = direct_mbps
+                    .zip(*overlay_mbps)
+                    .filter(|(direct, _)| *direct > 0.0)
+                    .map(|(direct, overlay)| overlay / direct);
+                let shown = found.map_or("n/a".into(), |f| format!("{f:.2}"));
+                CheckFinding {
+                    what: format!("tcp {tcp}: overlay {shown} times direct (at least {times})"),
+                    held: found.is_some_and(|f| f >= *times),
+                }
+            }
+            Check::Unseen => {
+                let (searched, hits) = payload.unwrap_or_default();
+                CheckFinding {
+                    what: format!("payload in clear in {hits} of {searched} packets on all links"),
+                    held: searched > 0 && hits == 0,
+                }
+            }
             Check::Mesh { by } => {
                 let found = notes.mesh_s.map_or("never".into(), |s| format!("{s:.1} s"));
                 CheckFinding {
@@ -259,7 +341,6 @@ fn findings(
             }
         })
         .collect();
-    Findings { scenario: scenario.name.clone(), flows, checks }
 }
 
 struct Limits {
@@ -309,6 +390,10 @@ impl Findings {
                 show(f.p99_ms, 1),
                 show(f.longest_gap_ms, 0)
             );
+        }
+        for t in &self.tcp {
+            let (direct, overlay) = (show(t.direct_mbps, 2), show(t.overlay_mbps, 2));
+            let _ = writeln!(text, "  tcp {}: direct {direct}, overlay {overlay} Mbit/s", t.tcp);
         }
         for c in &self.checks {
             let _ = writeln!(text, "  {} {}", if c.held { "holds" } else { "FAILS" }, c.what);
