@@ -23,6 +23,7 @@ mod egress;
 pub mod event;
 pub mod frame;
 mod greet;
+pub mod health;
 mod hop;
 mod ingress;
 mod link;
