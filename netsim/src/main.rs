@@ -1,11 +1,14 @@
 //! `netsim`: the laboratory's command.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use netsim::demo;
 use netsim::netns::{self, fidelity, lab, stop::Stop};
 use netsim::scenario::Scenario;
+use thalweg::config::Config;
+use thalweg::daemon::log;
 
 #[derive(Parser)]
 #[command(name = "netsim", about = "Thalweg's laboratory", version)]
@@ -31,10 +34,17 @@ enum Command {
     /// Run a scenario with real daemons in network namespaces. Exit code 1: a check did not hold.
     Lab {
         /// The scenario file.
-        scenario: std::path::PathBuf,
+        scenario: PathBuf,
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// The daemon, as `thalweg run` starts it: the laboratory starts itself again for each node.
+    #[command(hide = true)]
+    Daemon {
+        /// The node's configuration.
+        #[arg(long)]
+        config: PathBuf,
     },
     /// Five sites on an emulated Internet: direct beside overlay, while things go wrong.
     Demo {
@@ -85,6 +95,12 @@ fn run(command: Command) -> anyhow::Result<bool> {
                 println!("{}", findings.text());
             }
             Ok(findings.hold())
+        }
+        Command::Daemon { config } => {
+            let config = Config::parse(&std::fs::read_to_string(&config)?, &config)?;
+            log::start(config.log);
+            thalweg::daemon::run(config)?;
+            Ok(true)
         }
         Command::Demo { seed, json, hold } => {
             let stop = enter_floor()?;
