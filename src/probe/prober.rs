@@ -197,6 +197,15 @@ impl Prober {
         self.links.get(&link).map_or(Self::MAX_TIMEOUT, LinkProbes::timeout)
     }
 
+    /// The link is down: what is out will not come back, and what was lost while it died says nothing
+    /// of how it is when it lives. Numbers go on, since the peer remembers the highest.
+    pub fn on_down(&mut self, link: LinkId) {
+        if let Some(probes) = self.links.get_mut(&link) {
+            let next_seq = probes.next_seq;
+            *probes = LinkProbes { next_seq, ..LinkProbes::default() };
+        }
+    }
+
     /// The link is gone.
     pub fn on_gone(&mut self, link: LinkId) {
         self.links.remove(&link);
@@ -384,6 +393,18 @@ mod tests {
         let (outward, inward) = sum(readings);
         assert_eq!(outward, Tally { sent: 100, lost: 10 });
         assert_eq!(inward, Tally { sent: 90, lost: 5 });
+    }
+
+    #[test]
+    fn what_an_outage_swallowed_is_no_loss_of_the_link_that_came_back() {
+        let mut line = Line::new();
+        let before: Vec<_> = (0..11).map(|_| line.round(true, true)).collect();
+        (0..5).for_each(|_| drop(line.round(false, false)));
+        line.prober.on_down(LINK);
+        assert_eq!(line.prober.poll_timeout(), None, "nothing is waited for");
+        let after: Vec<_> = (0..11).map(|_| line.round(true, true)).collect();
+        let (outward, inward) = sum(before.into_iter().chain(after));
+        assert_eq!((outward.sent, outward.lost, inward.lost), (20, 0, 0));
     }
 
     #[test]
