@@ -7,30 +7,31 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::links::Links;
 use super::peers::{Peers, Session};
 use super::{NodeConfig, NodeEvent};
 use crate::control::message::DigestEntry;
 use crate::forward::event::{FlipReason, ForwardEvent, ProbeRequest};
 use crate::id::{Class, LinkId, NodeId};
-use crate::quality::LinkState;
+use crate::report::LinkRow;
 use crate::rng::Dice;
-use crate::route::policy::ClassSpec;
-use crate::route::solve::Solver;
+use crate::route::choose::{ChooseConfig, Chooser};
+use crate::route::policy::Policy;
 use crate::route::table::{Path, Route, RouteTable};
 use crate::session::trust::{Certified, Signer};
 use crate::time::{Deadline, Instant, micros};
 use crate::topology::graph::Graph;
-use crate::topology::lsa::{LsaLink, Version};
-use crate::topology::lsdb::{Install, Lsdb, OwnLink};
+use crate::topology::lsa::Version;
+use crate::topology::lsdb::{Install, Lsdb};
 use crate::topology::member::Members;
 use crate::topology::originate::{OriginateConfig, Originator};
 use crate::unit::Price;
 
-/// How long news of life and death is gathered before paths are computed anew: a node that dies
+/// How long news of life and death is gathered before paths are weighed: a node that dies
 /// takes all its links down within this.
-const SOLVE_URGENT: Duration = Duration::from_millis(20);
+const WEIGH_URGENT: Duration = Duration::from_millis(20);
 /// How long other news is gathered: limits are kept within seconds.
-const SOLVE_MOVED: Duration = Duration::from_secs(1);
+const WEIGH_MOVED: Duration = Duration::from_secs(1);
 
 /// What the certificates say of everyone.
 pub(super) struct Roll<'a> {
@@ -39,7 +40,7 @@ pub(super) struct Roll<'a> {
 }
 
 impl Roll<'_> {
-    fn certified(&self, node: NodeId) -> Option<&Certified> {
+    pub(super) fn certified(&self, node: NodeId) -> Option<&Certified> {
         let session = self.peers.session(node).map(|s| &s.peer);
         session.or_else(|| self.members.member(node).map(|m| &m.record.certified))
     }
@@ -49,32 +50,44 @@ impl Roll<'_> {
     }
 }
 
-/// One of our links.
-#[derive(Debug)]
-struct Link {
-    peer: NodeId,
-    up: bool,
-    outward: Option<LinkState>,
-    inward: Option<LinkState>,
-}
-
 /// Probes, link state and routes of this node.
 #[derive(Debug)]
 pub(super) struct Knowledge {
     own: Certified,
-    classes: Vec<ClassSpec>,
+    classes: u8,
     use_relays: bool,
-    recompute: Duration,
-    price: Price,
-    links: BTreeMap<LinkId, Link>,
+    links: Links,
     lsdb: Lsdb,
     originator: Originator,
-    /// When paths are computed next because of news.
-    solve_at: Option<Instant>,
-    /// When everything is computed anew.
-    recompute_at: Instant,
-    recomputed_at: Option<Instant>,
+    chooser: Chooser,
+    /// When paths are weighed next because of news.
+    weigh_at: Option<Instant>,
     table: Arc<RouteTable>,
+    /// Destinations and classes that the forwarder has moved onto their backup, and why.
+    flipped: BTreeMap<(NodeId, Class), (Instant, FlipReason)>,
+    switches: BTreeMap<(Class, FlipReason), u64>,
+}
+
+/// How the path of a destination and class came to be in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// Whether the forwarder has moved onto the backup by itself.
+    pub(super) on_backup: bool,
+    /// Why the path in force is.
+    pub(super) reason: &'static str,
+    /// Since when.
+    pub(super) changed_at: Option<Instant>,
+    /// How often the destination's path has been moved by computation.
+    pub(super) changes: u64,
+    /// Until when it is held against better ones.
+    pub(super) held_until: Option<Instant>,
+}
+
+impl Standing {
+    /// How much longer the path in force is held.
+    pub(super) fn hold_down_left(&self, now: Instant) -> Option<Duration> {
+        self.held_until.filter(|&at| at > now).map(|at| at.since(now))
+    }
 }
 
 impl Knowledge {
@@ -87,80 +100,90 @@ impl Knowledge {
     ) -> Self {
         let relay = config.relay && own.relay;
         let spoken = OriginateConfig::default();
-        let mut classes = config.classes.clone();
-        classes.truncate(Class::LIMIT);
+        let policies: Vec<Policy> = config.classes.iter().map(|c| c.policy).collect();
+        let choose = ChooseConfig {
+            recompute: config.recompute,
+            margin: config.margin,
+            hold_down: config.hold_down,
+            ..ChooseConfig::default()
+        };
         Self {
             own: own.clone(),
-            classes,
+            classes: config.classes.len().min(Class::LIMIT) as u8,
             use_relays: config.use_relays,
-            recompute: config.recompute,
-            price: config.price,
-            links: BTreeMap::new(),
+            links: Links::new(&config.probe, config.price, dice.fork(), now),
             lsdb: Lsdb::new(own.node),
             originator: Originator::new(spoken, own.node, boot, relay, dice.fork()),
-            solve_at: None,
-            recompute_at: now.plus(config.recompute),
-            recomputed_at: None,
+            chooser: Chooser::new(choose, &policies, dice.fork(), now),
+            weigh_at: None,
             table: RouteTable::empty(),
+            flipped: BTreeMap::new(),
+            switches: BTreeMap::new(),
         }
     }
 
     /// Keys with a peer came into force.
     pub(super) fn on_session(&mut self, now: Instant, session: &Session) {
-        let peer = session.peer.node;
-        let link = Link { peer, up: false, outward: None, inward: None };
-        self.links.insert(session.link, link);
+        self.links.add(session.link, session.peer.node);
         self.tell_originator(session.link);
-        self.solve_within(now, SOLVE_URGENT);
+        self.weigh_within(now, WEIGH_URGENT);
     }
 
     /// The session on this link is over.
     pub(super) fn on_session_ended(&mut self, now: Instant, link: LinkId) {
-        if let Some(gone) = self.links.remove(&link) {
-            self.originator.on_neighbour_gone(gone.peer);
-            self.solve_within(now, SOLVE_URGENT);
+        if let Some(peer) = self.links.remove(link) {
+            self.originator.on_neighbour_gone(peer);
+            self.weigh_within(now, WEIGH_URGENT);
         }
     }
 
     /// The forwarder holds a link for up or down.
     pub(super) fn on_link(&mut self, now: Instant, link: LinkId, up: bool) {
-        if let Some(held) = self.links.get_mut(&link) {
-            held.up = up;
+        if self.links.on_verdict(now, link, up) {
             self.tell_originator(link);
-            self.solve_within(now, SOLVE_URGENT);
+            self.weigh_within(now, WEIGH_URGENT);
         }
     }
 
     /// The price of sending changed.
-    pub(super) fn on_price(&mut self, now: Instant, price: Price) {
-        self.price = price;
-        self.solve_within(now, SOLVE_MOVED);
+    pub(super) fn on_price(&mut self, price: Price) {
+        // The next sweep of the links takes it over.
+        self.links.on_price(price);
     }
 
     /// The forwarder moved a route by itself.
     pub(super) fn on_flipped(
         &mut self,
-        _now: Instant,
-        _destination: NodeId,
-        _class: Class,
-        _to_backup: bool,
-        _why: FlipReason,
+        now: Instant,
+        destination: NodeId,
+        class: Class,
+        to_backup: bool,
+        why: FlipReason,
     ) {
+        if self.table.lookup(destination, class).is_none() {
+            return;
+        }
+        if to_backup {
+            self.flipped.insert((destination, class), (now, why));
+        } else {
+            self.flipped.remove(&(destination, class));
+        }
+        *self.switches.entry((class, why)).or_default() += 1;
+        self.weigh_within(now, WEIGH_URGENT);
     }
 
-    /// A reading.
-    pub(super) fn on_measured(&mut self, _now: Instant, _event: &ForwardEvent) {}
+    /// The forwarder measured something.
+    pub(super) fn on_measured(&mut self, now: Instant, event: &ForwardEvent) {
+        if let Some(link) = self.links.on_measured(now, event) {
+            self.tell_originator(link);
+            self.weigh_within(now, WEIGH_MOVED);
+        }
+    }
 
     /// What the originator should know of a link.
     fn tell_originator(&mut self, link: LinkId) {
-        if let Some(l) = self.links.get(&link) {
-            let (neighbour, up) = (l.peer, l.up);
-            self.originator.on_link(LsaLink {
-                neighbour,
-                up,
-                outward: l.outward,
-                inward: l.inward,
-            });
+        if let Some(told) = self.links.told(link) {
+            self.originator.on_link(told);
         }
     }
 
@@ -174,8 +197,8 @@ impl Knowledge {
     ) -> Install {
         let install = self.lsdb.install(now, age, record, |node| roll.key(node));
         match install {
-            Install::Newer { urgent: true, .. } => self.solve_within(now, SOLVE_URGENT),
-            Install::Newer { changed: true, .. } => self.solve_within(now, SOLVE_MOVED),
+            Install::Newer { urgent: true, .. } => self.weigh_within(now, WEIGH_URGENT),
+            Install::Newer { changed: true, .. } => self.weigh_within(now, WEIGH_MOVED),
             Install::OwnNewer(seen) => self.originator.on_own_record(seen),
             _ => {}
         }
@@ -185,7 +208,7 @@ impl Knowledge {
     /// A member is none any more.
     pub(super) fn on_gone(&mut self, now: Instant, node: NodeId) {
         if self.lsdb.forget(node) {
-            self.solve_within(now, SOLVE_MOVED);
+            self.weigh_within(now, WEIGH_MOVED);
         }
     }
 
@@ -194,9 +217,9 @@ impl Knowledge {
         self.originator.withdraw();
     }
 
-    fn solve_within(&mut self, now: Instant, span: Duration) {
+    fn weigh_within(&mut self, now: Instant, span: Duration) {
         let at = now.plus(span);
-        self.solve_at = Some(self.solve_at.map_or(at, |before| before.min(at)));
+        self.weigh_at = Some(self.weigh_at.map_or(at, |before| before.min(at)));
     }
 
     /// Our next record, if one is due: to be told to every peer.
@@ -212,30 +235,51 @@ impl Knowledge {
         &mut self,
         now: Instant,
         roll: &Roll<'_>,
-        _events: &mut VecDeque<NodeEvent>,
+        events: &mut VecDeque<NodeEvent>,
     ) -> bool {
         if self.lsdb.handle_timeout(now) {
-            self.solve_within(now, SOLVE_MOVED);
+            self.weigh_within(now, WEIGH_MOVED);
         }
-        let tick = self.recompute_at <= now;
-        if !tick && self.solve_at.is_none_or(|at| at > now) {
+        let moved = self.links.handle_timeout(now);
+        if !moved.is_empty() {
+            self.weigh_within(now, WEIGH_MOVED);
+        }
+        for link in moved {
+            self.tell_originator(link);
+        }
+        let due = self.chooser.poll_timeout().is_some_and(|d| d.at <= now);
+        if !due && self.weigh_at.is_none_or(|at| at > now) {
             return false;
         }
-        self.solve_at = None;
-        if tick {
-            self.recompute_at = now.plus(self.recompute);
-            self.recomputed_at = Some(now);
+        self.weigh_at = None;
+        let graph = self.graph(roll);
+        self.chooser.weigh(now, &graph);
+        while let Some(change) = self.chooser.poll_change() {
+            let nodes = change.to.map(|to| to.nodes).unwrap_or_default();
+            for class in change.classes {
+                self.flipped.remove(&(change.destination, class));
+                events.push_back(NodeEvent::PathMoved {
+                    destination: change.destination,
+                    class,
+                    nodes: nodes.clone(),
+                    why: change.why.name(),
+                });
+            }
         }
-        let table = self.compute(roll);
-        let same = table.routes == self.table.routes && table.owners().eq(self.table.owners());
-        if same {
+        let table = self.tabulate(roll);
+        if table.routes == self.table.routes && table.owners().eq(self.table.owners()) {
             return false;
         }
         self.table = Arc::new(RouteTable { generation: self.table.generation + 1, ..table });
+        let used = self.table.routes.values().map(|r| r.primary.link).collect();
+        let armed = self.table.routes.values().filter_map(|r| Some(r.backup.as_ref()?.link));
+        let armed = armed.collect();
+        self.links.on_routes(now, &used, &armed);
         true
     }
 
-    fn compute(&self, roll: &Roll<'_>) -> RouteTable {
+    /// The decisions in force as the forwarder reads them.
+    fn tabulate(&self, roll: &Roll<'_>) -> RouteTable {
         let mut table = RouteTable::default();
         // The lower number keeps a prefix that two certificates name.
         for (node, session) in roll.peers.sessions().collect::<Vec<_>>().into_iter().rev() {
@@ -243,42 +287,26 @@ impl Knowledge {
                 table.prefixes.insert(net, node);
             }
         }
-        let graph = self.graph(roll);
-        for (index, spec) in self.classes.iter().enumerate() {
-            let class = Class(index as u8);
-            for (node, solution) in Solver::new(&graph, &spec.policy).solve() {
-                let primary = solution.best.path();
-                let backup = solution.backup.map(|b| b.path());
-                table.routes.insert((node, class), Route { primary, backup });
-            }
-            // A link that works and is not measured yet carries its own peer's traffic: the other
-            // choice would be to drop it.
-            for (&link, held) in self.links.iter().filter(|(_, l)| l.up) {
-                table.routes.entry((held.peer, class)).or_insert_with(|| Route {
-                    primary: Path { link, nodes: vec![held.peer], delay: Duration::ZERO },
+        self.chooser.fill(&mut table);
+        // Without keys nothing can be sealed for a node, whatever leads to it.
+        table.routes.retain(|(node, _), _| roll.peers.session(*node).is_some());
+        // A link that works and is not measured yet carries its own peer's traffic: the other choice
+        // would be to drop it.
+        for (link, peer) in self.links.up() {
+            for class in (0..self.classes).map(Class) {
+                table.routes.entry((peer, class)).or_insert_with(|| Route {
+                    primary: Path { link, nodes: vec![peer], delay: Duration::ZERO },
                     backup: None,
                 });
             }
         }
-        table.routes.retain(|(node, _), _| roll.peers.session(*node).is_some());
         table
     }
 
     /// The mesh as it is known now.
     pub(super) fn graph(&self, roll: &Roll<'_>) -> Graph {
         let may_relay = |node| self.use_relays && roll.certified(node).is_some_and(|c| c.relay);
-        self.lsdb.graph(&self.own_links(), may_relay)
-    }
-
-    fn own_links(&self) -> Vec<OwnLink> {
-        let own = |(&link, l): (&LinkId, &Link)| OwnLink {
-            link,
-            peer: l.peer,
-            up: l.up,
-            outward: l.outward,
-            inward: l.inward,
-        };
-        self.links.iter().map(own).collect()
+        self.lsdb.graph(&self.links.own_links(), may_relay)
     }
 
     /// Whether `a` says that it has a working link to `b`.
@@ -286,17 +314,61 @@ impl Knowledge {
         self.lsdb.lsa(a).and_then(|lsa| lsa.link(b)).is_some_and(|l| l.up)
     }
 
+    /// How the path of a destination and class came to be in force.
+    pub(super) fn standing(&self, node: NodeId, class: Class) -> Standing {
+        let held = self.chooser.held(node, class);
+        let chosen = Standing {
+            on_backup: false,
+            reason: held.map_or("unmeasured", |h| h.why.name()),
+            changed_at: held.map(|h| h.changed_at),
+            changes: held.map_or(0, |h| h.changes),
+            held_until: held.map(|h| self.chooser.held_until(h)),
+        };
+        match self.flipped.get(&(node, class)) {
+            Some(&(at, why)) => {
+                Standing { on_backup: true, reason: why.name(), changed_at: Some(at), ..chosen }
+            }
+            None => chosen,
+        }
+    }
+
+    /// Moves of paths by class and reason.
+    pub(super) fn switches(&self) -> impl Iterator<Item = (Class, &'static str, u64)> {
+        let flips = self.switches.iter().map(|(&(class, why), &n)| (class, why.name(), n));
+        let moves = self.chooser.switches().iter();
+        flips.chain(moves.map(|(&(class, why), &n)| (class, why.name(), n)))
+    }
+
+    /// When everything is computed anew.
+    pub(super) const fn recompute_at(&self) -> Instant {
+        self.chooser.recompute_at()
+    }
+
+    /// When everything was last computed anew.
+    pub(super) const fn recomputed_at(&self) -> Option<Instant> {
+        self.chooser.recomputed_at()
+    }
+
     /// When the clock matters next.
     pub(super) fn poll_timeout(&self) -> Option<Deadline> {
-        let tick = Deadline { at: self.recompute_at, why: "recompute" };
-        let solve = self.solve_at.map(|at| Deadline { at, why: "solve" });
-        let own = self.originator.poll_timeout();
-        [Some(tick), solve, own, self.lsdb.poll_timeout()].into_iter().flatten().min()
+        let weigh = self.weigh_at.map(|at| Deadline { at, why: "weigh paths" });
+        let others = [
+            self.chooser.poll_timeout(),
+            self.originator.poll_timeout(),
+            self.links.poll_timeout(),
+            self.lsdb.poll_timeout(),
+        ];
+        others.into_iter().chain([weigh]).flatten().min()
     }
 
     /// A probe to be sent.
     pub(super) fn poll_probe(&mut self) -> Option<ProbeRequest> {
-        None
+        self.links.poll_probe()
+    }
+
+    /// Adds what was measured to a link's row.
+    pub(super) fn fill_row(&self, now: Instant, link: LinkId, row: &mut LinkRow) {
+        self.links.fill_row(now, link, row);
     }
 
     /// The table in force.

@@ -16,7 +16,9 @@
 //! and an argument; wall time never enters.
 
 mod dispatch;
+mod explain;
 mod knowledge;
+mod links;
 mod peers;
 mod react;
 mod report;
@@ -336,7 +338,7 @@ impl Node {
     /// The price of sending changed: an hour's tariff, a new configuration.
     pub fn handle_price(&mut self, now: Instant, price: Price) {
         self.config.price = price;
-        self.knowledge.on_price(now, price);
+        self.knowledge.on_price(price);
         self.settle(now);
     }
 

@@ -1,21 +1,24 @@
 //! What an operator sees: the node's state in the words of [`crate::report`].
 //!
-//! Nothing is invented here: what was not measured is `None`. What only the driver knows (packets,
-//! bytes, drops) it adds from the forwarder's counters.
+//! Nothing is invented here: what was not measured is `None`, what is too old is marked stale. What
+//! only the driver knows (packets, bytes, drops) it adds from the forwarder's counters.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Node;
+use super::knowledge::Roll;
 use super::peers::{LinkHealth, Session};
-use crate::id::NodeId;
+use crate::id::{Class, NodeId};
 use crate::report::{
-    Answer, Command, LinkRow, LinkState, PathRow, PathView, PeerRow, PeerState, Report, Status,
+    Answer, Command, LinkRow, LinkState, PathRow, PeerRow, PeerState, Report, Status,
 };
-use crate::route::table::Path;
+use crate::route::solve::Solver;
+use crate::session::trust::Certified;
 use crate::time::Instant;
 
 impl Node {
-    pub(super) fn answer(&mut self, now: Instant, command: &Command) -> Answer {
+    pub(super) fn answer(&self, now: Instant, command: &Command) -> Answer {
         match command {
             Command::Status => Answer::Status(Box::new(self.status(now))),
             Command::Peers => Answer::Peers(self.peer_rows(now)),
@@ -32,8 +35,8 @@ impl Node {
                     }
                 }
             },
-            Command::Explain { destination, .. } => {
-                Answer::NotFound(format!("no path to {destination}"))
+            Command::Explain { destination, class, dscp } => {
+                self.explain(now, destination, class.as_deref(), *dscp)
             }
             Command::Report => Answer::Report(Box::new(Report {
                 status: self.status(now),
@@ -44,38 +47,35 @@ impl Node {
         }
     }
 
-    /// The node meant by a name, a number or an address.
-    fn find(&self, asked: &str) -> Option<NodeId> {
+    /// The node meant by a name, an address, or a number.
+    pub(super) fn find(&self, asked: &str) -> Option<NodeId> {
         let own = (asked == self.own.name).then_some(self.own.node);
         let named = own.or_else(|| self.members.by_name(asked)).or_else(|| {
             self.peers.sessions().find(|(_, s)| s.peer.name == asked).map(|(node, _)| node)
         });
-        let numbered = || asked.trim_start_matches('n').parse().ok().and_then(NodeId::new);
         let addressed = || self.knowledge.table().owner(asked.parse().ok()?);
-        named.or_else(addressed).or_else(|| numbered().filter(|&n| self.is_known(n)))
+        let numbered = || {
+            let number = asked.strip_prefix('n').unwrap_or(asked);
+            NodeId::new(number.parse().ok()?).filter(|&n| self.roll().certified(n).is_some())
+        };
+        named.or_else(addressed).or_else(numbered)
     }
 
-    fn is_known(&self, node: NodeId) -> bool {
-        self.members.member(node).is_some() || self.peers.session(node).is_some()
+    fn roll(&self) -> Roll<'_> {
+        Roll { members: &self.members, peers: &self.peers }
     }
 
     pub(super) fn name_of(&self, node: NodeId) -> String {
-        let member = self.members.member(node).map(|m| &m.record.certified.name);
-        let session = || self.peers.session(node).map(|s| &s.peer.name);
-        let own = || (node == self.own.node).then_some(&self.own.name);
-        member.or_else(session).or_else(own).cloned().unwrap_or_else(|| node.to_string())
+        if node == self.own.node {
+            return self.own.name.clone();
+        }
+        self.roll().certified(node).map_or_else(|| node.to_string(), |c| c.name.clone())
     }
 
     fn status(&self, now: Instant) -> Status {
         let sessions = || self.peers.sessions().map(|(_, s)| s);
-        let mut refused: std::collections::BTreeMap<String, u64> =
-            self.refused.iter().map(|(&why, &count)| (why.to_owned(), count)).collect();
-        if self.flood.throttled() > 0 {
-            refused.insert("origin_rate".into(), self.flood.throttled());
-        }
         let table = self.knowledge.table();
-        let reachable: std::collections::BTreeSet<NodeId> =
-            table.routes.keys().map(|&(node, _)| node).collect();
+        let reachable: BTreeSet<NodeId> = table.routes.keys().map(|&(node, _)| node).collect();
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             name: self.own.name.clone(),
@@ -92,16 +92,27 @@ impl Node {
             links_up: sessions().filter(|s| s.is_up()).count() as u32,
             destinations_reachable: reachable.len() as u32,
             table_generation: table.generation,
-            refused,
+            recomputed_ago_s: self.knowledge.recomputed_at().map(|at| seconds(now.since(at))),
+            recompute_in_s: Some(seconds(self.knowledge.recompute_at().since(now))),
+            refused: self.refused.iter().map(|(&why, &n)| (why.to_owned(), n)).collect(),
+            path_switches: self.path_switches(),
             ..Status::default()
         }
+    }
+
+    fn path_switches(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
+        let mut switches: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        for (class, why, count) in self.knowledge.switches() {
+            switches.entry(self.class_name(class)).or_default().insert(why.to_owned(), count);
+        }
+        switches
     }
 
     fn peer_rows(&self, now: Instant) -> Vec<PeerRow> {
         let members = self.members.iter().map(|(node, m)| (node, &m.record.certified));
         let sessions = self.peers.sessions().map(|(node, s)| (node, &s.peer));
-        let known: std::collections::BTreeMap<_, _> = members.chain(sessions).collect();
-        let row = |(node, certified): (NodeId, &crate::session::trust::Certified)| {
+        let known: BTreeMap<NodeId, &Certified> = members.chain(sessions).collect();
+        let row = |(node, certified): (NodeId, &Certified)| {
             let session = self.peers.session(node);
             let in_use = session.map(|s| s.endpoint);
             let others = self.dialler.endpoints(&certified.name).iter().copied();
@@ -128,50 +139,59 @@ impl Node {
         known.into_iter().map(row).collect()
     }
 
-    fn link_rows(&self, _now: Instant) -> Vec<LinkRow> {
-        let row = |(node, session): (NodeId, &Session)| LinkRow {
-            link: session.link.0,
-            peer: session.peer.name.clone(),
-            node: node.get(),
-            endpoint: session.endpoint.to_string(),
-            state: match session.health {
-                LinkHealth::Up(_) => LinkState::Up,
-                LinkHealth::New(_) | LinkHealth::Down(_) => LinkState::Down,
-            },
-            price_per_gb: self.config.price.as_f64(),
-            ..LinkRow::default()
+    fn link_rows(&self, now: Instant) -> Vec<LinkRow> {
+        let row = |(node, session): (NodeId, &Session)| {
+            let mut row = LinkRow {
+                link: session.link.0,
+                peer: session.peer.name.clone(),
+                node: node.get(),
+                endpoint: session.endpoint.to_string(),
+                state: match session.health {
+                    LinkHealth::Up(_) => LinkState::Up,
+                    LinkHealth::New(_) | LinkHealth::Down(_) => LinkState::Down,
+                },
+                price_per_gb: self.config.price.as_f64(),
+                ..LinkRow::default()
+            };
+            self.knowledge.fill_row(now, session.link, &mut row);
+            row
         };
         self.peers.sessions().map(row).collect()
     }
 
-    fn path_rows(&self, _now: Instant, only: Option<NodeId>) -> Vec<PathRow> {
+    fn path_rows(&self, now: Instant, only: Option<NodeId>) -> Vec<PathRow> {
         let table = self.knowledge.table();
-        let wanted = table.routes.iter().filter(|((node, _), _)| only.is_none_or(|o| o == *node));
-        let row = |(&(node, class), route): (
-            &(NodeId, crate::id::Class),
-            &crate::route::table::Route,
-        )| PathRow {
-            destination: self.name_of(node),
-            node: node.get(),
-            class: self.class_name(class),
-            primary: Some(self.path_view(&route.primary)),
-            backup: route.backup.as_ref().map(|p| self.path_view(p)),
-            ..PathRow::default()
-        };
-        wanted.map(row).collect()
+        let graph = self.knowledge.graph(&self.roll());
+        let mut rows = Vec::new();
+        for (class, spec) in (0..).map(Class).zip(&self.config.classes) {
+            let solver = Solver::new(&graph, &spec.policy);
+            let of_class = table
+                .routes
+                .iter()
+                .filter(|((node, c), _)| *c == class && only.is_none_or(|wanted| wanted == *node));
+            for (&(node, _), route) in of_class {
+                let standing = self.knowledge.standing(node, class);
+                let row = PathRow {
+                    destination: self.name_of(node),
+                    node: node.get(),
+                    class: spec.name.clone(),
+                    primary: Some(self.path_view(&route.primary, &solver)),
+                    backup: route.backup.as_ref().map(|p| self.path_view(p, &solver)),
+                    on_backup: standing.on_backup,
+                    reason: standing.reason.to_owned(),
+                    changed_ago_s: standing.changed_at.map(|at| seconds(now.since(at))),
+                    changes: standing.changes,
+                };
+                rows.push(((node, class), row));
+            }
+        }
+        rows.sort_by_key(|(key, _)| *key);
+        rows.into_iter().map(|(_, row)| row).collect()
     }
 
-    pub(super) fn class_name(&self, class: crate::id::Class) -> String {
+    pub(super) fn class_name(&self, class: Class) -> String {
         let spec = self.config.classes.get(usize::from(class.0));
         spec.map_or_else(|| class.to_string(), |c| c.name.clone())
-    }
-
-    fn path_view(&self, path: &Path) -> PathView {
-        PathView {
-            link: path.link.0,
-            nodes: path.nodes.iter().map(|&n| self.name_of(n)).collect(),
-            ..PathView::default()
-        }
     }
 }
 

@@ -1,8 +1,6 @@
 //! A small world: nodes joined by delayed queues, and a forwarder that only knows whether frames
 //! would get through. The real forwarder meets nodes in `netsim`; here only knowledge is tested.
 
-#![allow(dead_code)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,0 +1,314 @@
+//! Our own links: probed on time, measured in both directions, shown.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::ProbeTimes;
+use crate::forward::event::{ForwardEvent, ProbeRequest};
+use crate::id::{LinkId, NodeId};
+use crate::probe::estimate::{Direction, Estimate, HopFigures};
+use crate::probe::forecast::HORIZON;
+use crate::probe::prober::{Prober, Reading, Reply};
+use crate::probe::schedule::{Interest, Schedule, ScheduleConfig};
+use crate::quality::LinkState;
+use crate::report::{DirectionRow, ForecastRow, Histogram, LinkRow};
+use crate::rng::Dice;
+use crate::time::{Deadline, Instant, micros};
+use crate::topology::lsa::LsaLink;
+use crate::topology::lsdb::OwnLink;
+use crate::unit::Price;
+
+/// How often every link's state is looked at for readings that grew too old.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// One of our links.
+#[derive(Debug)]
+struct Link {
+    peer: NodeId,
+    up: bool,
+    estimate: Estimate,
+    /// As it was last taken over.
+    outward: Option<LinkState>,
+    inward: Option<LinkState>,
+    probes_sent: u64,
+    probes_lost: u64,
+    rtt: Histogram,
+}
+
+/// All our links.
+#[derive(Debug)]
+pub(super) struct Links {
+    price: Price,
+    schedule: Schedule,
+    prober: Prober,
+    links: BTreeMap<LinkId, Link>,
+    probes: VecDeque<ProbeRequest>,
+    sweep_at: Instant,
+}
+
+impl Links {
+    pub(super) fn new(times: &ProbeTimes, price: Price, dice: Dice, now: Instant) -> Self {
+        let defaults = ScheduleConfig::default();
+        let config = ScheduleConfig {
+            used: times.in_use,
+            armed: times.in_use.max(defaults.armed).min(times.stale_in_use / 2),
+            idle: times.idle,
+            fresh_used: times.stale_in_use,
+            fresh_idle: times.stale_idle,
+            ..defaults
+        };
+        Self {
+            price,
+            schedule: Schedule::new(config, dice, now),
+            prober: Prober::new(),
+            links: BTreeMap::new(),
+            probes: VecDeque::new(),
+            sweep_at: now.plus(SWEEP),
+        }
+    }
+
+    /// A session uses this link from now on. What was measured of it before still holds.
+    pub(super) fn add(&mut self, link: LinkId, peer: NodeId) {
+        let held = self.links.entry(link).or_insert_with(|| Link {
+            peer,
+            up: false,
+            estimate: Estimate::new(HORIZON),
+            outward: None,
+            inward: None,
+            probes_sent: 0,
+            probes_lost: 0,
+            rtt: Histogram::default(),
+        });
+        held.up = false;
+    }
+
+    /// No session uses it any more. Returns its peer.
+    pub(super) fn remove(&mut self, link: LinkId) -> Option<NodeId> {
+        self.schedule.on_gone(link);
+        self.prober.on_gone(link);
+        self.links.remove(&link).map(|l| l.peer)
+    }
+
+    /// The forwarder's verdict; true where it is a new one.
+    pub(super) fn on_verdict(&mut self, now: Instant, link: LinkId, up: bool) -> bool {
+        let Some(held) = self.links.get_mut(&link).filter(|l| l.up != up) else { return false };
+        held.up = up;
+        if up {
+            self.schedule.on_interest(now, link, Interest::Idle);
+        } else {
+            held.estimate.on_down();
+            self.prober.on_down(link);
+            (held.outward, held.inward) = (None, None);
+            self.schedule.on_gone(link);
+        }
+        true
+    }
+
+    pub(super) fn on_price(&mut self, price: Price) {
+        self.price = price;
+    }
+
+    /// What the paths in force make of the links: those they start with, those their backups do.
+    pub(super) fn on_routes(
+        &mut self,
+        now: Instant,
+        used: &BTreeSet<LinkId>,
+        armed: &BTreeSet<LinkId>,
+    ) {
+        for (&link, _) in self.links.iter().filter(|(_, l)| l.up) {
+            let interest = if used.contains(&link) {
+                Interest::Used
+            } else if armed.contains(&link) {
+                Interest::Armed
+            } else {
+                Interest::Idle
+            };
+            self.schedule.on_interest(now, link, interest);
+        }
+    }
+
+    /// The forwarder measured something. Returns the link where its state moved.
+    pub(super) fn on_measured(&mut self, now: Instant, event: &ForwardEvent) -> Option<LinkId> {
+        let (link, reading): (LinkId, Reading) = match *event {
+            ForwardEvent::ProbeReply {
+                link,
+                seq,
+                sent_at,
+                received_at,
+                dwell,
+                peer_highest,
+                peer_heard,
+            } => {
+                let reply = Reply { seq, sent_at, received_at, dwell, peer_highest, peer_heard };
+                (link, self.prober.on_reply(link, &reply)?)
+            }
+            ForwardEvent::ProbeHeard { link, seq, .. } => {
+                if !self.links.contains_key(&link) {
+                    return None;
+                }
+                (link, self.prober.on_heard(link, seq))
+            }
+            ForwardEvent::HopReport { link, judged, lost, residual, rtt, .. } => {
+                let held = self.links.get_mut(&link)?;
+                held.estimate.on_hop_report(now, &HopFigures { judged, lost, residual, rtt });
+                return self.take_over(now, link).then_some(link);
+            }
+            _ => return None,
+        };
+        let held = self.links.get_mut(&link)?;
+        held.estimate.on_reading(now, &reading);
+        if let Some(rtt) = reading.rtt {
+            held.rtt.observe(rtt);
+            self.schedule.on_reading(now, link);
+        }
+        self.take_over(now, link).then_some(link)
+    }
+
+    /// The clock reached `now`: probes that are due go out. Returns links whose state moved.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Vec<LinkId> {
+        while let Some(link) = self.schedule.poll_due(now) {
+            let seq = self.prober.probe(now, link);
+            self.probes.push_back(ProbeRequest { link, seq });
+            if let Some(held) = self.links.get_mut(&link) {
+                held.probes_sent += 1;
+            }
+        }
+        for (link, count) in self.prober.handle_timeout(now) {
+            if let Some(held) = self.links.get_mut(&link) {
+                held.probes_lost += u64::from(count);
+            }
+        }
+        if now < self.sweep_at {
+            return Vec::new();
+        }
+        self.sweep_at = now.plus(SWEEP);
+        let all: Vec<LinkId> = self.links.keys().copied().collect();
+        all.into_iter().filter(|&link| self.take_over(now, link)).collect()
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Deadline> {
+        let sweep = Deadline { at: self.sweep_at, why: "link sweep" };
+        let probes = Deadline::earlier(self.schedule.poll_timeout(), self.prober.poll_timeout());
+        Deadline::earlier(probes, (!self.links.is_empty()).then_some(sweep))
+    }
+
+    pub(super) fn poll_probe(&mut self) -> Option<ProbeRequest> {
+        self.probes.pop_front()
+    }
+
+    /// Takes over what is known of a link now; true where it moved enough to weigh paths again.
+    fn take_over(&mut self, now: Instant, link: LinkId) -> bool {
+        let Some(held) = self.links.get_mut(&link).filter(|l| l.up) else { return false };
+        let fresh = self.schedule.freshness(link).unwrap_or(Duration::ZERO);
+        let state = |direction, price| held.estimate.state(now, direction, fresh, price);
+        let outward = state(Direction::Outward, self.price);
+        // Only sending costs: what the peer pays it says itself.
+        let inward = state(Direction::Inward, Price(0));
+        let moved = differs(held.outward.as_ref(), outward.as_ref());
+        if moved {
+            held.outward = outward;
+        }
+        // The inward direction matters to others alone, who hear it from the originator.
+        held.inward = inward;
+        moved
+    }
+
+    /// What is told of a link.
+    pub(super) fn told(&self, link: LinkId) -> Option<LsaLink> {
+        let held = self.links.get(&link)?;
+        let (up, outward, inward) = (held.up, held.outward, held.inward);
+        Some(LsaLink { neighbour: held.peer, up, outward, inward })
+    }
+
+    /// Our links as the graph takes them in.
+    pub(super) fn own_links(&self) -> Vec<OwnLink> {
+        let own = |(&link, l): (&LinkId, &Link)| OwnLink {
+            link,
+            peer: l.peer,
+            up: l.up,
+            outward: l.outward,
+            inward: l.inward,
+        };
+        self.links.iter().map(own).collect()
+    }
+
+    /// Links that work, with their peers.
+    pub(super) fn up(&self) -> impl Iterator<Item = (LinkId, NodeId)> {
+        self.links.iter().filter(|(_, l)| l.up).map(|(&link, l)| (link, l.peer))
+    }
+
+    /// Adds what was measured to a link's row.
+    pub(super) fn fill_row(&self, now: Instant, link: LinkId, row: &mut LinkRow) {
+        let Some(held) = self.links.get(&link) else { return };
+        row.in_use = self.schedule.interest(link) == Some(Interest::Used);
+        row.price_per_gb = self.price.as_f64();
+        row.probes_sent = Some(held.probes_sent);
+        row.probes_lost = Some(held.probes_lost);
+        row.rtt_s = held.rtt;
+        let Some(view) = held.estimate.view(now) else { return };
+        row.rtt_least_ms = Some(ms(view.rtt_least));
+        row.rtt_median_ms = Some(ms(view.rtt_median));
+        row.rtt_p95_ms = Some(ms(view.rtt_p95));
+        row.residual_loss_ratio = view.residual.map(|r| r.as_f64());
+        let fresh = self.schedule.freshness(link).unwrap_or(Duration::ZERO);
+        let direction = |which| {
+            let state = held.estimate.state(now, which, Duration::MAX, self.price);
+            DirectionRow {
+                delay_ms: state.map(|s| ms(s.present.delay)),
+                jitter_ms: state.map(|s| ms(s.present.jitter)),
+                loss_ratio: state.map(|s| s.present.loss.as_f64()),
+                age_s: Some(view.age.as_secs_f64()),
+                stale: view.age > fresh,
+            }
+        };
+        row.outbound = direction(Direction::Outward);
+        row.inbound = direction(Direction::Inward);
+        let skill = held.estimate.skill();
+        // Half of a round trip, as everything one way.
+        let judged = |us: f64| (skill.judged > 0).then_some(us / 2e3);
+        row.forecast = held.estimate.forecast().map(|f| ForecastRow {
+            level_ms: ms(f.level) / 2.0,
+            low_ms: ms(f.low) / 2.0,
+            high_ms: ms(f.high) / 2.0,
+            confidence_ratio: f.confidence.as_f64(),
+            error_ms: judged(skill.error_us),
+            error_persistence_ms: judged(skill.persistence_us),
+        });
+    }
+}
+
+/// Whether a state differs enough from the one taken over to weigh paths again: a delay by 3 % and
+/// half a millisecond (one level, as the originator has it), a loss by a tenth and a tenth of a
+/// percent, and whatever else a path is judged by.
+fn differs(old: Option<&LinkState>, new: Option<&LinkState>) -> bool {
+    let (old, new) = match (old, new) {
+        (Some(old), Some(new)) => (old, new),
+        (old, new) => return old.is_some() != new.is_some(),
+    };
+    let delay =
+        |a: Duration, b: Duration| micros(a).abs_diff(micros(b)) > (micros(a) / 33).max(500);
+    let loss = |a: u32, b: u32| a.abs_diff(b) > (a / 10).max(1_000);
+    let quality = |a: &crate::quality::LinkQuality, b: &crate::quality::LinkQuality| {
+        delay(a.delay, b.delay)
+            || micros(a.jitter).abs_diff(micros(b.jitter)) > (micros(a.jitter) / 2).max(1_000)
+            || loss(a.loss.as_ppm(), b.loss.as_ppm())
+    };
+    let expected = match (&old.expected, &new.expected) {
+        (Some(a), Some(b)) => quality(a, b),
+        (a, b) => a.is_some() != b.is_some(),
+    };
+    let residual = match (old.residual, new.residual) {
+        (Some(a), Some(b)) => loss(a.as_ppm(), b.as_ppm()),
+        (a, b) => a.is_some() != b.is_some(),
+    };
+    let trusted = |s: &LinkState| s.confidence >= crate::route::cost::CONFIDENT;
+    quality(&old.present, &new.present)
+        || expected
+        || residual
+        || trusted(old) != trusted(new)
+        || old.price != new.price
+}
+
+fn ms(span: Duration) -> f64 {
+    span.as_secs_f64() * 1e3
+}
