@@ -1,0 +1,383 @@
+//! Real daemons in network namespaces: they find each other through one seed, carry traffic, notice a
+//! death, leave cleanly, and come back without any seed.
+//!
+//! Needs root; without it the tests say so and pass, unless `THALWEG_REQUIRE_NETNS=1`.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use thalweg::daemon::admin::{Body, query_blocking};
+use thalweg::daemon::clock::{Clock, unix_seconds};
+use thalweg::daemon::pki::ca::{self, Request};
+use thalweg::report::{Answer, Command as Question, PeerState, Report};
+
+/// Sites on one switch, with a daemon each, all removed when dropped.
+struct Lab {
+    dir: TempDir,
+    /// Begins the name of every namespace.
+    prefix: String,
+    names: Vec<&'static str>,
+    daemons: Vec<Option<Child>>,
+}
+
+fn allowed() -> bool {
+    let probe = format!("thw{}p", std::process::id());
+    let made = Command::new("ip").args(["netns", "add", &probe]).output();
+    let made = made.is_ok_and(|output| output.status.success());
+    if made {
+        ip(&["netns", "del", &probe]);
+    } else {
+        let required = std::env::var_os("THALWEG_REQUIRE_NETNS").is_some_and(|v| v == "1");
+        assert!(!required, "cannot make network namespaces");
+        println!("skipped: cannot make network namespaces; run as root");
+    }
+    made
+}
+
+fn ip(words: &[&str]) -> String {
+    let output = Command::new("ip").args(words).output().expect("iproute2 is there");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "ip {}: {errors}", words.join(" "));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Asks again and again until it holds; whether it did in time.
+fn within(seconds: u64, mut holds: impl FnMut() -> bool) -> bool {
+    let clock = Clock::start();
+    let end = clock.now().plus(Duration::from_secs(seconds));
+    loop {
+        if holds() {
+            return true;
+        }
+        if clock.now() >= end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(30));
+    }
+}
+
+impl Lab {
+    /// Makes the sites, their papers and configurations. Every node's only seed is the first.
+    fn new(names: &[&'static str]) -> Self {
+        static LABS: AtomicU32 = AtomicU32::new(0);
+        let number = LABS.fetch_add(1, Ordering::Relaxed);
+        let prefix = format!("thw{}n{number}", std::process::id());
+        let dir = tempfile::tempdir().unwrap();
+        let authority = dir.path().join("ca");
+        ca::create(&authority, "lab", 30, unix_seconds() - 60).unwrap();
+        let lab = Self {
+            dir,
+            prefix,
+            names: names.to_vec(),
+            daemons: names.iter().map(|_| None).collect(),
+        };
+        let switch = lab.namespace("switch");
+        ip(&["netns", "add", &switch]);
+        ip(&["-n", &switch, "link", "add", "br0", "type", "bridge"]);
+        ip(&["-n", &switch, "link", "set", "br0", "up"]);
+        for (at, name) in names.iter().enumerate() {
+            let (space, port) = (lab.namespace(name), format!("port{at}"));
+            ip(&["netns", "add", &space]);
+            ip(&["-n", &space, "link", "set", "lo", "up"]);
+            let peer = ["type", "veth", "peer", "name", "eth0", "netns", &space];
+            ip(&[&["-n", &switch, "link", "add", &port][..], &peer].concat());
+            ip(&["-n", &switch, "link", "set", &port, "master", "br0", "up"]);
+            let address = format!("{}/24", underlay(at));
+            ip(&["-n", &space, "addr", "add", &address, "dev", "eth0"]);
+            ip(&["-n", &space, "link", "set", "eth0", "up"]);
+
+            let request = Request {
+                name: (*name).to_owned(),
+                addresses: vec![overlay(at), overlay6(at)],
+                days: 7,
+                ..Request::default()
+            };
+            ca::issue(&authority, &lab.home(at), &request, unix_seconds()).unwrap();
+            lab.configure(at, (at > 0).then_some(0));
+        }
+        lab
+    }
+
+    /// Writes a node's configuration, with this seed or none.
+    fn configure(&self, at: usize, seed: Option<usize>) {
+        let (name, home) = (self.names[at], self.home(at));
+        let socket = self.socket(at);
+        let mut text = format!(
+            "[node]\nname = \"{name}\"\ncertificate = \"{name}.crt\"\nkey = \"{name}.key\"\n\
+             ca = [\"ca.crt\"]\nstate = \"state\"\n\
+             [overlay]\ninterface = \"thw0\"\n\
+             [metrics]\nlisten = \"[::]:9464\"\n\
+             [admin]\nsocket = \"{}\"\n\
+             [probe]\nin_use = \"100ms\"\nidle = \"500ms\"\n\
+             [log]\nlevel = \"debug\"\nformat = \"text\"\n",
+            socket.display()
+        );
+        if let Some(seed) = seed {
+            let (name, endpoint) = (self.names[seed], underlay(seed));
+            text += &format!("[[peer]]\nname = \"{name}\"\nendpoint = \"{endpoint}:4600\"\n");
+        }
+        fs::write(home.join("thalweg.toml"), text).unwrap();
+    }
+
+    fn home(&self, at: usize) -> PathBuf {
+        self.dir.path().join(self.names[at])
+    }
+
+    fn socket(&self, at: usize) -> PathBuf {
+        self.home(at).join("admin.sock")
+    }
+
+    fn namespace(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    fn start(&mut self, at: usize) {
+        let home = self.home(at);
+        let log = fs::File::options().create(true).append(true).open(home.join("log")).unwrap();
+        let child = Command::new("ip")
+            .args(["netns", "exec", &self.namespace(self.names[at])])
+            .arg(env!("CARGO_BIN_EXE_thalweg"))
+            .args(["run", "--config"])
+            .arg(home.join("thalweg.toml"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.daemons[at] = Some(child);
+    }
+
+    /// Sends a signal by its name; `ip netns exec` has become the daemon, so it gets it.
+    fn signal(&mut self, at: usize, signal: &str) {
+        let child = self.daemons[at].as_ref().expect("it runs");
+        let id = child.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
+    }
+
+    /// Waits for a daemon's end; its exit code, `None` where a signal killed it.
+    fn wait(&mut self, at: usize) -> Option<i32> {
+        let mut child = self.daemons[at].take().expect("it runs");
+        let mut code = None;
+        let ended = within(10, || {
+            let status = child.try_wait().unwrap();
+            code = status.and_then(|status| status.code());
+            status.is_some()
+        });
+        if !ended {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        assert!(ended, "{} does not end:\n{}", self.names[at], self.log(at));
+        code
+    }
+
+    fn report(&self, at: usize) -> Option<Report> {
+        match query_blocking(&self.socket(at), &Question::Report).ok()?.body {
+            Body::Answer(Answer::Report(report)) => Some(*report),
+            _ => None,
+        }
+    }
+
+    /// Waits until a condition on a node's report holds.
+    fn until(&self, at: usize, seconds: u64, what: &str, holds: impl Fn(&Report) -> bool) {
+        let mut last = None;
+        let held = within(seconds, || {
+            last = self.report(at).or(last.take());
+            last.as_ref().is_some_and(&holds)
+        });
+        if held {
+            return;
+        }
+        let logs: Vec<_> = (0..self.names.len()).map(|at| self.log(at)).collect();
+        panic!("{}: {what} did not come: {last:#?}\n{}", self.names[at], logs.join("\n=====\n"));
+    }
+
+    /// Waits until every running node has a working link and a path to each of the others.
+    fn until_meshed(&self, nodes: &[usize]) {
+        for &at in nodes {
+            self.until(at, 20, "the whole mesh", |report| {
+                let others = nodes.iter().filter(|&&other| other != at);
+                others.map(|&other| self.names[other]).all(|other| {
+                    let up =
+                        |l: &thalweg::report::LinkRow| l.peer == other && l.state.name() == "up";
+                    report.links.iter().any(up)
+                        && report
+                            .paths
+                            .iter()
+                            .any(|p| p.destination == other && p.primary.is_some())
+                })
+            });
+        }
+    }
+
+    /// Asks another node's `/healthz` over the overlay from inside a namespace.
+    fn crosses(&self, from: usize, to: IpAddr) -> bool {
+        let script = format!(
+            "exec 3<>/dev/tcp/{to}/9464 && printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3"
+        );
+        let output = Command::new("ip")
+            .args(["netns", "exec", &self.namespace(self.names[from])])
+            .args(["timeout", "3", "bash", "-c", &script])
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).contains("200 OK")
+    }
+
+    fn log(&self, at: usize) -> String {
+        let text = fs::read_to_string(self.home(at).join("log")).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        format!("--- {}\n{}", self.names[at], lines[lines.len().saturating_sub(60)..].join("\n"))
+    }
+
+    /// What a namespace holds of the overlay: device, addresses, routes.
+    fn left_behind(&self, at: usize) -> String {
+        let space = self.namespace(self.names[at]);
+        let all = ["link", "addr", "route"].map(|what| ip(&["-n", &space, what])).concat()
+            + &ip(&["-n", &space, "-6", "route"]);
+        let ours = |l: &&str| ["thw0", "10.77.", "fd77:", "proto 84"].iter().any(|w| l.contains(w));
+        all.lines().filter(ours).collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for child in self.daemons.iter_mut().flatten() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        for name in self.names.iter().chain(&["switch"]) {
+            let _ = Command::new("ip").args(["netns", "del", &self.namespace(name)]).output();
+        }
+    }
+}
+
+fn underlay(at: usize) -> IpAddr {
+    IpAddr::from([192, 168, 77, at as u8 + 1])
+}
+
+fn overlay(at: usize) -> IpAddr {
+    IpAddr::from([10, 77, 0, at as u8 + 1])
+}
+
+fn overlay6(at: usize) -> IpAddr {
+    format!("fd77::{}", at + 1).parse().unwrap()
+}
+
+const SITES: [&str; 3] = ["alpha", "bravo", "charlie"];
+
+/// Starts in this order, and has traffic cross every pair both ways.
+fn joins_in_order(order: [usize; 3]) -> Lab {
+    let mut lab = Lab::new(&SITES);
+    for at in order {
+        lab.start(at);
+        std::thread::sleep(Duration::from_millis(150));
+    }
+    lab.until_meshed(&[0, 1, 2]);
+    for from in 0..3 {
+        for to in (0..3).filter(|&to| to != from) {
+            for address in [overlay(to), overlay6(to)] {
+                let names = (lab.names[from], lab.names[to]);
+                assert!(lab.crosses(from, address), "{names:?} {address}: {}", lab.log(from));
+            }
+        }
+    }
+    lab
+}
+
+#[test]
+fn three_daemons_join_through_one_seed_and_leave_nothing_behind() {
+    if !allowed() {
+        return;
+    }
+    let mut lab = joins_in_order([0, 1, 2]);
+    let report = lab.report(1).unwrap();
+    assert!(report.peers.iter().all(|peer| peer.state == PeerState::Connected), "{report:#?}");
+    let traffic = report.status.traffic.unwrap();
+    assert!(traffic.ingress.packets > 0 && traffic.egress.packets > 0, "{traffic:?}");
+    assert!(lab.left_behind(1).contains("10.77.0.1"), "while it runs there are routes");
+
+    // A clean end is told to the others, and takes everything away.
+    lab.signal(1, "TERM");
+    assert_eq!(lab.wait(1), Some(0), "{}", lab.log(1));
+    assert_eq!(lab.left_behind(1), "");
+    assert!(!lab.socket(1).exists(), "the admin socket is gone");
+    for at in [0, 2] {
+        lab.until(at, 5, "the route to who left gone", |report| {
+            report.paths.iter().all(|path| path.destination != "bravo" || path.primary.is_none())
+        });
+    }
+    assert!(lab.crosses(0, overlay(2)), "the others go on");
+
+    lab.signal(2, "INT");
+    assert_eq!(lab.wait(2), Some(0), "{}", lab.log(2));
+    assert_eq!(lab.left_behind(2), "");
+    assert!(!lab.log(2).contains("panicked"));
+}
+
+#[test]
+fn the_seed_may_come_last_and_a_killed_daemon_returns() {
+    if !allowed() {
+        return;
+    }
+    let mut lab = joins_in_order([2, 1, 0]);
+    // Killed without a word: nothing of it remains either, and the others go on.
+    lab.signal(1, "KILL");
+    assert_eq!(lab.wait(1), None);
+    assert_eq!(lab.left_behind(1), "", "device, addresses and routes go with the process");
+    for at in [0, 2] {
+        assert!(lab.crosses(at, overlay(2 - at)), "the living go on: {}", lab.log(at));
+    }
+    lab.start(1);
+    lab.until_meshed(&[0, 1, 2]);
+    assert!(lab.crosses(1, overlay(0)) && lab.crosses(2, overlay(1)), "{}", lab.log(1));
+}
+
+#[test]
+fn a_restarted_daemon_finds_its_peers_without_any_seed() {
+    if !allowed() {
+        return;
+    }
+    let mut lab = joins_in_order([0, 1, 2]);
+    lab.signal(2, "TERM");
+    assert_eq!(lab.wait(2), Some(0));
+    // The seed is down, and the file names none.
+    lab.signal(0, "KILL");
+    lab.wait(0);
+    lab.configure(2, None);
+    lab.start(2);
+    lab.until_meshed(&[1, 2]);
+    assert!(lab.crosses(2, overlay(1)), "{}", lab.log(2));
+}
+
+#[test]
+fn a_stranger_is_refused_and_the_others_are_served() {
+    if !allowed() {
+        return;
+    }
+    let mut lab = Lab::new(&SITES);
+    // Charlie's papers come from another operator.
+    let foreign = lab.dir.path().join("foreign");
+    ca::create(&foreign, "other", 30, unix_seconds() - 60).unwrap();
+    let addresses = vec![overlay(2), overlay6(2)];
+    let request = Request { name: "charlie".to_owned(), addresses, days: 7, ..Request::default() };
+    fs::remove_dir_all(lab.home(2)).unwrap();
+    ca::issue(&foreign, &lab.home(2), &request, unix_seconds()).unwrap();
+    lab.configure(2, Some(0));
+    (0..3).for_each(|at| lab.start(at));
+    lab.until_meshed(&[0, 1]);
+    assert!(lab.crosses(0, overlay(1)));
+    lab.until(2, 10, "the refusal", |report| {
+        let failed = |peer: &thalweg::report::PeerRow| peer.last_error.is_some();
+        report.peers.iter().any(failed) || report.status.peers_connected == 0
+    });
+    let told = |path: &Path| fs::read_to_string(path.join("log")).unwrap_or_default();
+    within(10, || told(&lab.home(2)).contains("signed by no CA"));
+    assert!(told(&lab.home(2)).contains("signed by no CA"), "{}", lab.log(2));
+    assert!(!lab.crosses(2, overlay(0)), "a stranger's packets go nowhere");
+    assert_eq!(lab.report(0).unwrap().status.peers_connected, 1);
+}
