@@ -150,6 +150,8 @@ fn a_bad_configuration_ends_with_two_and_all_its_problems() {
     let json = thalweg(dir.path(), &["config", "check", "t.toml", "--json"]);
     let json: Value = serde_json::from_str(&out(&json)).unwrap();
     assert_eq!((&json["ok"], json["problems"].as_array().unwrap().len()), (&false.into(), 6));
+    let ended = thalweg(dir.path(), &["run", "--config", "t.toml"]);
+    assert!(code(&ended) == 2 && err(&ended).starts_with("t.toml:1: "), "{}", err(&ended));
     let ended = thalweg(dir.path(), &["config", "check", "absent.toml"]);
     assert!(code(&ended) == 2 && err(&ended).contains("absent.toml: cannot be read"));
 }

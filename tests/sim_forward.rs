@@ -61,6 +61,10 @@ fn packet(from: u16, to: u16, port: u16, payload: &[u8]) -> Vec<u8> {
     p
 }
 
+fn payload_number(packet: &[u8]) -> u32 {
+    u32::from_be_bytes(packet[28..32].try_into().unwrap())
+}
+
 /// How an ordered pair of nodes is joined.
 #[derive(Clone, Copy)]
 struct Line {
@@ -392,6 +396,42 @@ fn datagrams_of_one_flow_leave_as_one_run() {
     assert_eq!(tx.runs.len(), 1, "{:?}", tx.runs);
     assert_eq!(tx.runs[0].segment, 528 + 78);
     assert_eq!(tx.datagrams().count(), 20);
+}
+
+#[test]
+fn a_clean_link_sees_no_retransmission_and_little_feedback() {
+    let mut world = World::mesh(2, ms(20), REPAIRED);
+    world.run_until(at_ms(100));
+    world.flow(1, 2, 2000, ms(2));
+    world.run_for(ms(200));
+    assert_eq!(world.received(2), 2000);
+    let link = *world.nodes[&1].stats().link(LinkId(2)).unwrap();
+    assert_eq!((link.retransmits, link.sent.repair), (0, 0));
+    let back = *world.nodes[&2].stats().link(LinkId(1)).unwrap();
+    let (data, feedback) = (link.sent.data + link.sent.framing, back.sent.feedback);
+    // One percent and 32 kbit/s, for four seconds and a bit.
+    assert!(feedback > 0 && feedback < data / 100 + 4000 * 5, "{feedback} of {data}");
+    assert_eq!(world.nodes[&1].frames_held(), 0, "all acknowledged, nothing kept");
+}
+
+#[test]
+fn loss_is_repaired_within_the_deadline_and_order_is_kept() {
+    let mut world = World::mesh(3, ms(10), REPAIRED);
+    world.install(1, &[(&[2, 3], None)]);
+    world.run_until(at_ms(100));
+    world.both(1, 2, |line| line.loss_ppm = 20_000);
+    world.both(2, 3, |line| line.loss_ppm = 20_000);
+    world.flow(1, 3, 5000, ms(2));
+    world.run_for(ms(300));
+    let numbers: Vec<u32> = world.out[&3].iter().map(|(_, p, _)| payload_number(p)).collect();
+    assert!(numbers.len() >= 4998, "{} of 5000 came", numbers.len());
+    assert!(numbers.is_sorted(), "in order");
+    let sent_at = |n: u32| at_ms(100 + 2 * u64::from(n));
+    let late = world.out[&3].iter().map(|(at, p, _)| at.since(sent_at(payload_number(p)))).max();
+    // Path delay 20 ms and the budget of 120 ms.
+    assert!(late.unwrap() <= ms(140), "{late:?}");
+    let link = world.nodes[&1].stats().link(LinkId(2)).unwrap();
+    assert!((80..=160).contains(&link.retransmits), "{}", link.retransmits);
 }
 
 #[test]

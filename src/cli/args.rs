@@ -11,7 +11,8 @@ use thalweg::daemon::pki::ca::{CA_DAYS, NODE_DAYS};
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  the asked-for condition does not hold: no such node, no path, an untrusted certificate
+  1  the asked-for condition does not hold: no such node, no path, an untrusted certificate,
+     a daemon that cannot run here
   2  wrong usage, configuration or file
   3  no daemon answers at the socket
 
@@ -27,6 +28,12 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// Run the daemon until SIGTERM or SIGINT; exit code 1 if it could not start or broke
+    Run {
+        /// The configuration file
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_FILE)]
+        config: PathBuf,
+    },
     /// Show this node on one screen
     Status(Ask),
     /// List the nodes of the mesh

@@ -1,9 +1,12 @@
 //! The command line: arguments in, one answer and an exit code out.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use thalweg::daemon::admin::{self, Body, Envelope};
+use thalweg::daemon::pki::identity::check_files;
+use thalweg::daemon::{self, log};
 use thalweg::report::{Answer, Command};
 
 mod args;
@@ -52,6 +55,7 @@ impl End {
 /// Carries out a command. `now` is the wall time in seconds of Unix time.
 pub(crate) fn run(cli: Cli, now: u64) -> End {
     match cli.verb {
+        Verb::Run { config } => run_daemon(&config, now),
         Verb::Status(ask) => query(&ask, &Command::Status),
         Verb::Peers(ask) => query(&ask, &Command::Peers),
         Verb::Links(ask) => query(&ask, &Command::Links),
@@ -61,6 +65,25 @@ pub(crate) fn run(cli: Cli, now: u64) -> End {
         }
         Verb::Config(ConfigVerb::Check { file, json }) => cert::check(&file, json, now),
         Verb::Cert(verb) => cert::run(verb, now),
+    }
+}
+
+fn run_daemon(file: &Path, now: u64) -> End {
+    let checked = cert::load(file).and_then(|config| {
+        let remarks = check_files(&config, now)?;
+        Ok((config, remarks))
+    });
+    let (config, remarks) = match checked {
+        Ok(checked) => checked,
+        Err(problems) => return End::Wrong(problems.join("\n")),
+    };
+    log::start(config.log);
+    for remark in remarks {
+        tracing::warn!("{remark}");
+    }
+    match daemon::run(config) {
+        Ok(()) => End::Done(String::new()),
+        Err(error) => End::UnmetBecause(format!("{error:#}")),
     }
 }
 

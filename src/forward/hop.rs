@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use crate::id::{LinkId, NodeId};
-use crate::time::Instant;
+use crate::time::{Deadline, Instant};
+use crate::wire::ack::Ack;
 use crate::wire::data::{DataMut, OVERHEAD, ROUTE};
 use crate::wire::header::{Clear, RouteHeader, ticks};
 use crate::wire::hello::{Hello, Role};
@@ -14,6 +15,7 @@ use crate::wire::notice::Notice;
 use crate::wire::probe::Probe;
 use crate::wire::{Kind, Owner, TAG, WireError, owner};
 
+use super::arq::Arrival;
 use super::event::{ForwardEvent, ProbeRequest};
 use super::greet::Greeter;
 use super::stats::count_frame;
@@ -68,9 +70,15 @@ impl Forwarder {
     ) -> Result<(), DropReason> {
         let parts = DataMut::split(&mut datagram[ROUTE..]).map_err(|_| DropReason::Malformed)?;
         let mut route = RouteHeader::parse(parts.route).map_err(|_| DropReason::Malformed)?;
-        let ce = ecn & 3 == 3;
+        let whole = datagram.len();
+        let (asks, ce) = (route.flags.ack_wanted, ecn & 3 == 3);
         let Some(link) = self.link_mut(id) else { return Err(DropReason::UnknownIndex) };
+        let arrival = link.receiver.on_frame(now, route.hop_seq, whole, ce, asks);
         let transit = link.transit();
+        self.list(id);
+        if arrival != Arrival::New {
+            return Err(DropReason::Duplicate);
+        }
         if route.receiver() != Some(self.config.node) || route.sender() != Some(peer) {
             return Err(DropReason::WrongRoute);
         }
@@ -101,6 +109,10 @@ impl Forwarder {
             Kind::Hello => {
                 let hello = Hello::parse(body).map_err(|_| DropReason::Malformed)?;
                 self.on_hello(now, id, &hello)
+            }
+            Kind::Ack => {
+                let ack = Ack::parse(body).map_err(|_| DropReason::Malformed)?;
+                self.on_ack(now, id, &ack)
             }
             Kind::Notice => {
                 let notice = Notice::parse(body).map_err(|_| DropReason::Malformed)?;
@@ -135,7 +147,8 @@ impl Forwarder {
                     return Err(DropReason::Malformed);
                 }
                 let rtt = now.since(sent_at).saturating_sub(dwell);
-                link.rtt = Some(link.rtt.map_or(rtt, |least| least.min(rtt)));
+                link.sender.on_round_trip(now, rtt);
+                link.receiver.on_round_trip(rtt);
                 self.on_confirmed(now, id, sent_at);
                 self.told.push(ForwardEvent::ProbeReply {
                     link: id,
@@ -162,7 +175,8 @@ impl Forwarder {
             Role::Response => {
                 let sent_at = link.greeter.on_answer(hello.echo).ok_or(DropReason::StrayHello)?;
                 let rtt = now.since(sent_at);
-                link.rtt = Some(link.rtt.map_or(rtt, |least| least.min(rtt)));
+                link.sender.on_round_trip(now, rtt);
+                link.receiver.on_round_trip(rtt);
                 if !self.paths.is_up(id) {
                     self.paths.on_link(id, true, &mut self.told);
                     self.told.push(ForwardEvent::LinkUp { link: id });
@@ -170,6 +184,16 @@ impl Forwarder {
                 self.on_confirmed(now, id, sent_at);
             }
         }
+        Ok(())
+    }
+
+    fn on_ack(&mut self, now: Instant, id: LinkId, ack: &Ack) -> Result<(), DropReason> {
+        let link = self.link_mut(id).ok_or(DropReason::UnknownIndex)?;
+        link.sender.on_feedback(now, ack);
+        if let Some(rtt) = link.sender.round_trip().smoothed() {
+            link.receiver.on_round_trip(rtt);
+        }
+        self.list(id);
         Ok(())
     }
 
@@ -205,5 +229,17 @@ impl Forwarder {
     /// What time asks of a link.
     pub(super) fn tick_link(&mut self, now: Instant, id: LinkId) {
         self.greet(now, id);
+        let Some(link) = self.link_mut(id) else { return };
+        let due = |deadline: Option<Deadline>| deadline.is_some_and(|d| d.at <= now);
+        let (repair, feedback) =
+            (due(link.sender.poll_timeout()), due(link.receiver.poll_timeout()));
+        if repair {
+            link.sender.handle_timeout(now);
+        }
+        let report = link.report(now);
+        self.told.extend(report);
+        if repair || feedback {
+            self.list(id);
+        }
     }
 }

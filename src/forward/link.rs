@@ -12,15 +12,22 @@ use crate::id::{LinkId, NodeId, StreamId};
 use crate::session::keys::{OpenChain, Scope, SealChain, Secret, nonce};
 use crate::session::replay::{Allowance, Verdict, Window};
 use crate::time::{Deadline, Instant};
+use crate::wire::ack::Ack;
 use crate::wire::data::{DataMut, OVERHEAD, ROUTE, hop_aad};
-use crate::wire::header::{Clear, RouteHeader, ticks};
+use crate::wire::header::{Clear, RouteHeader, span, ticks};
 use crate::wire::{Kind, TAG};
 
+use super::arq;
+use super::event::ForwardEvent;
 use super::frame::Frame;
 use super::greet::Greeter;
 use super::queue::{FairQueue, QueueLimits};
 use super::stats::{DropReason, Stats, count_frame};
 
+/// Bytes a link keeps for retransmission: 100 ms at 1.3 Gbit/s. Beyond it frames go unprotected.
+const REPAIR_BYTES: usize = 16 << 20;
+/// How often the node hears what the data showed of a link.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Small frames that may wait to be sent. They are answers and questions of ours: few.
 const BARE_LIMIT: usize = 256;
 
@@ -71,13 +78,15 @@ pub(super) struct Link {
     pub(super) transmit_index: u32,
     pub(super) keys: Keys,
     pub(super) queue: FairQueue<Frame>,
-    hop_seq: u32,
-    /// Least round trip seen so far.
-    pub(super) rtt: Option<Duration>,
+    pub(super) sender: arq::Sender<Frame>,
+    pub(super) receiver: arq::Receiver,
     bare: VecDeque<(Kind, Vec<u8>)>,
     pub(super) greeter: Greeter,
     /// Highest number among the peer's probes, and how many came.
     pub(super) probes_heard: (u32, u32),
+    /// When the last report was made; what came since is in the next.
+    reported_at: Instant,
+    reported: (u64, u64),
     /// Whether it waits in the forwarder's list of links with something to send.
     pub(super) listed: bool,
 }
@@ -102,11 +111,13 @@ impl Link {
             transmit_index,
             keys,
             queue: FairQueue::new(QueueLimits::default()),
-            hop_seq: 0,
-            rtt: None,
+            sender: arq::Sender::new(REPAIR_BYTES),
+            receiver: arq::Receiver::new(now),
             bare: VecDeque::new(),
             greeter: Greeter::new(now),
             probes_heard: (0, 0),
+            reported_at: now,
+            reported: (0, 0),
             listed: false,
         }
     }
@@ -138,18 +149,38 @@ impl Link {
         room: usize,
         stats: &mut Stats,
     ) -> bool {
+        while let Some(ack) = self.receiver.poll_feedback(now) {
+            let mut body = Vec::with_capacity(Ack::MAX);
+            ack.write(&mut body);
+            if !self.push_bare_owned(Kind::Ack, body) {
+                break;
+            }
+        }
+        self.sender.on_standing(self.queue.standing());
+        while out.slab.len() < room {
+            let Some((seq, frame)) = self.sender.poll_repair(now) else { break };
+            let whole = frame.bytes.len();
+            let Some(clear) = self.keys.next(now, Kind::Data, self.transmit_index) else { break };
+            write_data(&self.keys, now, clear, frame, seq, false, out, self.id, self.endpoint);
+            let counted = stats.link_mut(self.id);
+            counted.frames_sent += 1;
+            counted.retransmits += 1;
+            counted.sent.repair += whole as u64;
+        }
         while out.slab.len() < room {
             let late = self.queue.stats().dropped_late;
             let popped = self.queue.pop(now);
             stats.drop_many(DropReason::QueueLate, self.queue.stats().dropped_late - late);
             let Some((frame, _)) = popped else { break };
             let Some(clear) = self.keys.next(now, Kind::Data, self.transmit_index) else { break };
-            let (seq, whole) = (self.hop_seq, frame.bytes.len());
-            self.hop_seq = self.hop_seq.wrapping_add(1);
-            write_data(&self.keys, now, clear, &frame, seq, false, out, self.id, self.endpoint);
+            let (seq, whole) = (self.sender.next_sequence(), frame.bytes.len());
+            let asks = self.sender.asks_feedback(now);
+            write_data(&self.keys, now, clear, &frame, seq, asks, out, self.id, self.endpoint);
             let counted = stats.link_mut(self.id);
             counted.frames_sent += 1;
             count_frame(&mut counted.sent, Kind::Data, whole, whole - OVERHEAD);
+            let give_up_at = give_up_at(&frame);
+            self.sender.push(now, whole, give_up_at, Some(frame));
         }
         while out.slab.len() < room {
             let Some((kind, body)) = self.bare.pop_front() else { break };
@@ -216,12 +247,51 @@ impl Link {
 
     /// When the clock is wanted for this link.
     pub(super) fn poll_timeout(&self) -> Option<Deadline> {
-        self.greeter.poll_timeout()
+        let repair = Deadline::earlier(self.sender.poll_timeout(), self.receiver.poll_timeout());
+        let told = Deadline::earlier(self.greeter.poll_timeout(), self.report_at());
+        Deadline::earlier(repair, told)
+    }
+
+    /// What the data showed since the last report; `None` before its time, or where nothing went.
+    pub(super) fn report(&mut self, now: Instant) -> Option<ForwardEvent> {
+        if now.since(self.reported_at) < REPORT_EVERY {
+            return None;
+        }
+        let span = now.since(self.reported_at);
+        self.reported_at = now;
+        if self.fates() == self.reported {
+            return None;
+        }
+        self.reported = self.fates();
+        let counts = self.sender.take_report();
+        Some(ForwardEvent::HopReport {
+            link: self.id,
+            span,
+            sent: counts.sent,
+            judged: counts.judged,
+            lost: counts.lost.saturating_sub(counts.local_drops),
+            residual: counts.residual,
+            bytes: counts.bytes,
+            repair_bytes: counts.repair_bytes,
+            rtt: self.sender.round_trip().least(),
+        })
+    }
+
+    /// How many frames were sent, and how many judged.
+    fn fates(&self) -> (u64, u64) {
+        let counts = self.sender.counts();
+        (counts.sent, counts.judged)
+    }
+
+    /// When the next report is due: only where something went since the last.
+    fn report_at(&self) -> Option<Deadline> {
+        let at = self.reported_at.plus(REPORT_EVERY);
+        (self.fates() != self.reported).then_some(Deadline { at, why: "hop report" })
     }
 
     /// What a packet ages by crossing this link: half its least round trip. Nothing while unknown.
     pub(super) fn transit(&self) -> Duration {
-        self.rtt.unwrap_or_default() / 2
+        self.sender.round_trip().least().unwrap_or_default() / 2
     }
 }
 
@@ -231,6 +301,14 @@ fn verdict(verdict: Verdict) -> Result<(), DropReason> {
         Verdict::Duplicate => Err(DropReason::Replayed),
         Verdict::TooOld => Err(DropReason::TooOld),
     }
+}
+
+/// When the frame must have reached the next node to be of use; `None` where nobody waits for it.
+fn give_up_at(frame: &Frame) -> Option<Instant> {
+    let route: &[u8; RouteHeader::LEN] = frame.bytes[ROUTE..].first_chunk()?;
+    let budget = RouteHeader::budget_of(route);
+    let left = budget.saturating_sub(frame.age);
+    (left > 0).then(|| frame.arrived.plus(span(left)))
 }
 
 /// Appends a data frame to the slab under a fresh counter: header patched, route header sealed.

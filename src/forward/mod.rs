@@ -180,12 +180,20 @@ impl Forwarder {
     /// Datagrams came from the underlay. They are opened where they lie.
     pub fn handle_udp(&mut self, now: Instant, batch: &mut RecvBatch) {
         self.now = now;
-        let RecvBatch { slab, datagrams, .. } = batch;
+        let RecvBatch { slab, datagrams, local_drops } = batch;
+        let mut last = None;
         for datagram in datagrams.iter() {
             let Some(bytes) = slab.get_mut(datagram.range.clone()) else { continue };
-            if let Err(reason) = self.hop(now, bytes, datagram.ecn) {
-                self.stats.drop(reason);
+            match self.hop(now, bytes, datagram.ecn) {
+                Ok(link) => last = Some(link),
+                Err(reason) => self.stats.drop(reason),
             }
+        }
+        // The kernel does not say whose datagrams it dropped: most likely those of who sends.
+        if *local_drops > 0
+            && let Some(link) = last.and_then(|id| self.link_mut(id))
+        {
+            link.receiver.on_local_drops(*local_drops);
         }
         self.tell();
     }
