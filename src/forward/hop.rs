@@ -18,6 +18,7 @@ use crate::wire::{Kind, Owner, TAG, WireError, owner};
 use super::arq::Arrival;
 use super::event::{ForwardEvent, ProbeRequest};
 use super::greet::Greeter;
+use super::health::HealthEvent;
 use super::stats::count_frame;
 use super::{DropReason, Forwarder};
 
@@ -146,10 +147,9 @@ impl Forwarder {
                 if sent_at > now {
                     return Err(DropReason::Malformed);
                 }
-                let rtt = now.since(sent_at).saturating_sub(dwell);
-                link.sender.on_round_trip(now, rtt);
-                link.receiver.on_round_trip(rtt);
-                self.on_confirmed(now, id, sent_at);
+                link.on_round_trip(now, now.since(sent_at).saturating_sub(dwell));
+                link.confirm(now, sent_at);
+                self.heed_health(now, id);
                 self.told.push(ForwardEvent::ProbeReply {
                     link: id,
                     seq,
@@ -174,14 +174,9 @@ impl Forwarder {
             }
             Role::Response => {
                 let sent_at = link.greeter.on_answer(hello.echo).ok_or(DropReason::StrayHello)?;
-                let rtt = now.since(sent_at);
-                link.sender.on_round_trip(now, rtt);
-                link.receiver.on_round_trip(rtt);
-                if !self.paths.is_up(id) {
-                    self.paths.on_link(id, true, &mut self.told);
-                    self.told.push(ForwardEvent::LinkUp { link: id });
-                }
-                self.on_confirmed(now, id, sent_at);
+                link.on_round_trip(now, now.since(sent_at));
+                link.confirm(now, sent_at);
+                self.heed_health(now, id);
             }
         }
         Ok(())
@@ -189,29 +184,36 @@ impl Forwarder {
 
     fn on_ack(&mut self, now: Instant, id: LinkId, ack: &Ack) -> Result<(), DropReason> {
         let link = self.link_mut(id).ok_or(DropReason::UnknownIndex)?;
-        link.sender.on_feedback(now, ack);
-        if let Some(rtt) = link.sender.round_trip().smoothed() {
-            link.receiver.on_round_trip(rtt);
-        }
+        link.on_feedback(now, ack);
+        self.heed_health(now, id);
         self.list(id);
         Ok(())
     }
 
-    /// The peer has answered something we sent at `sent_at`: both directions work.
-    fn on_confirmed(&mut self, _now: Instant, id: LinkId, sent_at: Instant) {
-        if let Some(link) = self.link_mut(id) {
-            link.confirm(sent_at);
-        }
-    }
-
-    /// Sends the hello that is due on a link.
-    pub(super) fn greet(&mut self, now: Instant, id: LinkId) {
+    /// Acts on what a link's health has to say: asks the link, or moves routes and tells.
+    fn heed_health(&mut self, now: Instant, id: LinkId) {
         let boot = self.config.boot;
         let Some(link) = self.links.get_mut(usize::from(id.0)).and_then(Option::as_mut) else {
             return;
         };
-        if let Some(hello) = link.greeter.poll(now, boot, &mut self.dice) {
-            link.push_bare(Kind::Hello, &hello.to_bytes());
+        while let Some(event) = link.health.poll_event() {
+            match event {
+                HealthEvent::Up => {
+                    self.told.push(ForwardEvent::LinkUp { link: id });
+                    self.paths.on_link(id, true, &mut self.told);
+                }
+                HealthEvent::Down { silence } => {
+                    self.told.push(ForwardEvent::LinkDown { link: id, silence });
+                    self.paths.on_link(id, false, &mut self.told);
+                }
+                HealthEvent::Suspect | HealthEvent::Cleared => {}
+            }
+        }
+        if link.health.poll_ping(now) {
+            let hello = link.greeter.ask(now, boot, &mut self.dice);
+            if link.push_bare(Kind::Hello, &hello.to_bytes()) {
+                link.health.on_sent(now);
+            }
             self.list(id);
         }
     }
@@ -219,16 +221,20 @@ impl Forwarder {
     /// Sends a probe. `false` where there is no such link or no room.
     pub(super) fn ask_probe(&mut self, now: Instant, request: ProbeRequest) -> bool {
         let probe = Probe::Request { seq: request.seq, sent_at: now };
-        let sent = self
-            .link_mut(request.link)
-            .is_some_and(|link| link.push_bare(Kind::Probe, &probe.to_bytes()));
+        let Some(link) = self.link_mut(request.link) else { return false };
+        let sent = link.push_bare(Kind::Probe, &probe.to_bytes());
+        if sent {
+            link.health.on_sent(now);
+        }
         self.list(request.link);
         sent
     }
 
     /// What time asks of a link.
     pub(super) fn tick_link(&mut self, now: Instant, id: LinkId) {
-        self.greet(now, id);
+        let Some(link) = self.link_mut(id) else { return };
+        link.health.handle_timeout(now);
+        self.heed_health(now, id);
         let Some(link) = self.link_mut(id) else { return };
         let due = |deadline: Option<Deadline>| deadline.is_some_and(|d| d.at <= now);
         let (repair, feedback) =

@@ -21,6 +21,7 @@ use super::arq;
 use super::event::ForwardEvent;
 use super::frame::Frame;
 use super::greet::Greeter;
+use super::health::LinkHealth;
 use super::queue::{FairQueue, QueueLimits};
 use super::stats::{DropReason, Stats, count_frame};
 
@@ -28,6 +29,10 @@ use super::stats::{DropReason, Stats, count_frame};
 const REPAIR_BYTES: usize = 16 << 20;
 /// How often the node hears what the data showed of a link.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// Between two marks in time, and how many there may be: beyond a second and a quarter without
+/// feedback more of them say nothing new.
+const MARK_SPACE: Duration = Duration::from_millis(20);
+const MARKS: usize = 64;
 /// Small frames that may wait to be sent. They are answers and questions of ours: few.
 const BARE_LIMIT: usize = 256;
 
@@ -82,6 +87,10 @@ pub(super) struct Link {
     pub(super) receiver: arq::Receiver,
     bare: VecDeque<(Kind, Vec<u8>)>,
     pub(super) greeter: Greeter,
+    pub(super) health: LinkHealth,
+    /// Hop sequences and when they were sent, a few per round trip: by them feedback says what it
+    /// confirms.
+    marks: VecDeque<(u32, Instant)>,
     /// Highest number among the peer's probes, and how many came.
     pub(super) probes_heard: (u32, u32),
     /// When the last report was made; what came since is in the next.
@@ -114,12 +123,25 @@ impl Link {
             sender: arq::Sender::new(REPAIR_BYTES),
             receiver: arq::Receiver::new(now),
             bare: VecDeque::new(),
-            greeter: Greeter::new(now),
+            greeter: Greeter::default(),
+            health: LinkHealth::new(now),
+            marks: VecDeque::new(),
             probes_heard: (0, 0),
             reported_at: now,
             reported: (0, 0),
             listed: false,
         }
+    }
+
+    /// A link that was taken away and comes back in the same session. What waited is gone; it has
+    /// to prove itself anew.
+    pub(super) fn revived(mut self, id: LinkId, endpoint: SocketAddr, now: Instant) -> Self {
+        (self.id, self.endpoint) = (id, endpoint);
+        self.queue = FairQueue::new(QueueLimits::default());
+        self.bare.clear();
+        self.health = LinkHealth::new(now);
+        self.listed = false;
+        self
     }
 
     /// Queues a small frame, sealed whole, for the next turn. `false` where too many wait.
@@ -181,6 +203,7 @@ impl Link {
             count_frame(&mut counted.sent, Kind::Data, whole, whole - OVERHEAD);
             let give_up_at = give_up_at(&frame);
             self.sender.push(now, whole, give_up_at, Some(frame));
+            self.mark(now, seq);
         }
         while out.slab.len() < room {
             let Some((kind, body)) = self.bare.pop_front() else { break };
@@ -240,16 +263,53 @@ impl Link {
         verdict(keys.window.accept(clear.counter, now, spare))
     }
 
-    /// The peer has answered what we sealed at this time.
-    pub(super) fn confirm(&mut self, sealed_at: Instant) {
-        self.keys.seal.confirm(sealed_at);
+    /// The peer has answered what we sent at this time.
+    pub(super) fn confirm(&mut self, now: Instant, sent_at: Instant) {
+        self.keys.seal.confirm(sent_at);
+        self.health.on_confirmed(now, sent_at);
+    }
+
+    /// A round trip was measured outside the data.
+    pub(super) fn on_round_trip(&mut self, now: Instant, rtt: Duration) {
+        self.health.on_round_trip(now, rtt);
+        self.sender.on_round_trip(now, rtt);
+        self.receiver.on_round_trip(rtt);
     }
 
     /// When the clock is wanted for this link.
     pub(super) fn poll_timeout(&self) -> Option<Deadline> {
         let repair = Deadline::earlier(self.sender.poll_timeout(), self.receiver.poll_timeout());
-        let told = Deadline::earlier(self.greeter.poll_timeout(), self.report_at());
+        let told = Deadline::earlier(self.health.poll_timeout(), self.report_at());
         Deadline::earlier(repair, told)
+    }
+
+    /// A data frame was sent for the first time.
+    fn mark(&mut self, now: Instant, seq: u32) {
+        self.health.on_sent(now);
+        let apart = self.marks.back().is_none_or(|(_, at)| now.since(*at) >= MARK_SPACE);
+        if apart && self.marks.len() < MARKS {
+            self.marks.push_back((seq, now));
+        }
+    }
+
+    /// Feedback came; what it confirms counts for the link's health.
+    pub(super) fn on_feedback(&mut self, now: Instant, ack: &Ack) {
+        self.sender.on_feedback(now, ack);
+        let mut confirmed = None;
+        while let Some(&(seq, at)) = self.marks.front() {
+            // Serial numbers: not beyond the highest that came.
+            if ack.highest.wrapping_sub(seq) >= 1 << 31 {
+                break;
+            }
+            confirmed = Some(at);
+            self.marks.pop_front();
+        }
+        if let Some(sent_at) = confirmed {
+            self.confirm(now, sent_at);
+        }
+        if let Some(rtt) = self.sender.round_trip().smoothed() {
+            self.receiver.on_round_trip(rtt);
+        }
     }
 
     /// What the data showed since the last report; `None` before its time, or where nothing went.

@@ -111,9 +111,9 @@ pub struct Forwarder {
     pool: Pool,
     peers: BTreeMap<NodeId, Peer>,
     links: Vec<Option<Link>>,
-    /// Keys of links that were taken away while their session lived: should one come back, its
-    /// counters go on.
-    retired: BTreeMap<(NodeId, u64, u32, u32), Keys>,
+    /// Links that were taken away while their session lived: should one come back, its counters and
+    /// sequences go on.
+    retired: BTreeMap<(NodeId, u64, u32, u32), Link>,
     table: Table<LinkId>,
     paths: Paths,
     spare: Allowance,
@@ -214,6 +214,10 @@ impl Forwarder {
             self.install_peer(now, entry);
         }
         self.paths.install(&snapshot.routes, &mut self.told);
+        let watched = self.paths.links();
+        for link in self.links.iter_mut().flatten() {
+            link.health.watch(now, watched.contains(&link.id));
+        }
         self.tell();
     }
 
@@ -250,12 +254,14 @@ impl Forwarder {
                 self.withdraw_link(wanted.link);
             }
             let indices = (wanted.receive_index, wanted.transmit_index);
-            let keys = self
-                .retired
-                .remove(&(node, generation, indices.0, indices.1))
-                .unwrap_or_else(|| Keys::new(&entry.secret, (own, node), indices, now));
-            let link =
-                Link::new(wanted.link, node, generation, wanted.endpoint, indices, keys, now);
+            let key = (node, generation, indices.0, indices.1);
+            let link = match self.retired.remove(&key) {
+                Some(link) => link.revived(wanted.link, wanted.endpoint, now),
+                None => {
+                    let keys = Keys::new(&entry.secret, (own, node), indices, now);
+                    Link::new(wanted.link, node, generation, wanted.endpoint, indices, keys, now)
+                }
+            };
             let at = usize::from(wanted.link.0);
             if self.links.len() <= at {
                 self.links.resize_with(at + 1, || None);
@@ -263,7 +269,7 @@ impl Forwarder {
             self.links[at] = Some(link);
             self.table.install(wanted.receive_index, wanted.link);
             self.stats.link_mut(wanted.link);
-            self.greet(now, wanted.link);
+            self.tick_link(now, wanted.link);
         }
     }
 
@@ -276,7 +282,7 @@ impl Forwarder {
         let session = self.peers.get(&link.peer).is_some_and(|p| p.generation == link.generation);
         if session {
             let key = (link.peer, link.generation, link.receive_index, link.transmit_index);
-            self.retired.insert(key, link.keys);
+            self.retired.insert(key, link);
         }
     }
 

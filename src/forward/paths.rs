@@ -5,7 +5,7 @@
 //! its next hop. Whatever changes that is followed by one walk over the table, and the flips it
 //! makes are told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -157,6 +157,12 @@ impl Paths {
         // A path that a relay calls broken is still tried where there is no other; one without a
         // first link is not.
         order.into_iter().flatten().find(|way| self.is_up(way.link))
+    }
+
+    /// The first links of all paths, primary and backup.
+    pub(super) fn links(&self) -> BTreeSet<LinkId> {
+        let ways = self.entries.values().flat_map(|e| [Some(e.primary), e.backup]);
+        ways.flatten().map(|way| way.link).collect()
     }
 
     /// The node that answers for an address.
