@@ -116,6 +116,8 @@ pub struct Tcp {
     pub start: Duration,
     /// For how long it sends.
     pub length: Duration,
+    /// Congestion control by the kernel's name; `cubic` where nothing is said.
+    pub congestion: String,
 }
 
 /// Something that happens at a time.

@@ -52,6 +52,9 @@ const MESH_WITHIN: Duration = Duration::from_secs(20);
 /// TCP per pair, direct beside overlay.
 const TCP_LENGTH: Duration = Duration::from_secs(3);
 
+/// What most senders on the Internet use, whatever this machine's default is.
+const CONGESTION: &str = "cubic";
+
 /// After the last packet, for what is still under way.
 const LINGER: Duration = Duration::from_millis(700);
 
@@ -191,6 +194,11 @@ fn introduce(screen: &Screen, place: &Place, seed: u64) {
         ));
     }
     let settings = toml::to_string(&settings()).unwrap_or_default().replace('\n', " ");
+    screen.say(&format!(
+        "each ordered pair, both ways: {PPS} packets/s of {SIZE} bytes with DSCP {DSCP}; TCP \
+         ({CONGESTION}) for {} s",
+        TCP_LENGTH.as_secs()
+    ));
     screen.say(&format!("settings that differ from the defaults: {}", settings.trim()));
 }
 
@@ -265,7 +273,8 @@ fn run_tcp(floor: &Floor, stop: &Stop) -> anyhow::Result<Option<Tcp>> {
         for (from, to) in round {
             let (a, b) = (&floor.sites[from], &floor.sites[to]);
             let start = |from: IpAddr, to: IpAddr| {
-                let spec = StreamSpec { from, to, length: TCP_LENGTH, congestion: None };
+                let congestion = Some(CONGESTION.to_owned());
+                let spec = StreamSpec { from, to, length: TCP_LENGTH, congestion };
                 Stream::start(&a.ns, &b.ns, &spec).ok()
             };
             let direct = start(a.address.into(), b.address.into());

@@ -175,7 +175,8 @@ type Pair = (Option<Stream>, Option<Stream>);
 fn start_tcp(floor: &Floor, tcp: &Tcp) -> Pair {
     let (a, b) = (&floor.sites[tcp.from], &floor.sites[tcp.to]);
     let start = |from: IpAddr, to: IpAddr| {
-        let spec = StreamSpec { from, to, length: tcp.length, congestion: None };
+        let congestion = Some(tcp.congestion.clone());
+        let spec = StreamSpec { from, to, length: tcp.length, congestion };
         Stream::start(&a.ns, &b.ns, &spec).ok()
     };
     (

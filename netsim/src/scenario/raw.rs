@@ -91,6 +91,14 @@ struct Tcp {
     to: String,
     start: Span,
     length: Span,
+    #[serde(default = "cubic")]
+    congestion: String,
+}
+
+/// What Linux uses unless told otherwise, and what most of the Internet's senders do. Stated, since
+/// the machine the laboratory runs on may have been told otherwise.
+fn cubic() -> String {
+    "cubic".to_owned()
 }
 
 #[derive(Deserialize)]
@@ -317,7 +325,8 @@ impl Scenario {
             if length.is_zero() || start + length > self.duration.0 {
                 return sense(format!("tcp {name} does not lie within the scenario"));
             }
-            streams.push(super::Tcp { name, from, to, start, length });
+            let congestion = tcp.congestion.clone();
+            streams.push(super::Tcp { name, from, to, start, length, congestion });
         }
         Ok(streams)
     }
