@@ -429,7 +429,7 @@ pub struct Candidate {
 /// One part of a path's cost.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CostPart {
-    /// `delay`, `jitter`, `loss` or `price`.
+    /// `delay`, `jitter`, `repair`, `loss`, `price` or `hops`.
     pub name: String,
     /// Its weight in the sum, in milliseconds-worth.
     pub value_ms: f64,

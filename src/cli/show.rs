@@ -109,15 +109,11 @@ fn status(s: &Status) -> String {
     row("nodes", format!("{} known, {} connected", s.nodes_known, s.peers_connected));
     row("links", format!("{} of {} up", s.links_up, s.links));
     row("reachable", format!("{} of {} nodes", s.destinations_reachable, s.nodes_known));
-    row(
-        "routes",
-        format!(
-            "table {}, recomputed {} ago, again in {}",
-            s.table_generation,
-            age(s.recomputed_ago_s),
-            age(s.recompute_in_s)
-        ),
-    );
+    let last = s
+        .recomputed_ago_s
+        .map_or("not recomputed yet".into(), |ago| format!("recomputed {} ago", age(Some(ago))));
+    let next = age(s.recompute_in_s);
+    row("routes", format!("table {}, {last}, next time in {next}", s.table_generation));
     row("ingress", volume(s.traffic.map(|t| t.ingress)));
     row("  of that relayed", volume(s.traffic.map(|t| t.ingress_relayed)));
     row("egress", volume(s.traffic.map(|t| t.egress)));
