@@ -320,16 +320,19 @@ fn three_daemons_join_through_one_seed_and_leave_nothing_behind() {
 }
 
 #[test]
-fn the_seed_may_come_last_and_a_killed_daemon_returns() {
+fn the_seed_may_come_last_and_a_killed_daemon_is_noticed_and_returns() {
     if !allowed() {
         return;
     }
     let mut lab = joins_in_order([2, 1, 0]);
-    // Killed without a word: nothing of it remains either, and the others go on.
+    // Killed without a word: nothing of it remains either, and the others notice.
     lab.signal(1, "KILL");
     assert_eq!(lab.wait(1), None);
     assert_eq!(lab.left_behind(1), "", "device, addresses and routes go with the process");
     for at in [0, 2] {
+        lab.until(at, 10, "the dead link down", |report| {
+            report.links.iter().all(|link| link.peer != "bravo" || link.state.name() != "up")
+        });
         assert!(lab.crosses(at, overlay(2 - at)), "the living go on: {}", lab.log(at));
     }
     lab.start(1);
@@ -352,6 +355,20 @@ fn a_restarted_daemon_finds_its_peers_without_any_seed() {
     lab.start(2);
     lab.until_meshed(&[1, 2]);
     assert!(lab.crosses(2, overlay(1)), "{}", lab.log(2));
+}
+
+#[test]
+fn a_daemon_whose_device_is_taken_away_ends_with_the_reason() {
+    if !allowed() {
+        return;
+    }
+    let mut lab = Lab::new(&SITES[..1]);
+    lab.start(0);
+    lab.until(0, 10, "an answer", |_| true);
+    ip(&["-n", &lab.namespace("alpha"), "link", "del", "thw0"]);
+    assert_eq!(lab.wait(0), Some(1));
+    assert!(lab.log(0).contains("the TUN device is gone"), "{}", lab.log(0));
+    assert!(!lab.socket(0).exists(), "the admin socket is gone");
 }
 
 #[test]

@@ -26,6 +26,7 @@ use super::http::HttpServer;
 use super::netlink::Netlink;
 use super::pki::Identity as Papers;
 use super::pki::verify::{Anchors, WallTrust};
+use super::poller::step_back;
 use super::quic::Quic;
 use super::quic::socket::QueueSocket;
 use super::signal::EndSignals;
@@ -123,6 +124,10 @@ impl Driver {
         };
         let forwarder = Forwarder::new(forward, random(), clock.now());
         let (data, news) = data::start(clock, forwarder, sockets, tun)?;
+        // After the data thread's start, which would inherit it.
+        if let Err(error) = step_back() {
+            tracing::debug!(%error, "the control thread keeps its priority");
+        }
         let DataNews { events, quic: inbound, ended } = news;
         let door = data.clone();
         let socket = QueueSocket::new(inbound, Box::new(move |d| door.quic(d)), port);
