@@ -196,6 +196,9 @@ impl Knowledge {
         roll: &Roll<'_>,
     ) -> Install {
         let install = self.lsdb.install(now, age, record, |node| roll.key(node));
+        if matches!(install, Install::Newer { .. }) {
+            self.originator.on_mesh_size(self.lsdb.iter(now).count());
+        }
         match install {
             Install::Newer { urgent: true, .. } => self.weigh_within(now, WEIGH_URGENT),
             Install::Newer { changed: true, .. } => self.weigh_within(now, WEIGH_MOVED),
@@ -224,7 +227,6 @@ impl Knowledge {
 
     /// Our next record, if one is due: to be told to every peer.
     pub(super) fn poll_record(&mut self, now: Instant, signer: &dyn Signer) -> Option<Vec<u8>> {
-        self.originator.on_mesh_size(self.lsdb.digest().len());
         let record = self.originator.poll_record(now, signer)?;
         self.lsdb.install_own(now, &record, &self.own.public_key);
         Some(record)

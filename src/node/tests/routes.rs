@@ -318,3 +318,16 @@ fn absurd_link_state_attracts_nothing() {
     assert_eq!(host.node.knowledge.graph(&roll).node(n(77)), None);
     assert_eq!(world.broken_paths(), []);
 }
+
+#[test]
+fn sixteen_nodes_come_together_and_speak_little_when_nothing_happens() {
+    let mut world = mesh(16, seeded);
+    world.run(at(40.0));
+    assert_eq!((world.missing(), world.broken_paths()), (vec![], vec![]));
+    let before = (world.messages, world.dials);
+    world.run(at(70.0));
+    // An LSA to 15 peers each 10 s at the very most, digests to two peers each 30 s and their answers.
+    let per_node_second = (world.messages - before.0) as f64 / 16.0 / 30.0;
+    assert!(per_node_second < 2.0, "{per_node_second} messages per node and second");
+    assert_eq!(world.dials, before.1, "nobody is dialled any more");
+}
