@@ -179,6 +179,7 @@ impl Link {
             }
         }
         self.sender.on_standing(self.queue.standing());
+        stats.link_mut(self.id).repair_late = self.sender.counts().too_late;
         while out.slab.len() < room {
             let Some((seq, frame)) = self.sender.poll_repair(now) else { break };
             let whole = frame.bytes.len();

@@ -222,7 +222,7 @@ pub struct LinkStats {
     pub frames_received: u64,
     /// Data frames sent again.
     pub retransmits: u64,
-    /// Data frames that stayed lost: no time or no room to send them again.
+    /// Lost data frames that were not sent again: their time was over.
     pub repair_late: u64,
 }
 
