@@ -4,9 +4,12 @@
 //! trace. The *namespaces* floor runs real daemons in network namespaces over a user-space emulator
 //! of the Internet between them. The demo is a scenario of the second.
 
+pub mod check;
 pub mod data;
 pub mod demo;
 pub mod link;
 pub mod netns;
 pub mod scenario;
+pub mod trace;
 pub mod units;
+pub mod world;

@@ -299,7 +299,8 @@ fn restore(state: &StateFile) -> Restored {
     })
 }
 
-fn node_config(config: &Config, seeds: Vec<Seed>, boot: u64) -> NodeConfig {
+/// What the node is told of the operator's configuration.
+pub fn node_config(config: &Config, seeds: Vec<Seed>, boot: u64) -> NodeConfig {
     NodeConfig {
         seeds,
         advertise: config.underlay.advertise.clone(),

@@ -73,13 +73,15 @@ pub struct CheckFinding {
 
 /// What is noted while time passes, for the checks.
 #[derive(Debug, Default)]
-struct Notes {
-    mesh_s: Option<f64>,
+pub(crate) struct Notes {
+    /// When every living node first had a path to every other, seconds.
+    pub(crate) mesh_s: Option<f64>,
     /// For each check about a moment: what was found then.
-    moments: Vec<Option<(String, bool)>>,
+    pub(crate) moments: Vec<Option<(String, bool)>>,
 }
 
-const CLASS: &str = "default";
+/// The class whose paths are looked at.
+pub(crate) const CLASS: &str = "default";
 const FLOW_PORT: u16 = 9000;
 const ASK_EVERY_NS: u64 = 100_000_000;
 
@@ -257,12 +259,12 @@ fn note(scenario: &Scenario, watch: &Watch, alive: &[bool], since: Duration, not
     }
 }
 
-fn is_as_asked(path: &Path, is: Option<&Path>, relayed: Option<bool>) -> bool {
+pub(crate) fn is_as_asked(path: &Path, is: Option<&Path>, relayed: Option<bool>) -> bool {
     is.is_none_or(|is| is == path) && relayed.is_none_or(|relayed| relayed == (path.len() > 2))
 }
 
 /// Holds the checks against what was found.
-fn judge(
+pub(crate) fn judge(
     scenario: &Scenario,
     ledgers: &[SharedLedger],
     start_ns: u64,

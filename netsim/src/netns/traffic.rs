@@ -91,7 +91,8 @@ pub struct Quality {
 }
 
 impl Ledger {
-    fn note_sent(&mut self, sent_ns: u64) -> u64 {
+    /// A packet leaves; returns its number.
+    pub fn note_sent(&mut self, sent_ns: u64) -> u64 {
         let entry = Entry { sent_ns, delay_us: LOST, duplicates: 0, overtaken: false };
         self.entries.push(entry);
         self.entries.len() as u64 - 1
@@ -103,7 +104,8 @@ impl Ledger {
         self.refused += 1;
     }
 
-    fn note_arrival(&mut self, seq: u64, now_ns: u64) {
+    /// A packet arrived.
+    pub fn note_arrival(&mut self, seq: u64, now_ns: u64) {
         let Some(entry) = usize::try_from(seq).ok().and_then(|i| self.entries.get_mut(i)) else {
             return;
         };

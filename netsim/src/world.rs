@@ -1,0 +1,623 @@
+//! The virtual floor: whole nodes in one process, under virtual time.
+//!
+//! Each site is a `Node` and a `Forwarder` joined as the daemon joins them. Between sites lie the
+//! same link models as on the namespaces floor; control streams are delayed queues. Nothing reads a
+//! clock and every die is cast from the seed: one seed gives one trace.
+//!
+//! Contract of each turn as for any driver: one `handle_*`, then every `poll_*` until all are empty.
+
+mod site;
+mod streams;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+use thalweg::buf::{Offload, RecvBatch, TunBatch, TxBatch};
+use thalweg::control::{ConnectionId, ControlInput, ControlOutput};
+use thalweg::forward::Forwarder;
+use thalweg::forward::checksum;
+use thalweg::id::NodeId;
+use thalweg::node::{Node, NodeEvent};
+use thalweg::report::{Answer, Command, Report};
+use thalweg::rng::Dice;
+use thalweg::session::keys::Secret;
+use thalweg::session::trust::Trust;
+use thalweg::time::Instant;
+use thalweg::topology::member::Restored;
+
+use crate::link::{LinkModel, LinkParams, Verdict};
+use crate::netns::traffic::SharedLedger;
+use crate::scenario::{Flow, Happening, Scenario};
+use crate::trace::Trace;
+
+use site::{LabTrust, Plan, endpoint, overlay_address, site_at, site_of};
+use streams::Streams;
+
+/// IPv4 and UDP headers around each datagram.
+const OUTER: usize = 28;
+/// A dial that finds nobody fails after this.
+const DIAL_FAILS: Duration = Duration::from_secs(5);
+/// How often streams try again to say what a cut held back.
+const STREAM_TRIES: Duration = Duration::from_millis(200);
+/// A node that asks for the clock more often without time passing is broken.
+const TURNS_LIMIT: u32 = 100_000;
+/// Bytes of the flow header: magic, flow, number.
+const FLOW_HEADER: usize = 16;
+const FLOW_MAGIC: u32 = 0x7457_6c67;
+const FLOW_PORT: u16 = 9000;
+
+struct Host {
+    life: u64,
+    node: Node,
+    forward: Forwarder,
+}
+
+#[derive(Debug)]
+enum Due {
+    /// A datagram arrives.
+    Datagram { to: usize, from: usize, ecn: u8, bytes: Vec<u8> },
+    /// A stream says something to the node that lived when it was said.
+    Control { to: usize, life: u64, input: ControlInput },
+    /// A flow's next packet.
+    Packet { flow: usize },
+    /// The scenario's next event.
+    Happening { event: usize },
+    /// Streams try again.
+    Streams,
+}
+
+/// Bytes and datagrams on all links.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Datagrams offered to links.
+    pub datagrams: u64,
+    /// Their bytes, outer headers included.
+    pub bytes: u64,
+    /// Datagrams searched for payload.
+    pub searched: u64,
+    /// Of those: how many held it in clear.
+    pub found: u64,
+}
+
+/// A scenario being played.
+pub struct World {
+    now: Instant,
+    scenario: Scenario,
+    plans: Vec<Plan>,
+    hosts: BTreeMap<usize, Host>,
+    /// What each site keeps on disk.
+    disks: Vec<Vec<u8>>,
+    links: BTreeMap<(usize, usize), LinkModel>,
+    streams: Streams,
+    due: BTreeMap<(Instant, u64), Due>,
+    serial: u64,
+    dice: Dice,
+    ledgers: Vec<SharedLedger>,
+    carried: Carried,
+    trace: Trace,
+    recv: RecvBatch,
+    tun: TunBatch,
+    tx: TxBatch,
+}
+
+impl World {
+    /// A world at time zero; sites that start with the scenario have started.
+    ///
+    /// # Errors
+    /// Configurations that no daemon would take, or what only the other floor can do.
+    pub fn new(scenario: &Scenario, seed: u64) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            scenario.tcp.is_empty(),
+            "the virtual floor has no TCP: play this scenario with `netsim lab`"
+        );
+        let mut dice = Dice::new(seed);
+        let links = scenario
+            .links
+            .iter()
+            .map(|(&pair, params)| (pair, LinkModel::new(params.clone(), dice.next_u64())))
+            .collect();
+        let sites = scenario.sites.len();
+        let plans: anyhow::Result<Vec<_>> = (0..sites).map(|s| Plan::new(scenario, s)).collect();
+        let mut world = Self {
+            now: Instant::ZERO,
+            plans: plans?,
+            hosts: BTreeMap::new(),
+            disks: vec![Vec::new(); sites],
+            links,
+            streams: Streams::default(),
+            due: BTreeMap::new(),
+            serial: 0,
+            dice,
+            ledgers: scenario.flows.iter().map(|_| SharedLedger::default()).collect(),
+            carried: Carried::default(),
+            trace: Trace::default(),
+            recv: RecvBatch::default(),
+            tun: TunBatch::default(),
+            tx: TxBatch::default(),
+            scenario: scenario.clone(),
+        };
+        for site in (0..sites).filter(|&s| scenario.sites[s].starts) {
+            world.start(site)?;
+        }
+        for (flow, spec) in scenario.flows.iter().enumerate() {
+            // Not all in the same microsecond.
+            let gap_us = 1_000_000 / u64::from(spec.pps.max(1));
+            let offset = Duration::from_micros(world.dice.below(gap_us.max(1)));
+            world.put(Instant::ZERO.plus(spec.start + offset), Due::Packet { flow });
+        }
+        for (event, spec) in scenario.events.iter().enumerate() {
+            world.put(Instant::ZERO.plus(spec.at), Due::Happening { event });
+        }
+        world.put(Instant::ZERO.plus(STREAM_TRIES), Due::Streams);
+        Ok(world)
+    }
+
+    /// Plays on until `until`.
+    ///
+    /// # Errors
+    /// A machine that asks for the clock without end, or a node that cannot start again.
+    pub fn run(&mut self, until: Instant) -> anyhow::Result<()> {
+        let mut turns = 0;
+        loop {
+            let queued = self.due.first_key_value().map(|(&(at, _), _)| at);
+            let timer = self.hosts.iter().filter_map(|(&s, h)| Some((wake(h)?, s))).min();
+            let next = queued.into_iter().chain(timer.map(|(at, _)| at)).min();
+            let Some(next) = next.filter(|&at| at <= until) else { break };
+            turns = if next > self.now { 0 } else { turns + 1 };
+            if turns > TURNS_LIMIT {
+                let why = timer.and_then(|(_, s)| {
+                    let host = self.hosts.get(&s)?;
+                    Some((s, host.node.poll_timeout(), host.forward.poll_timeout()))
+                });
+                anyhow::bail!("somebody spins at {}: {why:?}", self.now);
+            }
+            self.now = self.now.max(next);
+            match timer {
+                Some((at, site)) if queued.is_none_or(|queued| at < queued) => {
+                    let now = self.now;
+                    if let Some(host) = self.hosts.get_mut(&site) {
+                        host.forward.handle_timeout(now);
+                        host.node.handle_timeout(now);
+                    }
+                    self.drain(site);
+                }
+                _ => {
+                    if let Some((_, due)) = self.due.pop_first() {
+                        self.happen(due)?;
+                    }
+                }
+            }
+        }
+        self.now = self.now.max(until);
+        Ok(())
+    }
+
+    /// The virtual time.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// What each flow's packets met.
+    pub fn ledgers(&self) -> &[SharedLedger] {
+        &self.ledgers
+    }
+
+    /// What the links carried.
+    pub fn carried(&self) -> Carried {
+        self.carried
+    }
+
+    /// The trace so far.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// Sites whose node lives.
+    pub fn living(&self) -> Vec<usize> {
+        self.hosts.keys().copied().collect()
+    }
+
+    /// Everything a node would tell an operator.
+    pub fn report(&mut self, site: usize) -> Option<Report> {
+        let now = self.now;
+        match self.hosts.get_mut(&site)?.node.handle_command(now, &Command::Report) {
+            Answer::Report(report) => Some(*report),
+            _ => None,
+        }
+    }
+
+    /// The sites on the path in force from one site to another for a class, both ends included.
+    pub fn path(&mut self, from: usize, to: usize, class: &str) -> Option<Vec<usize>> {
+        let now = self.now;
+        let name = self.scenario.sites.get(to)?.name.clone();
+        let ask = Command::Paths { destination: Some(name) };
+        let host = self.hosts.get_mut(&from)?;
+        let Answer::Paths(rows) = host.node.handle_command(now, &ask) else { return None };
+        let row = rows.into_iter().find(|row| row.class == class)?;
+        let view = if row.on_backup { row.backup } else { row.primary }?;
+        let nodes = view.nodes.iter().map(|name| self.scenario.site(name));
+        [Some(from)].into_iter().chain(nodes).collect()
+    }
+
+    /// Changes what lies between two sites, one way.
+    pub fn set_link(&mut self, pair: (usize, usize), by: impl Fn(&mut LinkParams)) {
+        if let Some(link) = self.links.get_mut(&pair) {
+            let mut params = link.params().clone();
+            by(&mut params);
+            link.install(self.now, params);
+        }
+    }
+
+    /// Starts a site's node from what it kept.
+    ///
+    /// # Errors
+    /// State that its own reader does not take.
+    pub fn start(&mut self, site: usize) -> anyhow::Result<()> {
+        let now = self.now;
+        let plan = self.plans.get(site).context("no such site")?;
+        let restored = match self.disks[site].as_slice() {
+            [] => Restored::default(),
+            bytes => Restored::read(bytes).context("state")?,
+        };
+        let boot = Plan::boot(now.as_micros() / 1_000_000, restored.boot);
+        self.serial += 1;
+        let life = self.serial;
+        let seed = self.dice.next_u64();
+        let forward = Forwarder::new(plan.forward(boot), seed ^ 1, now);
+        let node = Node::new(plan.node(boot), plan.identity()?, &restored, seed, now);
+        self.streams.forget(site);
+        self.hosts.insert(site, Host { life, node, forward });
+        self.trace.say(now, &self.scenario.sites[site].name, "starts");
+        self.drain(site);
+        Ok(())
+    }
+
+    /// A site's node stops at once, without a word.
+    pub fn kill(&mut self, site: usize) {
+        if self.hosts.remove(&site).is_some() {
+            self.streams.forget(site);
+            self.trace.say(self.now, &self.scenario.sites[site].name, "dies");
+        }
+    }
+
+    fn put(&mut self, at: Instant, due: Due) {
+        self.serial += 1;
+        self.due.insert((at, self.serial), due);
+    }
+
+    fn happen(&mut self, due: Due) -> anyhow::Result<()> {
+        let now = self.now;
+        match due {
+            Due::Datagram { to, from, ecn, bytes } => {
+                self.trace.note(now, b'd', to, tail(&bytes));
+                self.recv.clear();
+                self.recv.push(&bytes, endpoint(from), ecn);
+                self.gather(to);
+                if let Some(host) = self.hosts.get_mut(&to) {
+                    host.forward.handle_udp(now, &mut self.recv);
+                    self.drain(to);
+                }
+            }
+            Due::Control { to, life, input } => {
+                if let Some(host) = self.hosts.get_mut(&to).filter(|h| h.life == life) {
+                    if let ControlInput::Message { bytes, .. } = &input {
+                        self.trace.note(now, b'c', to, tail(bytes));
+                    }
+                    host.node.handle_control(now, input);
+                    self.drain(to);
+                }
+            }
+            Due::Packet { flow } => self.send_packet(flow),
+            Due::Happening { event } => {
+                let what = self.scenario.events[event].what.clone();
+                self.trace.say(now, "scenario", &format!("{what:?}"));
+                self.perform(&what)?;
+            }
+            Due::Streams => {
+                for (site, id, far) in self.streams.holding() {
+                    if self.cut(site, far) {
+                        continue;
+                    }
+                    let held =
+                        self.streams.direction(site, id).map(|d| std::mem::take(&mut d.held));
+                    for bytes in held.into_iter().flatten() {
+                        self.carry(site, ControlOutput::Send { connection: id, bytes });
+                    }
+                }
+                self.put(now.plus(STREAM_TRIES), Due::Streams);
+            }
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, what: &Happening) -> anyhow::Result<()> {
+        match what {
+            Happening::Set { links, change } => {
+                links.iter().for_each(|&pair| self.set_link(pair, |p| change.lay_over(p)));
+            }
+            Happening::Cut(links) => {
+                links.iter().for_each(|&pair| self.set_link(pair, |p| p.cut = true));
+            }
+            Happening::Heal(links) => {
+                links.iter().for_each(|&pair| self.set_link(pair, |p| p.cut = false));
+            }
+            Happening::Kill(site) => self.kill(*site),
+            Happening::Restart(site) => {
+                self.kill(*site);
+                self.start(*site)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds to the batch whatever else arrives at this site at this very instant.
+    fn gather(&mut self, site: usize) {
+        while let Some(entry) = self.due.first_entry() {
+            let same = entry.key().0 <= self.now
+                && matches!(entry.get(), Due::Datagram { to, .. } if *to == site);
+            if !same {
+                break;
+            }
+            if let Due::Datagram { from, ecn, bytes, .. } = entry.remove() {
+                self.trace.note(self.now, b'd', site, tail(&bytes));
+                self.recv.push(&bytes, endpoint(from), ecn);
+            }
+        }
+    }
+
+    /// Every poll door of a site until all are empty.
+    fn drain(&mut self, site: usize) {
+        let now = self.now;
+        loop {
+            let mut quiet = true;
+            let mut control = Vec::new();
+            let Some(host) = self.hosts.get_mut(&site) else { return };
+            while let Some(event) = host.forward.poll_event() {
+                host.node.handle_event(now, event);
+                quiet = false;
+            }
+            while let Some(output) = host.node.poll_control() {
+                control.push(output);
+            }
+            if let Some(snapshot) = host.node.poll_snapshot() {
+                host.forward.install(now, &snapshot);
+                quiet = false;
+            }
+            while let Some(probe) = host.node.poll_send() {
+                host.forward.push_probe(now, probe);
+                quiet = false;
+            }
+            while let Some(event) = host.node.poll_event() {
+                if let NodeEvent::Persist(bytes) = event {
+                    self.disks[site] = bytes;
+                } else {
+                    let name = &self.scenario.sites[site].name;
+                    self.trace.say(now, name, &format!("{event:?}"));
+                }
+            }
+            loop {
+                self.tun.clear();
+                host.forward.poll_tun(&mut self.tun);
+                if self.tun.packets.is_empty() {
+                    break;
+                }
+                for (packet, _) in self.tun.iter() {
+                    self.trace.note(now, b't', site, tail(packet));
+                    arrive(&self.scenario.flows, &self.ledgers, site, now, packet);
+                }
+            }
+            let mut tx = std::mem::take(&mut self.tx);
+            loop {
+                tx.clear();
+                host.forward.poll_transmit(&mut tx);
+                if tx.runs.is_empty() {
+                    break;
+                }
+                for (run, bytes) in tx.datagrams() {
+                    let Some(to) = site_at(run.to) else { continue };
+                    search(&self.scenario.flows, &mut self.carried, bytes);
+                    let Some(link) = self.links.get_mut(&(site, to)) else { continue };
+                    let verdict = link.offer(now, bytes.len() + OUTER, run.tos & 3);
+                    let Verdict::Deliver { at, ecn, again } = verdict else { continue };
+                    for at in [Some(at), again].into_iter().flatten() {
+                        self.serial += 1;
+                        let due = Due::Datagram { to, from: site, ecn, bytes: bytes.to_vec() };
+                        self.due.insert((at, self.serial), due);
+                    }
+                }
+            }
+            self.tx = tx;
+            for output in control {
+                self.carry(site, output);
+                quiet = false;
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    /// Whether a stream between two sites gets nothing through.
+    fn cut(&self, a: usize, b: usize) -> bool {
+        let cut = |pair| self.links.get(&pair).is_none_or(|link| link.params().cut);
+        cut((a, b)) || cut((b, a))
+    }
+
+    fn delay(&self, from: usize, to: usize) -> Duration {
+        self.links.get(&(from, to)).map_or(Duration::ZERO, |link| link.params().delay)
+    }
+
+    fn carry(&mut self, site: usize, output: ControlOutput) {
+        let now = self.now;
+        let Some(life) = self.hosts.get(&site).map(|host| host.life) else { return };
+        match output {
+            ControlOutput::Dial { endpoint: to, name, node } => {
+                let input = match self.dial(site, life, to, &name, node) {
+                    Ok(()) => return,
+                    Err(why) => ControlInput::DialFailed { endpoint: to, why: why.into() },
+                };
+                self.put(now.plus(DIAL_FAILS), Due::Control { to: site, life, input });
+            }
+            ControlOutput::Send { connection, bytes } => self.say(site, connection, bytes),
+            ControlOutput::Close { connection, why } => {
+                let gone = |connection| ControlInput::Closed { connection, why: why.into() };
+                let Some(far) = self.streams.close(site, connection) else { return };
+                let input = gone(connection);
+                self.put(now, Due::Control { to: site, life, input });
+                let at = now.plus(self.delay(site, far.site));
+                let (to, life, input) = (far.site, far.life, gone(far.connection));
+                self.put(at, Due::Control { to, life, input });
+            }
+        }
+    }
+
+    fn dial(
+        &mut self,
+        site: usize,
+        life: u64,
+        to: SocketAddr,
+        name: &str,
+        node: Option<NodeId>,
+    ) -> Result<(), &'static str> {
+        let now = self.now;
+        let far = site_at(to).filter(|far| !self.cut(site, *far)).ok_or("no answer")?;
+        let far_life = self.hosts.get(&far).map(|host| host.life).ok_or("no answer")?;
+        let peer = LabTrust.verify(self.plans[far].certificate()).map_err(|_| "certificate")?;
+        if peer.name != name || node.is_some_and(|node| site_of(node) != far) {
+            return Err("another node's certificate");
+        }
+        // A handshake takes a round trip for who dials, and half of one more for who is dialled.
+        let (forth, back) = (self.delay(site, far), self.delay(far, site));
+        let here_at = now.plus(forth + back);
+        let there_at = here_at.plus(forth);
+        let mut secret = [0; 32];
+        secret[..8].copy_from_slice(&self.dice.next_u64().to_be_bytes());
+        let (near_id, far_id) = self.streams.open((site, life, here_at), (far, far_life, there_at));
+        let connected = |connection, peer: &Plan, dialled, endpoint| ControlInput::Connected {
+            connection,
+            peer: peer.certified().clone(),
+            certificate: peer.certificate().to_vec(),
+            secret: Secret::new(secret),
+            dialled,
+            endpoint,
+        };
+        let at_us = connected(near_id, &self.plans[far], true, to);
+        let at_them = connected(far_id, &self.plans[site], false, endpoint(site));
+        self.put(here_at, Due::Control { to: site, life, input: at_us });
+        self.put(there_at, Due::Control { to: far, life: far_life, input: at_them });
+        Ok(())
+    }
+
+    fn say(&mut self, site: usize, connection: ConnectionId, bytes: Vec<u8>) {
+        let now = self.now;
+        let Some(far) = self.streams.direction(site, connection).map(|d| d.far) else { return };
+        let delay = self.delay(site, far.site);
+        let cut = self.cut(site, far.site);
+        match self.hosts.get(&far.site).map(|host| host.life) {
+            // Silence: nobody tells that it died.
+            None => return,
+            Some(life) if life != far.life => {
+                let Some(own) = self.hosts.get(&site).map(|host| host.life) else { return };
+                self.streams.close(site, connection);
+                let input = ControlInput::Closed { connection, why: "reset by the peer".into() };
+                let at = now.plus(delay + self.delay(far.site, site));
+                return self.put(at, Due::Control { to: site, life: own, input });
+            }
+            Some(_) => {}
+        }
+        let Some(direction) = self.streams.direction(site, connection) else { return };
+        if cut || !direction.held.is_empty() {
+            direction.held.push_back(bytes);
+            return;
+        }
+        let at = now.plus(delay).max(direction.last_at);
+        direction.last_at = at;
+        let input = ControlInput::Message { connection: far.connection, bytes };
+        self.put(at, Due::Control { to: far.site, life: far.life, input });
+    }
+
+    fn send_packet(&mut self, flow: usize) {
+        let now = self.now;
+        let spec = self.scenario.flows[flow].clone();
+        if now >= Instant::ZERO.plus(spec.stop) {
+            return;
+        }
+        let number = self.ledgers[flow].with(|ledger| ledger.note_sent(now.as_micros() * 1000));
+        let packet = packet(&spec, flow, number);
+        if let Some(host) = self.hosts.get_mut(&spec.from) {
+            self.tun.clear();
+            self.tun.push(&packet, Offload::None);
+            host.forward.handle_tun(now, &mut self.tun);
+            self.drain(spec.from);
+        }
+        let gap = Duration::from_micros(1_000_000 / u64::from(spec.pps.max(1)));
+        self.put(now.plus(gap), Due::Packet { flow });
+    }
+}
+
+/// When a host's machines want the clock.
+fn wake(host: &Host) -> Option<Instant> {
+    let machines = [host.node.poll_timeout(), host.forward.poll_timeout()];
+    machines.into_iter().flatten().map(|deadline| deadline.at).min()
+}
+
+/// The end of a message: where it is sealed or signed, it depends on everything before it.
+fn tail(bytes: &[u8]) -> &[u8] {
+    &bytes[bytes.len().saturating_sub(16)..]
+}
+
+/// A flow's packet: IPv4, UDP, flow header, payload.
+fn packet(flow: &Flow, index: usize, number: u64) -> Vec<u8> {
+    let size = flow.size.max(FLOW_HEADER);
+    let (source, destination) = (overlay_address(flow.from), overlay_address(flow.to));
+    let mut packet = vec![0; 28];
+    packet[0] = 0x45;
+    packet[1] = flow.dscp << 2;
+    packet[2..4].copy_from_slice(&((28 + size) as u16).to_be_bytes());
+    packet[6] = 0x40;
+    packet[8] = 64;
+    packet[9] = 17;
+    packet[12..16].copy_from_slice(&source.octets());
+    packet[16..20].copy_from_slice(&destination.octets());
+    let sum = !checksum::fold(checksum::sum(&packet[..20], 0));
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet[20..22].copy_from_slice(&(40_000 + index as u16).to_be_bytes());
+    packet[22..24].copy_from_slice(&FLOW_PORT.to_be_bytes());
+    packet[24..26].copy_from_slice(&((8 + size) as u16).to_be_bytes());
+    packet.extend_from_slice(&FLOW_MAGIC.to_be_bytes());
+    packet.extend_from_slice(&(index as u32).to_be_bytes());
+    packet.extend_from_slice(&number.to_be_bytes());
+    let filling = flow.payload.as_bytes().iter().copied().cycle();
+    packet.extend(filling.chain(std::iter::repeat(0)).take(size - FLOW_HEADER));
+    let pseudo = checksum::pseudo(&packet[12..20], 17, 8 + size);
+    let sum = !checksum::fold(checksum::sum(&packet[20..], pseudo));
+    packet[26..28].copy_from_slice(&sum.max(1).to_be_bytes());
+    packet
+}
+
+/// A packet left the overlay at a site: its flow's ledger learns of it.
+fn arrive(flows: &[Flow], ledgers: &[SharedLedger], site: usize, now: Instant, packet: &[u8]) {
+    let word =
+        |at: usize| packet.get(at..at + 4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
+    let (Some(FLOW_MAGIC), Some(flow)) = (word(28), word(32)) else { return };
+    let (Some(high), Some(low)) = (word(36), word(40)) else { return };
+    let flow = flow as usize;
+    if flows.get(flow).is_some_and(|spec| spec.to == site) {
+        let number = u64::from(high) << 32 | u64::from(low);
+        ledgers[flow].with(|ledger| ledger.note_arrival(number, now.as_micros() * 1000));
+    }
+}
+
+/// Counts a datagram, and looks in it for what flows carry.
+fn search(flows: &[Flow], carried: &mut Carried, bytes: &[u8]) {
+    carried.datagrams += 1;
+    carried.bytes += (bytes.len() + OUTER) as u64;
+    let mut payloads = flows.iter().map(|f| f.payload.as_bytes()).filter(|p| !p.is_empty());
+    if let Some(first) = payloads.next() {
+        carried.searched += 1;
+        let holds = |needle: &[u8]| bytes.windows(needle.len()).any(|w| w == needle);
+        carried.found += u64::from(holds(first) || payloads.any(holds));
+    }
+}
