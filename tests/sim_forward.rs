@@ -12,13 +12,17 @@ use thalweg::buf::{Offload, RecvBatch, Segmentation, TunBatch, TxBatch};
 use thalweg::forward::event::{FlipReason, ForwardEvent, ProbeRequest};
 use thalweg::forward::snapshot::{LinkEntry, PeerEntry, Snapshot};
 use thalweg::forward::{DropReason, ForwardConfig, Forwarder};
-use thalweg::id::{Class, LinkId, NodeId};
+use thalweg::id::{Class, LinkId, NodeId, StreamId};
 use thalweg::rng::Dice;
 use thalweg::route::policy::{ClassSpec, Delivery};
 use thalweg::route::prefix::PrefixMap;
 use thalweg::route::table::{Path, Route, RouteTable};
-use thalweg::session::keys::Secret;
+use thalweg::session::keys::{Scope, Secret, nonce};
+use thalweg::session::seal::SealKey;
 use thalweg::time::Instant;
+use thalweg::wire::Kind;
+use thalweg::wire::data::{DataMut, hop_aad};
+use thalweg::wire::header::Clear;
 
 fn node(n: u16) -> NodeId {
     NodeId::new(n).unwrap()
@@ -734,6 +738,125 @@ fn the_same_snapshot_twice_changes_nothing_and_a_link_taken_away_is_gone() {
     world.run_for(ms(50));
     assert_eq!(world.received(2), 15);
     assert_eq!(world.dropped(2, DropReason::Replayed), 0);
+}
+
+#[test]
+fn a_session_outlives_its_epochs() {
+    let mut world = World::mesh(3, ms(10), REPAIRED);
+    world.install(1, &[(&[2, 3], None)]);
+    world.run_until(at_ms(100));
+    // Forty minutes: every chain turns four times.
+    world.flow(1, 3, 120, Duration::from_secs(20));
+    world.run_for(ms(100));
+    assert_eq!(world.received(3), 120);
+    for n in 1..=3 {
+        assert_eq!(world.drops(n), [], "n{n}");
+    }
+    let epochs: std::collections::BTreeSet<u8> =
+        world.taps[&2].iter().filter(|d| d[0] == 0x10).map(|d| d[1]).collect();
+    assert!(epochs.len() >= 4, "{epochs:?}");
+}
+
+#[test]
+fn our_own_frames_are_not_carried_in_our_own_frames() {
+    let mut world = World::mesh(2, ms(10), PLAIN);
+    let mut peers = world.peers(1);
+    let inside = SocketAddr::from((address(2).octets(), 4000));
+    peers[0].links[0].endpoint = inside;
+    let mut table = RouteTable { generation: 1, ..Default::default() };
+    table.prefixes.insert(network(2), node(2));
+    let primary = Path { link: LinkId(2), nodes: vec![node(2)], delay: ms(10) };
+    table.routes.insert((node(2), Class(0)), Route { primary, backup: None });
+    let snapshot = Snapshot { peers: Arc::new(peers), routes: Arc::new(table) };
+    let now = world.now;
+    world.nodes.get_mut(&1).unwrap().install(now, &snapshot);
+    let mut batch = TunBatch::default();
+    batch.push(&packet(1, 2, 4600, b"encapsulated"), Offload::None);
+    world.nodes.get_mut(&1).unwrap().handle_tun(now, &mut batch);
+    assert_eq!(world.dropped(1, DropReason::UnderlayLoop), 1);
+}
+
+/// A frame of node 1 to node 2, sealed with the right keys, whatever it holds.
+fn authentic(kind: u8, counter: u64, body: &[u8]) -> Vec<u8> {
+    let clear = Clear { kind: Kind::parse(kind).unwrap(), epoch: 0, index: index(1, 2), counter };
+    let header = clear.to_bytes();
+    let scope = Scope::hop(node(1), node(2), index(1, 2));
+    let key = SealKey::new(&scope.key(&secret(1, 2), 0));
+    let nonce = nonce(0, StreamId(0), counter);
+    if clear.kind == Kind::Data && body.len() >= 66 {
+        let mut frame = [&header[..], body].concat();
+        let parts = DataMut::split(&mut frame[12..]).unwrap();
+        *parts.hop_tag = key.seal_in_place(nonce, &hop_aad(&header, parts.end_tag), parts.route);
+        return frame;
+    }
+    let mut sealed = body.to_vec();
+    let tag = key.seal_in_place(nonce, &header, &mut sealed);
+    [&header[..], &sealed, &tag].concat()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// A peer with the right keys and a sick mind: whatever it says is counted, never a panic, and
+    /// nothing it says makes a node spin.
+    #[test]
+    fn no_peer_makes_a_forwarder_panic(
+        frames in prop::collection::vec(
+            (0x10_u8..=0x18, prop::collection::vec(any::<u8>(), 0..120), any::<[u16; 8]>()),
+            1..40,
+        ),
+    ) {
+        let mut world = World::mesh(3, ms(1), REPAIRED);
+        world.run_until(at_ms(20));
+        world.flow(2, 1, 3, ms(1));
+        for (n, (kind, mut body, hints)) in frames.into_iter().enumerate() {
+            // Most bytes of most bodies are made sensible, so that they get far.
+            let sane = |hint: u16| hint % 4;
+            let segments: Vec<u8> =
+                hints[..4].iter().flat_map(|&h| sane(h).to_be_bytes()).collect();
+            match kind {
+                0x10 => {
+                    body.resize(66 + body.len(), 0);
+                    body[0..4].copy_from_slice(&u32::from(hints[4]).to_be_bytes());
+                    body[6..8].copy_from_slice(&[sane(hints[5]) as u8, 0]);
+                    body[12..14].copy_from_slice(&(1 + sane(hints[6])).to_be_bytes());
+                    body[14..22].copy_from_slice(&segments);
+                }
+                0x14 => {
+                    body.resize(64, hints[0] as u8);
+                    for (at, hint) in [0, 4, 24].into_iter().zip(&hints) {
+                        body[at..at + 4].copy_from_slice(&u32::from(hint % 40).to_be_bytes());
+                    }
+                    body[28..32].copy_from_slice(&[0, (hints[4] % 33) as u8, 0, 0]);
+                    body.truncate(32 + usize::from(hints[4] % 33));
+                }
+                0x11 | 0x12 => {
+                    body.resize(if kind == 0x11 { 28 } else { 32 }, 0);
+                    body[..4].copy_from_slice(&[sane(hints[0]) as u8 % 2, 0, 0, 0]);
+                    if kind == 0x12 {
+                        body[1] = 1;
+                    }
+                }
+                0x18 => {
+                    body.resize(16, 0);
+                    body[..4].copy_from_slice(&[1 + (hints[4] % 2) as u8, 3, 0, 0]);
+                    body[4..6].copy_from_slice(&(1 + sane(hints[5])).to_be_bytes());
+                    body[6..8].copy_from_slice(&(1 + sane(hints[6])).to_be_bytes());
+                    body[8..16].copy_from_slice(&segments);
+                }
+                _ => {}
+            }
+            let before = world.dropped(2, DropReason::BadTag);
+            world.deliver(1, 2, &authentic(kind, (1 << 40) + n as u64, &body));
+            prop_assert_eq!(world.dropped(2, DropReason::BadTag), before, "sealed right");
+        }
+        world.run_for(ms(300));
+        // Its own traffic goes on: to node 3, which knows nothing of this.
+        let had = world.received(3);
+        world.flow(2, 3, 3, ms(1));
+        world.run_for(ms(20));
+        prop_assert_eq!(world.received(3) - had, 3);
+    }
 }
 
 proptest! {

@@ -1,5 +1,7 @@
 //! Step 1: from the TUN device into the queue of the first hop.
 
+use std::net::SocketAddr;
+
 use crate::buf::Offload;
 use crate::id::{Class, NodeId};
 use crate::time::Instant;
@@ -7,7 +9,7 @@ use crate::wire::TAG;
 use crate::wire::data::{END, PAYLOAD, ROUTE};
 use crate::wire::header::{EndHeader, Flags, RouteHeader, ticks};
 
-use super::classify::{Classified, TCP};
+use super::classify::{Classified, TCP, UDP};
 use super::paths::Way;
 use super::peer::Plain;
 use super::segment::{self, Splitter, Sums};
@@ -65,6 +67,10 @@ impl Forwarder {
         }
         if self.own.longest(head.destination).is_some() {
             return Err(DropReason::Hairpin);
+        }
+        let endpoint = SocketAddr::new(head.destination, head.ports.1);
+        if head.protocol == UDP && self.endpoints.contains(&endpoint) {
+            return Err(DropReason::UnderlayLoop);
         }
         let destination = self.paths.owner(head.destination).ok_or(DropReason::NoOwner)?;
         if destination == self.config.node {

@@ -36,7 +36,8 @@ pub mod segment;
 pub mod snapshot;
 pub mod stats;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -116,6 +117,8 @@ pub struct Forwarder {
     retired: BTreeMap<(NodeId, u64, u32, u32), Link>,
     table: Table<LinkId>,
     paths: Paths,
+    /// Where our own frames go.
+    endpoints: BTreeSet<SocketAddr>,
     spare: Allowance,
     order: Order<Delivery>,
     ready: Vec<Delivery>,
@@ -150,6 +153,7 @@ impl Forwarder {
             retired: BTreeMap::new(),
             table: Table::new(),
             paths: Paths::new(),
+            endpoints: BTreeSet::new(),
             spare: Allowance(WINDOW_BITS),
             order: Order::new(OrderLimits::default()),
             ready: Vec::new(),
@@ -214,6 +218,7 @@ impl Forwarder {
             self.install_peer(now, entry);
         }
         self.paths.install(&snapshot.routes, &mut self.told);
+        self.endpoints = self.links.iter().flatten().map(|link| link.endpoint).collect();
         let watched = self.paths.links();
         for link in self.links.iter_mut().flatten() {
             link.health.watch(now, watched.contains(&link.id));

@@ -26,6 +26,8 @@ pub enum DropReason {
     ForeignSource,
     /// From the TUN device: to this site itself.
     Hairpin,
+    /// From the TUN device: a datagram to a peer's endpoint, which would be carried in itself.
+    UnderlayLoop,
     /// No node answers for its destination.
     NoOwner,
     /// No path to its destination's node, or none that works.
@@ -90,7 +92,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// How many reasons there are.
-    pub const COUNT: usize = 38;
+    pub const COUNT: usize = 39;
 
     /// Every reason, in the order of its counters.
     pub const ALL: [Self; Self::COUNT] = [
@@ -102,6 +104,7 @@ impl DropReason {
         Self::LocalAddress,
         Self::ForeignSource,
         Self::Hairpin,
+        Self::UnderlayLoop,
         Self::NoOwner,
         Self::NoRoute,
         Self::NoSession,
@@ -145,6 +148,7 @@ impl DropReason {
             Self::LocalAddress => "local_address",
             Self::ForeignSource => "foreign_source",
             Self::Hairpin => "hairpin",
+            Self::UnderlayLoop => "underlay_loop",
             Self::NoOwner => "no_owner",
             Self::NoRoute => "no_route",
             Self::NoSession => "no_session",
