@@ -171,6 +171,7 @@ impl Dialler {
         }
         for target in self.targets.values_mut() {
             target.endpoints.retain(|&e| e != endpoint);
+            target.turn = 0;
             if target.in_flight.is_some_and(|(at, _)| at == endpoint) {
                 target.in_flight = None;
             }

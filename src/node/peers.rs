@@ -230,7 +230,10 @@ impl Peers {
         let alive =
             session.connection.is_some_and(|c| c != id && self.connections.contains_key(&c));
         let same_life = session.boot == hello.boot;
-        let good = session.is_up() || now.since(session.since) < TWIN;
+        // The other dials only when it has lost its stream or finds the link silent; of our own dials
+        // we know that neither holds any more.
+        let ours = self.connections.get(&id).is_some_and(|c| c.dialled);
+        let good = now.since(session.since) < TWIN || (ours && session.is_up());
         if alive && same_life && good { Verdict::Twin } else { Verdict::Keep }
     }
 

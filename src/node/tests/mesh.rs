@@ -233,3 +233,21 @@ fn one_seed_twice_gives_one_history() {
     };
     assert_eq!(history(5), history(5));
 }
+
+#[test]
+fn a_stream_that_only_one_side_lost_is_made_anew_whoever_dials() {
+    for loser in [1, 2] {
+        let mut world = World::new(1);
+        start_shuffled(&mut world, vec![1, 2, 3], &[1]);
+        world.run(at(10.0));
+        world.forget_stream(loser, 3 - loser);
+        world.run(at(30.0));
+        assert_eq!(world.missing(), []);
+        let now = world.now;
+        for number in [1, 2] {
+            let node = &mut world.hosts.get_mut(&number).unwrap().node;
+            let Answer::Peers(rows) = node.handle_command(now, &Command::Peers) else { panic!() };
+            assert!(rows.iter().all(|r| r.state == PeerState::Connected), "{rows:?}");
+        }
+    }
+}

@@ -522,6 +522,17 @@ impl World {
         }
     }
 
+    /// One side's stream breaks, and the other never hears of it.
+    pub(super) fn forget_stream(&mut self, host: u16, other: u16) {
+        let stream = self.streams.iter().find(|((h, _), (end, _))| *h == host && end.host == other);
+        if let Some((&(_, connection), _)) = stream {
+            self.streams.remove(&(host, connection));
+            let life = self.lives[&host];
+            let closed = ControlInput::Closed { connection, why: "reset".into() };
+            self.put(Duration::ZERO, life, Due::Control(host, closed));
+        }
+    }
+
     /// Pairs of living hosts that lack keys, or whose frames would not be understood.
     pub(super) fn missing(&self) -> Vec<(u16, u16)> {
         let mut missing = Vec::new();
