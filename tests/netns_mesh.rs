@@ -4,7 +4,7 @@
 //! Needs root; without it the tests say so and pass, unless `THALWEG_REQUIRE_NETNS=1`.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -89,6 +89,8 @@ impl Lab {
             ip(&["-n", &switch, "link", "set", &port, "master", "br0", "up"]);
             let address = format!("{}/24", underlay(at));
             ip(&["-n", &space, "addr", "add", &address, "dev", "eth0"]);
+            let address = format!("{}/64", underlay6(at));
+            ip(&["-n", &space, "addr", "add", &address, "dev", "eth0", "nodad"]);
             ip(&["-n", &space, "link", "set", "eth0", "up"]);
 
             let request = Request {
@@ -98,13 +100,13 @@ impl Lab {
                 ..Request::default()
             };
             ca::issue(&authority, &lab.home(at), &request, unix_seconds()).unwrap();
-            lab.configure(at, (at > 0).then_some(0));
+            lab.configure(at, (at > 0).then(|| (0, underlay(0))));
         }
         lab
     }
 
-    /// Writes a node's configuration, with this seed or none.
-    fn configure(&self, at: usize, seed: Option<usize>) {
+    /// Writes a node's configuration, with this seed at this address or none.
+    fn configure(&self, at: usize, seed: Option<(usize, IpAddr)>) {
         let (name, home) = (self.names[at], self.home(at));
         let socket = self.socket(at);
         let mut text = format!(
@@ -117,9 +119,9 @@ impl Lab {
              [log]\nlevel = \"debug\"\nformat = \"text\"\n",
             socket.display()
         );
-        if let Some(seed) = seed {
-            let (name, endpoint) = (self.names[seed], underlay(seed));
-            text += &format!("[[peer]]\nname = \"{name}\"\nendpoint = \"{endpoint}:4600\"\n");
+        if let Some((seed, address)) = seed {
+            let (name, endpoint) = (self.names[seed], SocketAddr::new(address, 4600));
+            text += &format!("[[peer]]\nname = \"{name}\"\nendpoint = \"{endpoint}\"\n");
         }
         fs::write(home.join("thalweg.toml"), text).unwrap();
     }
@@ -260,6 +262,10 @@ fn underlay(at: usize) -> IpAddr {
     IpAddr::from([192, 168, 77, at as u8 + 1])
 }
 
+fn underlay6(at: usize) -> IpAddr {
+    format!("fd99::{}", at + 1).parse().unwrap()
+}
+
 fn overlay(at: usize) -> IpAddr {
     IpAddr::from([10, 77, 0, at as u8 + 1])
 }
@@ -358,6 +364,22 @@ fn a_restarted_daemon_finds_its_peers_without_any_seed() {
 }
 
 #[test]
+fn daemons_meet_over_ipv6_as_well() {
+    if !allowed() {
+        return;
+    }
+    let mut lab = Lab::new(&SITES[..2]);
+    lab.configure(1, Some((0, underlay6(0))));
+    (0..2).for_each(|at| lab.start(at));
+    lab.until_meshed(&[0, 1]);
+    let links = lab.report(1).unwrap().links;
+    assert!(links.iter().all(|link| link.endpoint == "[fd99::1]:4600"), "{links:#?}");
+    for address in [overlay(0), overlay6(0)] {
+        assert!(lab.crosses(1, address), "{address}: {}", lab.log(1));
+    }
+}
+
+#[test]
 fn a_daemon_whose_device_is_taken_away_ends_with_the_reason() {
     if !allowed() {
         return;
@@ -384,7 +406,7 @@ fn a_stranger_is_refused_and_the_others_are_served() {
     let request = Request { name: "charlie".to_owned(), addresses, days: 7, ..Request::default() };
     fs::remove_dir_all(lab.home(2)).unwrap();
     ca::issue(&foreign, &lab.home(2), &request, unix_seconds()).unwrap();
-    lab.configure(2, Some(0));
+    lab.configure(2, Some((0, underlay(0))));
     (0..3).for_each(|at| lab.start(at));
     lab.until_meshed(&[0, 1]);
     assert!(lab.crosses(0, overlay(1)));
