@@ -135,6 +135,15 @@ impl Course {
         watch: &mut Watch,
     ) -> String {
         let name = |site: usize| place.names[site].as_str();
+        // Asking a node for its last counters takes time that is not the event's.
+        let dies = match step {
+            Step::KillRelay => Some(busiest_relay(watch)),
+            Step::RestartEdge => Some(self.restarted_edge()),
+            _ => None,
+        };
+        if let Some(site) = dies {
+            watch.retire(fleet, site);
+        }
         let at_ns = sys::monotonic_ns();
         let (what, pairs, sign) = match step {
             Step::Degrade => {
@@ -176,7 +185,6 @@ impl Course {
                 self.killed = Some(relay);
                 let inner = |path: &[usize]| path[1..path.len() - 1].contains(&relay);
                 let pairs = users(watch, inner);
-                watch.retire(fleet, relay);
                 fleet.kill(relay);
                 self.gone(relay, at_ns);
                 let what = format!("{} is killed, relay of {} pairs", name(relay), pairs.len());
@@ -195,9 +203,7 @@ impl Course {
                 ("the cloud is cut off".to_owned(), pairs, Sign::Silence)
             }
             Step::RestartEdge => {
-                // The last edge, unless it is the one that was killed before.
-                let edge = if self.killed == Some(SITES - 1) { SITES - 2 } else { SITES - 1 };
-                watch.retire(fleet, edge);
+                let edge = self.restarted_edge();
                 fleet.kill(edge);
                 self.gone(edge, at_ns);
                 self.revive(edge, floor, fleet, name(edge), at_ns, "restarts without the cloud")
@@ -212,6 +218,11 @@ impl Course {
         };
         self.happened.push(Happened { at_ns, what: what.clone(), pairs, sign });
         what
+    }
+
+    /// The last edge, unless it is the one that was killed before.
+    fn restarted_edge(&self) -> usize {
+        if self.killed == Some(SITES - 1) { SITES - 2 } else { SITES - 1 }
     }
 
     fn revive(

@@ -199,7 +199,11 @@ fn introduce(screen: &Screen, place: &Place, seed: u64) {
          ({CONGESTION}) for {} s",
         TCP_LENGTH.as_secs()
     ));
-    screen.say(&format!("settings that differ from the defaults: {}", settings.trim()));
+    screen.say(&format!(
+        "settings that differ from the defaults: {}; daemons run before other \
+         programs (SCHED_RR), since five share this machine",
+        settings.trim()
+    ));
 }
 
 /// Waits until every node reaches every other by its own word. False if told to stop.

@@ -30,6 +30,8 @@ pub struct Findings {
     /// Packets on all links that were searched for the flows' payload, and those that held it in
     /// clear; none where no flow has a payload.
     pub payload: Option<(u64, u64)>,
+    /// Share of the flows' packets that crossed a relay, by the daemons' own count.
+    pub relayed_share: Option<f64>,
     /// Each check.
     pub checks: Vec<CheckFinding>,
 }
@@ -129,7 +131,7 @@ pub fn run(scenario: &Scenario, stop: &Stop) -> anyhow::Result<Option<Findings>>
         let now = sys::monotonic_ns();
         let since = Duration::from_nanos(now - start_ns);
         while let Some(event) = events.next_if(|e| e.at <= since) {
-            perform(&event.what, &floor, &mut fleet, &mut links, &mut alive)?;
+            perform(&event.what, &floor, &mut fleet, &mut links, &mut alive, &mut watch)?;
         }
         for (tcp, stream) in scenario.tcp.iter().zip(&mut streams) {
             if stream.is_none() && tcp.start <= since {
@@ -165,6 +167,11 @@ pub fn run(scenario: &Scenario, stop: &Stop) -> anyhow::Result<Option<Findings>>
         payload: (!seen.is_empty()).then(|| {
             seen.values().fold((0, 0), |(all, hits), s| (all + s.searched, hits + s.found))
         }),
+        relayed_share: watch
+            .spent()
+            .packets
+            .filter(|(all, _)| *all > 0)
+            .map(|(all, relayed)| relayed as f64 / all as f64),
         checks: Vec::new(),
     };
     judge(scenario, &ledgers, start_ns, &notes, &mut found);
@@ -207,6 +214,7 @@ fn perform(
     fleet: &mut Fleet,
     links: &mut Links,
     alive: &mut [bool],
+    watch: &mut Watch,
 ) -> anyhow::Result<()> {
     let mut change = |pairs: &[(usize, usize)], by: &dyn Fn(&mut crate::link::LinkParams)| {
         for pair in pairs {
@@ -221,10 +229,12 @@ fn perform(
         Happening::Cut(pairs) => change(pairs, &|params| params.cut = true),
         Happening::Heal(pairs) => change(pairs, &|params| params.cut = false),
         Happening::Kill(site) => {
+            watch.retire(fleet, *site);
             fleet.kill(*site);
             alive[*site] = false;
         }
         Happening::Restart(site) => {
+            watch.retire(fleet, *site);
             fleet.kill(*site);
             fleet.start(floor, *site)?;
             alive[*site] = true;
@@ -394,6 +404,8 @@ impl Findings {
                 show(f.longest_gap_ms, 0)
             );
         }
+        let relayed = show(self.relayed_share.map(|r| r * 100.0), 1);
+        let _ = writeln!(text, "  {relayed} % of packets crossed a relay");
         for t in &self.tcp {
             let (direct, overlay) = (show(t.direct_mbps, 2), show(t.overlay_mbps, 2));
             let _ = writeln!(text, "  tcp {}: direct {direct}, overlay {overlay} Mbit/s", t.tcp);

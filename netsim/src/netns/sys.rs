@@ -84,17 +84,21 @@ fn path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
 }
 
-/// Makes `command` start in the namespace behind `ns` and end (SIGTERM) when the thread that starts
-/// it ends, so that nothing outlives a killed laboratory.
-pub fn start_in_net(command: &mut Command, ns: BorrowedFd<'_>) -> io::Result<()> {
+/// Makes `command` start in the namespace behind `ns`, with real-time priority `level` where that is allowed,
+/// and end (SIGTERM) when the thread that starts it ends, so that nothing outlives a killed
+/// laboratory.
+pub fn start_in_net(command: &mut Command, ns: BorrowedFd<'_>, level: i32) -> io::Result<()> {
     use std::os::unix::process::CommandExt;
     let ns = ns.try_clone_to_owned()?;
-    // SAFETY: between fork and exec only async-signal-safe calls are made: setns, prctl and
-    // sigprocmask.
+    // SAFETY: between fork and exec only system calls that touch no memory of ours are made: setns,
+    // prctl, sched_setscheduler and sigprocmask.
     unsafe {
         command.pre_exec(move || {
             check(libc::setns(ns.as_raw_fd(), libc::CLONE_NEWNET))?;
             check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM))?;
+            // Where it is refused, priority stays as it was.
+            let param = libc::sched_param { sched_priority: level };
+            libc::sched_setscheduler(0, libc::SCHED_RR, &param);
             let mut none: libc::sigset_t = mem::zeroed();
             libc::sigemptyset(&mut none);
             check(libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut()))?;
