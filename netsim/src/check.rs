@@ -55,6 +55,7 @@ pub fn play(scenario: &Scenario, seed: Option<u64>) -> anyhow::Result<Played> {
         scenario: scenario.name.clone(),
         flows: Vec::new(),
         tcp: Vec::new(),
+        relayed_share: None,
         payload: payload.then_some((carried.searched, carried.found)),
         checks: Vec::new(),
     };
