@@ -1,0 +1,85 @@
+//! Whole meshes in virtual time: every scenario of `scenarios/` keeps its checks.
+
+use std::path::Path;
+
+use netsim::check::{Played, play};
+use netsim::scenario::Scenario;
+
+fn scenario(name: &str) -> Scenario {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios").join(name);
+    Scenario::read(&file).unwrap()
+}
+
+/// Plays a scenario with each seed; every check must hold each time.
+fn holds(name: &str, seeds: std::ops::Range<u64>) -> Vec<Played> {
+    let scenario = scenario(name);
+    assert!(!scenario.checks.is_empty(), "{name} checks nothing");
+    seeds
+        .map(|seed| {
+            let played = play(&scenario, Some(seed)).unwrap();
+            assert!(played.findings.hold(), "seed {seed}: {}", played.text());
+            played
+        })
+        .collect()
+}
+
+#[test]
+fn a_faster_relay_is_taken_unprompted_and_cannot_read_what_it_carries() {
+    let played = holds("relay.toml", 1..4);
+    assert!(played.iter().all(|p| p.findings.payload.is_some_and(|(seen, _)| seen > 1000)));
+}
+
+#[test]
+fn a_link_cut_one_way_or_both_costs_less_than_a_second() {
+    holds("cut.toml", 1..6);
+}
+
+#[test]
+fn a_relay_that_dies_costs_less_than_a_second() {
+    holds("kill-relay.toml", 1..6);
+}
+
+#[test]
+fn a_dead_node_is_gone_from_every_graph() {
+    holds("death.toml", 1..3);
+}
+
+#[test]
+fn a_node_restarted_without_its_seed_finds_its_peers() {
+    holds("restart.toml", 1..4);
+}
+
+#[test]
+fn a_better_path_moves_traffic_at_the_full_recomputation_and_not_before() {
+    holds("better.toml", 1..3);
+}
+
+#[test]
+fn a_path_that_leaves_its_limits_is_left_within_seconds() {
+    holds("limits.toml", 1..4);
+}
+
+#[test]
+fn loss_is_repaired_hop_by_hop() {
+    holds("lossy.toml", 1..4);
+}
+
+#[test]
+fn one_seed_gives_one_trace_and_another_seed_another() {
+    for name in ["relay.toml", "kill-relay.toml", "lossy.toml"] {
+        let scenario = scenario(name);
+        let trace = |seed| play(&scenario, Some(seed)).unwrap().trace;
+        assert_eq!(trace(5), trace(5), "{name}");
+        assert_ne!(trace(5), trace(6), "{name}");
+    }
+}
+
+#[test]
+fn what_only_the_other_floor_can_do_is_refused_in_words() {
+    let mut scenario = scenario("relay.toml");
+    let text = "name = \"t\"\nduration = \"2s\"\n[[site]]\nname = \"a\"\n[[site]]\nname = \"b\"\n\
+                [[tcp]]\nfrom = \"a\"\nto = \"b\"\nstart = \"0s\"\nlength = \"1s\"\n";
+    scenario.tcp = Scenario::parse(text, Path::new(".")).unwrap().tcp;
+    let error = play(&scenario, None).unwrap_err().to_string();
+    assert!(error.contains("netsim lab"), "{error}");
+}
