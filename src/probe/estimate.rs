@@ -170,7 +170,7 @@ impl Estimate {
         };
         let forecast = self.forecaster.forecast();
         let expected = forecast.map(|f| LinkQuality {
-            delay: f.level / 2,
+            delay: f.base / 2,
             jitter: f.spread / 2,
             loss: loss.expected(now),
         });

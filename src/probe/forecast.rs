@@ -10,7 +10,12 @@
 //!
 //! Readings enter in *slots*: the least round trip of three to many probes, within 15-60 s, since the
 //! least is the path and the rest is queues and hosts. Two slots in a row outside the band around the
-//! median (3 %, 1 ms, five deviations, whichever is widest) are a shift, and the window is cut.
+//! median (3 %, 1 ms, five deviations, whichever is widest) are a shift, and the window is cut; upwards
+//! more than two on a link whose slots lie outside often, until chance would not make such a run.
+//!
+//! Routes are chosen by something steadier than what is likely met: the *base*, a low quantile of the
+//! whole window, and the *spread* of readings above it. What is likely met on a link with pauses says
+//! little of the link, and the best forecaster by error is not the best for choosing paths.
 //!
 //! Each forecast is judged when its time has come, against what "it stays as it is" would have said;
 //! both errors are kept for all to see, and [`Forecast::confidence`] falls below a half, so that nobody uses
@@ -34,6 +39,14 @@ const SLOT_READINGS: u32 = 3;
 const WINDOW: usize = 31;
 /// Slots without which the band is not trusted to show a shift, nor the forecast to be one.
 const MATURE: usize = 5;
+/// Slots outside the band in a row that are a shift, on a link where they are rare.
+const RUN: usize = 2;
+/// And at most, on a link where they are common.
+const RUN_LIMIT: usize = 8;
+/// A run is a shift when chance makes it more seldom than this.
+const CHANCE: f64 = 1e-3;
+/// Share of slots outside the band that a link is given to begin with: two in a row are a shift.
+const OUTSIDE_RATE: f64 = 0.03;
 /// Forecasts waiting for their time: ten minutes of slots.
 const PENDING: usize = 48;
 /// A silence longer than this ends what was known of the level.
@@ -52,8 +65,11 @@ const SLACK: f64 = 1.05;
 /// Learning rate of the weights, in units of the experts' mean error, and the share for all.
 const RATE: f64 = 0.3;
 const SHARE: f64 = 0.02;
-/// Time over which the spread of single readings around the level is averaged.
-const SPREAD: Duration = Duration::from_secs(600);
+/// The base is this quantile of the whole window.
+const BASE: f64 = 0.1;
+/// The spread of single readings above the base is forgotten within this. Long: how often a link fails
+/// to show its base says more of it than the last minutes do, and few readings choose by luck.
+const SPREAD: Duration = Duration::from_secs(3600);
 
 /// Experts: quantile in percent, of how many slots.
 const EXPERTS: [(u8, usize); 8] =
@@ -62,13 +78,16 @@ const EXPERTS: [(u8, usize); 8] =
 /// What is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forecast {
-    /// The round trip.
+    /// The round trip that is likely met.
     pub level: Duration,
+    /// The path's own round trip, without the pauses of hosts and the queues that come and go.
+    /// Routes are chosen by it and by the spread above it.
+    pub base: Duration,
     /// Nine of ten forecasts were missed by less than from the level to here.
     pub low: Duration,
     /// The same upwards.
     pub high: Duration,
-    /// Mean distance of single readings from the level.
+    /// By how much single readings lie above the base in the mean.
     pub spread: Duration,
     /// A half and more: not worse than "it stays as it is" lately, and on enough readings.
     pub confidence: Ratio,
@@ -112,9 +131,14 @@ pub struct Forecaster {
     window: VecDeque<f64>,
     /// Slots outside the band in a row, all on one side.
     outside: Vec<f64>,
+    /// Share of slots that lie outside the band.
+    outside_rate: f64,
     said_us: [f64; EXPERTS.len()],
     level_us: f64,
+    base_us: f64,
+    /// Mean distance of readings above the base, over how many.
     spread_us: f64,
+    spread_count: f64,
     weights: [f64; EXPERTS.len()],
     scale_us: f64,
     pending: VecDeque<Pending>,
@@ -132,9 +156,12 @@ impl Forecaster {
             slot: None,
             window: VecDeque::new(),
             outside: Vec::new(),
+            outside_rate: OUTSIDE_RATE,
             said_us: [0.0; EXPERTS.len()],
             level_us: 0.0,
+            base_us: 0.0,
             spread_us: 0.0,
+            spread_count: 0.0,
             weights: [1.0 / EXPERTS.len() as f64; EXPERTS.len()],
             scale_us: 0.0,
             pending: VecDeque::new(),
@@ -154,8 +181,10 @@ impl Forecaster {
         }
         self.heard_at = now;
         if !self.window.is_empty() {
-            let weight = 1.0 - (-pause.as_secs_f64() / SPREAD.as_secs_f64()).exp();
-            self.spread_us += ((us - self.level_us).abs() - self.spread_us) * weight;
+            let faded = 1.0 - (-pause.as_secs_f64() / SPREAD.as_secs_f64()).exp();
+            self.spread_count += 1.0;
+            let weight = faded.max(1.0 / self.spread_count);
+            self.spread_us += ((us - self.base_us).max(0.0) - self.spread_us) * weight;
         }
         // A slot ends with the reading that no longer fits, or with its own last one.
         if let Some(slot) = self.slot
@@ -183,6 +212,7 @@ impl Forecaster {
         let us = |us: f64| Duration::from_micros(us.max(0.0).round() as u64);
         Some(Forecast {
             level: us(self.level_us),
+            base: us(self.base_us),
             low: us(self.level_us - margin),
             high: us(self.level_us + margin),
             spread: us(self.spread_us),
@@ -208,6 +238,9 @@ impl Forecaster {
             *said = quantile(&mut sorted, f64::from(percent) / 100.0);
         }
         self.level_us = self.weighted_median();
+        sorted.clear();
+        sorted.extend(&self.window);
+        self.base_us = quantile(&mut sorted, BASE);
         if self.pending.len() >= PENDING {
             self.pending.pop_front();
         }
@@ -220,19 +253,27 @@ impl Forecaster {
         if self.window.len() >= MATURE {
             let (median, band) = self.band_us();
             let off = us - median;
-            if off.abs() > band {
-                if self.outside.last().is_some_and(|last| (last - median) * off < 0.0) {
-                    self.outside.clear();
+            let turned = self.outside.last().is_some_and(|last| (last - median) * off < 0.0);
+            if off.abs() <= band || turned {
+                // The run came to nothing: its slots were what this link does now and then.
+                for _ in self.outside.drain(..) {
+                    self.outside_rate += (1.0 - self.outside_rate) * FORGET;
                 }
+            }
+            if off.abs() > band {
                 self.outside.push(us);
-                if self.outside.len() >= 2 {
+                // How long a run chance alone does not make.
+                let usual = (CHANCE.ln() / self.outside_rate.ln()).ceil() as usize;
+                let run = if off > 0.0 { usual.clamp(RUN, RUN_LIMIT) } else { RUN };
+                if self.outside.len() >= run {
                     self.window.clear();
                     self.window.extend(self.outside.drain(..));
+                    self.spread_count = 0.0;
                     self.skill.shifts += 1;
                     return;
                 }
             } else {
-                self.outside.clear();
+                self.outside_rate -= self.outside_rate * FORGET;
             }
         }
         if self.window.len() >= WINDOW {
@@ -331,7 +372,7 @@ impl Forecaster {
         self.window.clear();
         self.outside.clear();
         self.pending.clear();
-        self.spread_us = 0.0;
+        (self.spread_us, self.spread_count) = (0.0, 0.0);
     }
 }
 
@@ -391,6 +432,22 @@ mod tests {
         feed(&mut f, 1235, 3600, 1000, |_| 60_000);
         assert!(f.forecast().unwrap().confidence >= Ratio::from_ppm(500_000));
         assert_eq!(f.skill().shifts, 1);
+    }
+
+    #[test]
+    fn on_a_link_that_often_pauses_two_pauses_in_a_row_are_no_shift_and_a_lower_base_is() {
+        let mut dice = Dice::new(4);
+        let mut f = Forecaster::new(HORIZON);
+        // Rare readings, each a slot of its own, as on a link that is hardly probed.
+        let mut pauses = |base: u64| if dice.unit() < 0.3 { base + 300_000 } else { base };
+        feed(&mut f, 0, 40_000, 80_000, |_| pauses(100_000));
+        // Of 500 slots about 45 follow a first pause with a second.
+        assert!(f.skill().shifts <= 6, "{:?}", f.skill());
+        assert_eq!(f.forecast().unwrap().base, Duration::from_millis(100));
+        let before = f.skill().shifts;
+        feed(&mut f, 40_000, 41_000, 80_000, |_| pauses(60_000));
+        assert_eq!(f.forecast().unwrap().base, Duration::from_millis(60));
+        assert!(f.skill().shifts > before);
     }
 
     #[test]
