@@ -136,9 +136,12 @@ pub fn run(options: Options, stop: &Stop) -> anyhow::Result<Option<Outcome>> {
     drop(traffic.finish(LINGER));
     let wan = floor.wan.report()?;
     screen.news((span.1 - span.0) as f64 / 1e9, "flows end; TCP, direct beside overlay");
-    let Some(tcp) = run_tcp(&floor, stop)? else { return Ok(None) };
+    // The cost is that of the flows: TCP's large packets would make every overhead look small.
     watch.ask(&fleet, (span.1 - span.0) as f64 / 1e9);
+    let spent = watch.spent();
     let cpu: Option<Vec<f64>> = (0..SITES).map(|site| fleet.cpu_s(site)).collect();
+    let ran_s = (sys::monotonic_ns() - began_ns) as f64 / 1e9;
+    let Some(tcp) = run_tcp(&floor, stop)? else { return Ok(None) };
     let measured = Measured {
         names: &place.names,
         flows: &flows,
@@ -146,9 +149,9 @@ pub fn run(options: Options, stop: &Stop) -> anyhow::Result<Option<Outcome>> {
         span,
         course: &course,
         quiet_paths: &quiet_paths,
-        spent: watch.spent(),
+        spent,
         cpu_s: cpu.map(|c| c.iter().sum()),
-        ran_s: (sys::monotonic_ns() - began_ns) as f64 / 1e9,
+        ran_s,
     };
     let outcome = measured.outcome();
     screen.say(&format!("\n{}", outcome.tables()));

@@ -50,7 +50,7 @@ pub struct PairOutcome {
     pub overlay: Side,
 }
 
-/// What the overlay cost.
+/// What the overlay cost, from the daemons' start to the flows' end.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Cost {
     /// Bytes of applications' packets, first sending, counted on each link crossed.
@@ -300,7 +300,7 @@ impl Outcome {
         };
         let _ = writeln!(
             text,
-            "\ncost, as bytes of applications' packets per link crossed: framing {}, feedback {}, \
+            "\ncost of the flows, as share of their packets' bytes on each link: framing {}, feedback {}, \
              probes {}, repair {}, control {}",
             share(c.framing_bytes),
             share(c.feedback_bytes),
