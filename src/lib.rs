@@ -9,7 +9,7 @@
 #![doc = "\n\
 | layer | modules |\n\
 |---|---|\n\
-| words | [`unit`], [`id`], [`time`], [`rng`], [`buf`], [`quality`], [`report`] |\n\
+| words | [`mod@unit`], [`id`], [`time`], [`rng`], [`buf`], [`quality`], [`report`] |\n\
 | bytes | [`wire`] |\n\
 | mechanisms | [`session`], [`probe`], [`topology`], [`route`], [`control`] |\n\
 | path | [`forward`] |\n\

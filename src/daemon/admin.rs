@@ -1,7 +1,7 @@
 //! The operator's door: a unix socket that takes one question and gives one answer.
 //!
 //! A connection carries one line of JSON each way and is closed. Question: a
-//! [`Command`](crate::report::Command), `{"command":"status"}`. Answer: `{"schema_version":1,
+//! [`Command`], `{"command":"status"}`. Answer: `{"schema_version":1,
 //! "answer":"status","value":{...}}`, or `{"schema_version":1,"error":"..."}` where the question was
 //! not understood. Who may open the socket's file (mode 0660) may ask everything; nothing can be
 //! changed through it.
