@@ -319,7 +319,9 @@ fn hold(screen: &Screen, floor: &Floor, fleet: &Fleet, place: &Place) {
     screen.say(&format!("  ip netns exec {ns} curl -s http://127.0.0.1:9460/metrics"));
     for (site, name) in place.names.iter().enumerate() {
         let socket = fleet.socket(site).display();
-        screen.say(&format!("  thalweg --socket {socket} paths     # {name}"));
+        screen.say(&format!(
+            "  thalweg paths --socket {socket}     # {name}; cargo run --release -q -- paths ..."
+        ));
     }
 }
 

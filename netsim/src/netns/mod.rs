@@ -72,6 +72,7 @@ impl Namespace {
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("tw{}-{n}-{label}", std::process::id());
         fs::create_dir_all(NETNS_DIR)?;
+        sys::make_shared(Path::new(NETNS_DIR))?;
         let path = Path::new(NETNS_DIR).join(&name);
         fs::File::create_new(&path)?;
         let made = std::thread::scope(|s| {

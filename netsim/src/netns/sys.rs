@@ -72,6 +72,32 @@ pub fn bind_mount(from: &Path, to: &Path) -> io::Result<()> {
     .map(drop)
 }
 
+/// Makes a directory a mount point of its own that is shared, as `ip netns add` does at its first use.
+/// Were it left to `ip`, it would bind the directory over itself above mounts already in it, and
+/// those could not be taken away any more.
+pub fn make_shared(dir: &Path) -> io::Result<()> {
+    let text = path(dir)?;
+    let share = || {
+        // SAFETY: the string lives through the call; nothing else is looked at for MS_SHARED.
+        check(unsafe {
+            libc::mount(
+                c"".as_ptr(),
+                text.as_ptr(),
+                c"none".as_ptr(),
+                libc::MS_SHARED | libc::MS_REC,
+                std::ptr::null(),
+            )
+        })
+    };
+    match share() {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+            bind_mount(dir, dir)?;
+            share().map(drop)
+        }
+        result => result.map(drop),
+    }
+}
+
 /// Takes a mount away, now or when its last user is gone (umount2(2) with MNT_DETACH).
 pub fn unmount(at: &Path) -> io::Result<()> {
     let at = path(at)?;
