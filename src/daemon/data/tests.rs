@@ -160,7 +160,7 @@ fn ping_and_tcp_cross_a_relay_between_namespaces() {
             ]),
             routes: routes(&[]),
         };
-        let (door_r, _news_r) = start_node(R, listen, snapshot);
+        let (door_r, news_r) = start_node(R, listen, snapshot);
         let start_edge = |site: &Site, own: u16, other: u16, relay: &'static str| {
             site.run(move || {
                 let link = Some((0, endpoint(relay)));
@@ -169,8 +169,8 @@ fn ping_and_tcp_cross_a_relay_between_namespaces() {
                 start_node(own, listen, Snapshot { peers, routes })
             })
         };
-        let (door_a, _news_a) = start_edge(&a, A, B, "192.168.1.1:4600");
-        let (door_b, _news_b) = start_edge(&b, B, A, "192.168.2.1:4600");
+        let (door_a, news_a) = start_edge(&a, A, B, "192.168.1.1:4600");
+        let (door_b, news_b) = start_edge(&b, B, A, "192.168.2.1:4600");
 
         // Links come up by the first exchange; until then packets have no way.
         let pinged = a.run(|| (0..20).find(|&seq| ping(overlay(B)[0], seq)));
@@ -180,10 +180,10 @@ fn ping_and_tcp_cross_a_relay_between_namespaces() {
             let listener = b.run(move || TcpListener::bind((address, 0)).unwrap());
             bulk(address, listener, &a, 4 << 20);
         }
-        for door in [&door_a, &door_b, &door_r] {
+        for (door, news) in [(&door_a, news_a), (&door_b, news_b), (&door_r, news_r)] {
             door.stop();
+            news.ended.blocking_recv().unwrap().unwrap();
         }
-        std::thread::sleep(2 * PUBLISH);
         let (stats_a, stats_r, stats_b) = (door_a.stats(), door_r.stats(), door_b.stats());
         let sent = stats_a.forward.ingress_relayed;
         assert!(sent.bytes > 8 << 20, "{sent:?}");
