@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
 
+use crate::netns::sys;
 use crate::netns::traffic::{Quality, SharedLedger};
 
 use super::outcome::{Flows, overhead};
@@ -70,7 +72,7 @@ impl Screen {
         if !self.live {
             return;
         }
-        let mut text = String::from("\x1b[H\x1b[J");
+        let mut text = String::new();
         let extra = overhead(watch).map_or("n/a".into(), |x| format!("{:.0} %", x * 100.0));
         let _ = writeln!(
             text,
@@ -92,7 +94,7 @@ impl Screen {
         }
         let _ = writeln!(
             text,
-            "\n{:<28}{:>22}{:>22}",
+            "\n{:<34}{:>24}{:>24}",
             "last 3 s: path", "direct p50 ms, loss %", "overlay p50 ms, loss %"
         );
         // Packets sent in the last half second may still be under way.
@@ -103,19 +105,28 @@ impl Screen {
                 |p| watch.name(p),
             );
             let side = |ledger: &SharedLedger| show(&ledger.quality(window.0, window.1));
-            let _ = writeln!(text, "{path:<28}{:>22}{:>22}", side(direct), side(overlay));
+            let _ = writeln!(text, "{path:<34}{:>24}{:>24}", side(direct), side(overlay));
         }
         text.push('\n');
-        for line in &self.news {
-            text.push_str(line);
-            text.push('\n');
-        }
+        let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
+        let size = sys::terminal_size(if self.to_stderr { stderr.as_fd() } else { stdout.as_fd() });
+        let picture = format!("\x1b[H\x1b[J{}", self.fit(&text, size.unwrap_or((160, 50))));
         // A terminal that went away ends the run by a signal, not here.
         if self.to_stderr {
-            let _ = std::io::stderr().write_all(text.as_bytes());
+            let _ = stderr.lock().write_all(picture.as_bytes());
         } else {
-            let _ = std::io::stdout().write_all(text.as_bytes());
+            let _ = stdout.lock().write_all(picture.as_bytes());
+            let _ = stdout.lock().flush();
         }
+    }
+
+    /// The picture and as much of the latest news as the terminal holds without scrolling.
+    fn fit(&self, text: &str, (columns, rows): (usize, usize)) -> String {
+        let picture: Vec<&str> = text.lines().take(rows - 1).collect();
+        let room = rows - 1 - picture.len();
+        let news = self.news.iter().skip(self.news.len().saturating_sub(room));
+        let lines = picture.into_iter().chain(news.map(String::as_str));
+        lines.map(|l| l.chars().take(columns).collect::<String>() + "\n").collect()
     }
 }
 
@@ -124,5 +135,24 @@ fn show(q: &Quality) -> String {
         (Some(p50), Some(loss)) => format!("{p50:.1}  {:5.2}", loss * 100.0),
         (None, Some(_)) => "nothing arrives".into(),
         _ => "n/a".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_picture_never_scrolls_and_keeps_the_latest_news() {
+        let mut screen = Screen { to_stderr: false, live: true, news: VecDeque::new() };
+        for i in 0..20 {
+            screen.news(f64::from(i), &"x".repeat(200));
+        }
+        let shown = screen.fit("one\ntwo\nthree\n", (40, 8));
+        let lines: Vec<_> = shown.lines().collect();
+        assert_eq!((lines.len(), lines[0]), (7, "one"));
+        assert!(lines.iter().all(|l| l.chars().count() <= 40));
+        assert!(lines[6].contains("19.0 s"));
+        assert_eq!(screen.fit("one\ntwo\nthree\n", (40, 2)), "one\n");
     }
 }

@@ -183,7 +183,7 @@ impl Fleet {
     /// Asks a node.
     ///
     /// # Errors
-    /// A node that is not there, does not answer within [`PATIENCE`], or refuses.
+    /// A node that is not there, does not answer within a second, or refuses.
     pub fn ask(&self, site: usize, question: &report::Command) -> io::Result<Answer> {
         let mut stream = UnixStream::connect(&self.nodes[site].socket)?;
         stream.set_read_timeout(Some(PATIENCE))?;

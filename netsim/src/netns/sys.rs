@@ -353,3 +353,15 @@ pub fn ticks_per_second() -> f64 {
     // SAFETY: takes and returns a number.
     unsafe { libc::sysconf(libc::_SC_CLK_TCK) as f64 }
 }
+
+/// Columns and rows of the terminal behind a descriptor (ioctl_tty(2)); none where it is none.
+pub fn terminal_size(fd: BorrowedFd<'_>) -> Option<(usize, usize)> {
+    // SAFETY: TIOCGWINSZ fills one winsize, which is plain data and lives through the call.
+    let size = unsafe {
+        let mut size: libc::winsize = mem::zeroed();
+        check(libc::ioctl(fd.as_raw_fd(), libc::TIOCGWINSZ, &mut size)).ok()?;
+        size
+    };
+    let (columns, rows) = (usize::from(size.ws_col), usize::from(size.ws_row));
+    (columns > 0 && rows > 0).then_some((columns, rows))
+}
