@@ -52,6 +52,8 @@ struct Host {
     life: u64,
     node: Node,
     forward: Forwarder,
+    /// When its machines want the clock, as they said when they were last driven.
+    wake: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -162,7 +164,7 @@ impl World {
         let mut turns = 0;
         loop {
             let queued = self.due.first_key_value().map(|(&(at, _), _)| at);
-            let timer = self.hosts.iter().filter_map(|(&s, h)| Some((wake(h)?, s))).min();
+            let timer = self.hosts.iter().filter_map(|(&s, h)| Some((h.wake?, s))).min();
             let next = queued.into_iter().chain(timer.map(|(at, _)| at)).min();
             let Some(next) = next.filter(|&at| at <= until) else { break };
             turns = if next > self.now { 0 } else { turns + 1 };
@@ -268,7 +270,7 @@ impl World {
         let forward = Forwarder::new(plan.forward(boot), seed ^ 1, now);
         let node = Node::new(plan.node(boot), plan.identity()?, &restored, seed, now);
         self.streams.forget(site);
-        self.hosts.insert(site, Host { life, node, forward });
+        self.hosts.insert(site, Host { life, node, forward, wake: None });
         self.trace.say(now, &self.scenario.sites[site].name, "starts");
         self.drain(site);
         Ok(())
@@ -434,8 +436,11 @@ impl World {
                 quiet = false;
             }
             if quiet {
-                return;
+                break;
             }
+        }
+        if let Some(host) = self.hosts.get_mut(&site) {
+            host.wake = wake(host);
         }
     }
 
