@@ -45,6 +45,16 @@ fn a_dead_node_is_gone_from_every_graph() {
 }
 
 #[test]
+fn twenty_nodes_that_know_one_seed_outlive_it() {
+    holds("mesh20.toml", 1..3);
+}
+
+#[test]
+fn the_edges_go_on_while_the_cloud_is_cut_off_and_it_finds_back() {
+    holds("partition.toml", 1..4);
+}
+
+#[test]
 fn a_node_restarted_without_its_seed_finds_its_peers() {
     holds("restart.toml", 1..4);
 }
