@@ -229,9 +229,14 @@ impl Chooser {
         self.tick_at
     }
 
-    /// Until when the hold-down protects a decision from merely better paths.
+    /// Until when the hold-down protects a decision from merely better paths. A destination's first
+    /// path is not protected: it was taken because it was the only one known, often over the seed
+    /// that told of the destination, and would outlive the first recomputation by minutes.
     pub fn held_until(&self, held: &Held) -> Instant {
-        held.changed_at.plus(self.config.hold_down)
+        match held.why {
+            Why::First => held.changed_at,
+            _ => held.changed_at.plus(self.config.hold_down),
+        }
     }
 
     /// How much cheaper than the path in force another must be.

@@ -154,13 +154,17 @@ fn where_no_path_keeps_the_limits_the_machine_does_not_spin() {
 }
 
 #[test]
-fn the_hold_down_protects_a_fresh_choice_at_the_tick() {
+fn the_hold_down_protects_a_choice_at_the_tick_but_not_a_destination_s_first_path() {
     let config = ChooseConfig { hold_down: Duration::from_secs(600), ..ChooseConfig::default() };
     let mut c = Chooser::new(config, &[Policy::default()], Dice::new(1), at(0));
-    c.weigh(at(0), &graph(20, 30, 30));
+    c.weigh(at(0), &graph(0, 30, 30));
+    assert_eq!(path(&c), [2, 3], "the only way known at first");
+    let first = c.recompute_at();
+    c.weigh(first, &graph(20, 30, 30));
+    assert_eq!(path(&c), [3]);
     c.weigh(c.recompute_at(), &graph(20, 5, 5));
     assert_eq!(path(&c), [3]);
-    c.weigh(at(650), &graph(20, 5, 5));
+    c.weigh(first.plus(Duration::from_secs(1000)), &graph(20, 5, 5));
     assert_eq!(path(&c), [2, 3]);
 }
 
