@@ -42,11 +42,11 @@ const MATURE: usize = 5;
 /// Slots outside the band in a row that are a shift, on a link where they are rare.
 const RUN: usize = 2;
 /// And at most, on a link where they are common.
-const RUN_LIMIT: usize = 8;
+const RUN_LIMIT: usize = 12;
 /// A run is a shift when chance makes it more seldom than this.
 const CHANCE: f64 = 1e-3;
-/// Share of slots outside the band that a link is given to begin with: two in a row are a shift.
-const OUTSIDE_RATE: f64 = 0.03;
+/// Share of slots outside the band that a link is given to begin with: three in a row are a shift.
+const OUTSIDE_RATE: f64 = 0.1;
 /// Forecasts waiting for their time: ten minutes of slots.
 const PENDING: usize = 48;
 /// A silence longer than this ends what was known of the level.
@@ -268,7 +268,6 @@ impl Forecaster {
                 if self.outside.len() >= run {
                     self.window.clear();
                     self.window.extend(self.outside.drain(..));
-                    self.spread_count = 0.0;
                     self.skill.shifts += 1;
                     return;
                 }
