@@ -52,8 +52,15 @@ struct Host {
     life: u64,
     node: Node,
     forward: Forwarder,
-    /// When its machines want the clock, as they said when they were last driven.
-    wake: Option<Instant>,
+    /// When its machines want the clock, as each said when it was last driven.
+    node_wake: Option<Instant>,
+    forward_wake: Option<Instant>,
+}
+
+impl Host {
+    fn wake(&self) -> Option<Instant> {
+        self.node_wake.into_iter().chain(self.forward_wake).min()
+    }
 }
 
 #[derive(Debug)]
@@ -164,7 +171,7 @@ impl World {
         let mut turns = 0;
         loop {
             let queued = self.due.first_key_value().map(|(&(at, _), _)| at);
-            let timer = self.hosts.iter().filter_map(|(&s, h)| Some((h.wake?, s))).min();
+            let timer = self.hosts.iter().filter_map(|(&s, h)| Some((h.wake()?, s))).min();
             let next = queued.into_iter().chain(timer.map(|(at, _)| at)).min();
             let Some(next) = next.filter(|&at| at <= until) else { break };
             turns = if next > self.now { 0 } else { turns + 1 };
@@ -179,11 +186,17 @@ impl World {
             match timer {
                 Some((at, site)) if queued.is_none_or(|queued| at < queued) => {
                     let now = self.now;
+                    let mut node = false;
                     if let Some(host) = self.hosts.get_mut(&site) {
-                        host.forward.handle_timeout(now);
-                        host.node.handle_timeout(now);
+                        node = host.node_wake.is_some_and(|at| at <= now);
+                        if node {
+                            host.node.handle_timeout(now);
+                        }
+                        if host.forward_wake.is_some_and(|at| at <= now) {
+                            host.forward.handle_timeout(now);
+                        }
                     }
-                    self.drain(site);
+                    self.drain(site, node);
                 }
                 _ => {
                     if let Some((_, due)) = self.due.pop_first() {
@@ -270,9 +283,9 @@ impl World {
         let forward = Forwarder::new(plan.forward(boot), seed ^ 1, now);
         let node = Node::new(plan.node(boot), plan.identity()?, &restored, seed, now);
         self.streams.forget(site);
-        self.hosts.insert(site, Host { life, node, forward, wake: None });
+        self.hosts.insert(site, Host { life, node, forward, node_wake: None, forward_wake: None });
         self.trace.say(now, &self.scenario.sites[site].name, "starts");
-        self.drain(site);
+        self.drain(site, true);
         Ok(())
     }
 
@@ -299,7 +312,7 @@ impl World {
                 self.gather(to);
                 if let Some(host) = self.hosts.get_mut(&to) {
                     host.forward.handle_udp(now, &mut self.recv);
-                    self.drain(to);
+                    self.drain(to, false);
                 }
             }
             Due::Control { to, life, input } => {
@@ -308,7 +321,7 @@ impl World {
                         self.trace.note(now, b'c', to, tail(bytes));
                     }
                     host.node.handle_control(now, input);
-                    self.drain(to);
+                    self.drain(to, true);
                 }
             }
             Due::Packet { flow } => self.send_packet(flow),
@@ -369,8 +382,9 @@ impl World {
         }
     }
 
-    /// Every poll door of a site until all are empty.
-    fn drain(&mut self, site: usize) {
+    /// Every poll door of a site until all are empty; the node's only where it was driven, by the
+    /// caller or by its forwarder's news.
+    fn drain(&mut self, site: usize, mut node: bool) {
         let now = self.now;
         loop {
             let mut quiet = true;
@@ -379,6 +393,7 @@ impl World {
             while let Some(event) = host.forward.poll_event() {
                 host.node.handle_event(now, event);
                 quiet = false;
+                node = true;
             }
             while let Some(output) = host.node.poll_control() {
                 control.push(output);
@@ -440,7 +455,10 @@ impl World {
             }
         }
         if let Some(host) = self.hosts.get_mut(&site) {
-            host.wake = wake(host);
+            host.forward_wake = host.forward.poll_timeout().map(|deadline| deadline.at);
+            if node {
+                host.node_wake = host.node.poll_timeout().map(|deadline| deadline.at);
+            }
         }
     }
 
@@ -555,17 +573,11 @@ impl World {
             self.tun.clear();
             self.tun.push(&packet, Offload::None);
             host.forward.handle_tun(now, &mut self.tun);
-            self.drain(spec.from);
+            self.drain(spec.from, false);
         }
         let gap = Duration::from_micros(1_000_000 / u64::from(spec.pps.max(1)));
         self.put(now.plus(gap), Due::Packet { flow });
     }
-}
-
-/// When a host's machines want the clock.
-fn wake(host: &Host) -> Option<Instant> {
-    let machines = [host.node.poll_timeout(), host.forward.poll_timeout()];
-    machines.into_iter().flatten().map(|deadline| deadline.at).min()
 }
 
 /// The end of a message: where it is sealed or signed, it depends on everything before it.
