@@ -200,11 +200,11 @@ impl Forwarder {
             match event {
                 HealthEvent::Up => {
                     self.told.push(ForwardEvent::LinkUp { link: id });
-                    self.paths.on_link(id, true, &mut self.told);
+                    self.paths.on_link(self.now, id, true, &mut self.told);
                 }
                 HealthEvent::Down { silence } => {
                     self.told.push(ForwardEvent::LinkDown { link: id, silence });
-                    self.paths.on_link(id, false, &mut self.told);
+                    self.paths.on_link(self.now, id, false, &mut self.told);
                 }
                 HealthEvent::Suspect | HealthEvent::Cleared => {}
             }

@@ -283,7 +283,7 @@ impl Forwarder {
             return;
         };
         self.table.withdraw(link.receive_index);
-        self.paths.on_link(id, false, &mut self.told);
+        self.paths.on_link(self.now, id, false, &mut self.told);
         let session = self.peers.get(&link.peer).is_some_and(|p| p.generation == link.generation);
         if session {
             let key = (link.peer, link.generation, link.receive_index, link.transmit_index);

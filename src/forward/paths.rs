@@ -20,6 +20,9 @@ use super::event::{FlipReason, ForwardEvent};
 /// How long a relay's word that it lost its next hop counts. By then the mesh has computed anew, or
 /// the next packet brings the next notice.
 const LOST_FOR: Duration = Duration::from_secs(3);
+/// How long a link that was down must have worked before paths return to it: one that comes and goes
+/// would take the traffic along each time.
+const SETTLES: Duration = Duration::from_secs(2);
 /// Such words remembered at a time.
 const LOST_LIMIT: usize = 256;
 
@@ -45,6 +48,18 @@ impl Way {
     }
 }
 
+/// How a link is, as far as paths care.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Standing {
+    /// Never up so far.
+    #[default]
+    New,
+    Down,
+    /// Up again: it carries what has no other way, and at the given time it counts as up.
+    Settling(Instant),
+    Up,
+}
+
 #[derive(Debug)]
 struct Entry {
     primary: Way,
@@ -57,8 +72,8 @@ struct Entry {
 pub(super) struct Paths {
     table: Arc<RouteTable>,
     entries: BTreeMap<(NodeId, Class), Entry>,
-    /// Which links are up, by number.
-    up: Vec<bool>,
+    /// How links are, by number.
+    links: Vec<Standing>,
     /// What relays have lost, and until when we believe it.
     lost: BTreeMap<(NodeId, NodeId), Instant>,
 }
@@ -68,7 +83,7 @@ impl Paths {
         Self {
             table: RouteTable::empty(),
             entries: BTreeMap::new(),
-            up: Vec::new(),
+            links: Vec::new(),
             lost: BTreeMap::new(),
         }
     }
@@ -96,20 +111,37 @@ impl Paths {
     }
 
     /// A link came up or went down.
-    pub(super) fn on_link(&mut self, link: LinkId, up: bool, told: &mut Vec<ForwardEvent>) {
+    pub(super) fn on_link(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        up: bool,
+        told: &mut Vec<ForwardEvent>,
+    ) {
         let at = usize::from(link.0);
-        if self.up.len() <= at {
-            self.up.resize(at + 1, false);
+        if self.links.len() <= at {
+            self.links.resize(at + 1, Standing::New);
         }
-        if self.up[at] != up {
-            self.up[at] = up;
+        let old = self.links[at];
+        let new = match (up, old) {
+            (true, Standing::New) => Standing::Up,
+            (true, Standing::Down) => Standing::Settling(now.plus(SETTLES)),
+            (false, Standing::Settling(_) | Standing::Up) => Standing::Down,
+            _ => old,
+        };
+        if new != old {
+            self.links[at] = new;
             self.weigh(FlipReason::LinkDown, told);
         }
     }
 
+    fn standing(&self, link: LinkId) -> Standing {
+        self.links.get(usize::from(link.0)).copied().unwrap_or_default()
+    }
+
     /// Whether a link is up.
     pub(super) fn is_up(&self, link: LinkId) -> bool {
-        self.up.get(usize::from(link.0)).is_some_and(|&up| up)
+        matches!(self.standing(link), Standing::Up | Standing::Settling(_))
     }
 
     /// A relay says that it lost its next hop. Counts only where a path in force crosses there;
@@ -139,14 +171,26 @@ impl Paths {
     pub(super) fn handle_timeout(&mut self, now: Instant, told: &mut Vec<ForwardEvent>) {
         let before = self.lost.len();
         self.lost.retain(|_, until| *until > now);
-        if self.lost.len() < before {
+        let mut changed = self.lost.len() < before;
+        for link in &mut self.links {
+            if matches!(link, Standing::Settling(until) if *until <= now) {
+                *link = Standing::Up;
+                changed = true;
+            }
+        }
+        if changed {
             self.weigh(FlipReason::RelayLostHop, told);
         }
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Deadline> {
-        let at = self.lost.values().min()?;
-        Some(Deadline { at: *at, why: "relay believed again" })
+        let relay = self.lost.values().min();
+        let relay = relay.map(|&at| Deadline { at, why: "relay believed again" });
+        let settles = self.links.iter().filter_map(|link| match link {
+            Standing::Settling(until) => Some(Deadline { at: *until, why: "link settled" }),
+            _ => None,
+        });
+        Deadline::earlier(relay, settles.min())
     }
 
     /// The path that packets of this destination and class take now, if one works.
@@ -180,9 +224,11 @@ impl Paths {
         let mut flips = Vec::new();
         for (&key, entry) in &self.entries {
             let primary = self.works(&entry.primary);
-            let to_backup = !primary && entry.backup.as_ref().is_some_and(|b| self.works(b));
+            let backup = entry.backup.as_ref().is_some_and(|b| self.works(b));
+            let settling = !matches!(self.standing(entry.primary.link), Standing::Up);
+            let to_backup = backup && (!primary || entry.on_backup && settling);
             // Where neither works, things stay as they are.
-            let stay = !primary && !to_backup;
+            let stay = !primary && !backup;
             if !stay && to_backup != entry.on_backup {
                 flips.push((key, to_backup));
             }
@@ -221,8 +267,8 @@ mod tests {
     /// Paths over links 0 and 1, both up: a relay and its bypass.
     fn relayed() -> (Paths, Vec<ForwardEvent>) {
         let (mut paths, mut told) = (Paths::new(), Vec::new());
-        paths.on_link(LinkId(0), true, &mut told);
-        paths.on_link(LinkId(1), true, &mut told);
+        paths.on_link(Instant::ZERO, LinkId(0), true, &mut told);
+        paths.on_link(Instant::ZERO, LinkId(1), true, &mut told);
         paths.install(&table(path(0, &[2, 9]), Some(path(1, &[9]))), &mut told);
         assert_eq!(told, []);
         (paths, told)
@@ -240,14 +286,32 @@ mod tests {
     fn a_dead_link_flips_to_the_backup_and_its_return_flips_back() {
         let (mut paths, mut told) = relayed();
         assert_eq!(link(&paths), Some(0));
-        paths.on_link(LinkId(0), false, &mut told);
+        paths.on_link(Instant::ZERO, LinkId(0), false, &mut told);
         assert_eq!(link(&paths), Some(1));
-        paths.on_link(LinkId(1), false, &mut told);
+        paths.on_link(Instant::ZERO, LinkId(1), false, &mut told);
         assert_eq!(link(&paths), None, "neither works");
-        paths.on_link(LinkId(0), true, &mut told);
+        paths.on_link(Instant::ZERO, LinkId(0), true, &mut told);
         assert_eq!(link(&paths), Some(0));
         let want = [flip(true, FlipReason::LinkDown), flip(false, FlipReason::Recovered)];
         assert_eq!(told, want);
+    }
+
+    #[test]
+    fn a_link_that_came_back_must_settle_before_paths_return_to_it() {
+        let (mut paths, mut told) = relayed();
+        let at = |ms: u64| Instant::from_micros(ms * 1000);
+        paths.on_link(at(0), LinkId(0), false, &mut told);
+        paths.on_link(at(500), LinkId(0), true, &mut told);
+        assert_eq!((link(&paths), paths.is_up(LinkId(0))), (Some(1), true));
+        paths.on_link(at(900), LinkId(0), false, &mut told);
+        paths.on_link(at(1500), LinkId(0), true, &mut told);
+        let settled = paths.poll_timeout().unwrap();
+        assert_eq!(settled, Deadline { at: at(3500), why: "link settled" });
+        paths.handle_timeout(at(3499), &mut told);
+        assert_eq!((link(&paths), told.len()), (Some(1), 1), "one flip, however often it blinked");
+        paths.handle_timeout(at(3500), &mut told);
+        assert_eq!((link(&paths), paths.poll_timeout()), (Some(0), None));
+        assert_eq!(told, [flip(true, FlipReason::LinkDown), flip(false, FlipReason::Recovered)]);
     }
 
     #[test]
@@ -266,7 +330,7 @@ mod tests {
     #[test]
     fn a_new_table_keeps_the_flip_of_an_unchanged_primary_and_tells_a_new_one() {
         let (mut paths, mut told) = relayed();
-        paths.on_link(LinkId(0), false, &mut told);
+        paths.on_link(Instant::ZERO, LinkId(0), false, &mut told);
         told.clear();
         paths.install(&table(path(0, &[2, 9]), Some(path(1, &[9]))), &mut told);
         assert_eq!((link(&paths), told.len()), (Some(1), 0));
