@@ -1,9 +1,11 @@
 //! The built-in classes of traffic, and the reading of `[[class]]`.
 //!
 //! Budgets say how long a packet may be late beyond the path's own delay and still be of use: a
-//! voice codec's play-out buffer bridges about 60 ms, a person typing notices 150 ms, TCP waits at
-//! least 200 ms before it resends (Linux `TCP_RTO_MIN`), so repair that takes longer than that only
-//! doubles what TCP does itself. The code points are those of RFC 4594 and RFC 8622.
+//! voice codec's play-out buffer bridges about 60 ms, a person typing notices 150 ms. TCP's own timer
+//! waits a round trip and at least 200 ms more (Linux `TCP_RTO_MIN`) and learns to wait longer, so its
+//! packets may be late by a whole round trip of a long hop and the feedback's delay: with less, no
+//! repair fits where the line is longest and TCP suffers most. The code points are those of RFC 4594
+//! and RFC 8622.
 
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use crate::route::policy::{ClassSpec, Delivery, Limits, Match, Objective, Policy
 pub const LONGEST_BUDGET: Duration = Duration::from_secs(5);
 
 /// Repair budget of a class that names none.
-const BUDGET: Duration = Duration::from_millis(250);
+const BUDGET: Duration = Duration::from_millis(500);
 
 fn built_in(
     name: &str,
@@ -38,7 +40,7 @@ fn built_in(
 
 /// The class that takes what no other takes.
 pub fn fallback() -> ClassSpec {
-    built_in("default", &[], Objective::Latency, 250, 150)
+    built_in("default", &[], Objective::Latency, 500, 500)
 }
 
 /// The classes in force where the file has none.
@@ -55,7 +57,7 @@ pub fn defaults() -> Vec<ClassSpec> {
             60,
         ),
         // CS1, LE, AF1x: copies and backups. The cheapest path that works.
-        built_in("bulk", &[8, 1, 10, 12, 14], Objective::Cost, 400, 250),
+        built_in("bulk", &[8, 1, 10, 12, 14], Objective::Cost, 1000, 1000),
         fallback(),
     ]
 }

@@ -68,7 +68,7 @@ pub const TABLES: &[Table] = &[
             key("max_latency", ""),
             key("max_loss", ""),
             key("max_price", ""),
-            key("repair_budget", "\"250ms\""),
+            key("repair_budget", "\"500ms\""),
             key("reorder", "\"0ms\""),
         ],
     ),

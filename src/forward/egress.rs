@@ -11,9 +11,10 @@ use super::classify::Head;
 use super::segment;
 use super::{Delivery, DropReason, Forwarder};
 
-/// Longest a packet waits for those before it, whatever its sender asks for: beyond it an inner
-/// TCP has given up waiting too (RFC 6298's clock granularity and Linux's least timeout, 200 ms).
-const HOLD_MAX: Duration = Duration::from_millis(200);
+/// Longest a packet waits for those before it, whatever its sender asks for: beyond it an inner TCP
+/// has given up waiting too (RFC 6298 starts with a timeout of one second). Shorter than the round
+/// trip of the longest hop and the repaired packet would find the order already given up.
+const HOLD_MAX: Duration = Duration::from_secs(1);
 
 impl Forwarder {
     /// Takes a packet whose route ends here. `datagram` is the whole frame, its hop seal opened.
