@@ -30,8 +30,8 @@ use crate::unit::Ratio;
 pub struct ChooseConfig {
     /// Between full recomputations, moved by up to a tenth so that nodes do not all move at once.
     pub recompute: Duration,
-    /// The first full recomputation comes so soon after the start: the first paths are chosen while
-    /// hardly anything is known.
+    /// A full recomputation comes so soon after the start, and after a destination's first path: those
+    /// are chosen while hardly anything is known, often over the seed that told of the destination.
     pub first: Duration,
     /// How much cheaper than the path in force another must be.
     pub margin: Ratio,
@@ -173,6 +173,11 @@ impl Chooser {
         let mut changed = false;
         for index in 0..self.policies.len() {
             changed |= self.weigh_policy(now, graph, index, tick);
+        }
+        let newcomer = |h: &Held| h.why == Why::First && h.changed_at == now;
+        if self.held.values().any(newcomer) {
+            let soon = now.plus(self.dice.jitter(self.config.first));
+            self.tick_at = self.tick_at.min(soon);
         }
         changed
     }
