@@ -9,7 +9,7 @@ use crate::wire::TAG;
 use crate::wire::data::{END, PAYLOAD, ROUTE};
 use crate::wire::header::{EndHeader, Flags, RouteHeader, ticks};
 
-use super::classify::{Classified, TCP, UDP};
+use super::classify::{Classified, Head, TCP, UDP};
 use super::paths::Way;
 use super::peer::Plain;
 use super::segment::{self, Splitter, Sums};
@@ -80,21 +80,24 @@ impl Forwarder {
         if !self.peers.contains_key(&destination) {
             return Err(DropReason::NoSession);
         }
-        let route = self.route_header(&way, classified.class, head.ecn);
+        let route = self.route_header(&way, classified.class, head);
         Ok(Course { destination, way, classified, route })
     }
 
-    fn route_header(&self, way: &Way, class: Class, ecn: u8) -> RouteHeader {
+    fn route_header(&self, way: &Way, class: Class, head: &Head) -> RouteHeader {
         let delivery = self.config.classes.get(usize::from(class.0)).map(|spec| spec.delivery);
-        let (repair, ordered) =
+        let (repair, restored) =
             delivery.map_or((0, false), |d| (ticks(d.budget), !d.reorder.is_zero()));
+        // Only TCP takes a gap for congestion. To others order is worth no delay: a call or a game
+        // would wait for each loss, and after a failover for packets that never come.
+        let ordered = restored && head.protocol == TCP;
         // No budget beyond the path's own delay: nobody waits for a repair.
         let budget = if repair == 0 { 0 } else { way.delay.saturating_add(repair) };
         RouteHeader {
             hop_seq: 0,
             class,
             flags: Flags { ordered, ..Flags::default() },
-            ecn,
+            ecn: head.ecn,
             segments_left: (way.segments.count() - 1) as u8,
             budget,
             age: 0,

@@ -59,6 +59,15 @@ pub(crate) fn packet(from: u16, to: u16, port: u16, payload: &[u8]) -> Vec<u8> {
     p
 }
 
+/// The same bytes as a TCP segment: what was the first word of the payload is its acknowledgement.
+pub(crate) fn as_tcp(mut p: Vec<u8>) -> Vec<u8> {
+    p[9] = 6;
+    p[10..12].fill(0);
+    let sum = !thalweg::forward::checksum::fold(thalweg::forward::checksum::sum(&p[..20], 0));
+    p[10..12].copy_from_slice(&sum.to_be_bytes());
+    p
+}
+
 pub(crate) fn payload_number(packet: &[u8]) -> u32 {
     u32::from_be_bytes(packet[28..32].try_into().unwrap())
 }
@@ -286,10 +295,22 @@ impl World {
 
     /// A numbered packet every `gap`, for `count`, from `from` to `to`.
     pub(crate) fn flow(&mut self, from: u16, to: u16, count: u32, gap: Duration) {
+        self.flow_of(from, to, count, gap, |packet| packet);
+    }
+
+    /// A flow whose packets `shape` makes out of plain ones.
+    pub(crate) fn flow_of(
+        &mut self,
+        from: u16,
+        to: u16,
+        count: u32,
+        gap: Duration,
+        shape: fn(Vec<u8>) -> Vec<u8>,
+    ) {
         for n in 0..count {
             let mut payload = n.to_be_bytes().to_vec();
             payload.resize(200, 0xab);
-            self.send(from, &packet(from, to, 5000, &payload), Offload::None);
+            self.send(from, &shape(packet(from, to, 5000, &payload)), Offload::None);
             self.run_for(gap);
         }
     }
