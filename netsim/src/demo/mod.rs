@@ -49,8 +49,8 @@ const OVERLAY_PORT: u16 = 9500;
 /// How long the daemons may take to find each other.
 const MESH_WITHIN: Duration = Duration::from_secs(20);
 
-/// TCP per pair, direct beside overlay.
-const TCP_LENGTH: Duration = Duration::from_secs(3);
+/// TCP per pair, direct beside overlay: long enough that slow start does not decide.
+const TCP_LENGTH: Duration = Duration::from_secs(8);
 
 /// What most senders on the Internet use, whatever this machine's default is.
 const CONGESTION: &str = "cubic";
