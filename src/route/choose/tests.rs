@@ -94,6 +94,28 @@ fn a_better_path_moves_traffic_at_the_full_recomputation_and_not_before() {
 }
 
 #[test]
+fn a_destination_that_joins_late_is_weighed_again_soon() {
+    let mut c = chooser(&[Policy::default()]);
+    // Node 3 does not exist yet, and the first recomputation is over.
+    let mut alone = Graph::new(n(1));
+    alone.add_node(n(2), true);
+    alone.add_edge(n(1), n(2), Some(LinkId(1)), state(30));
+    c.weigh(at(0), &alone);
+    c.weigh(at(20), &alone);
+    assert!(c.recompute_at() >= at(20 + 270), "nothing but the ordinary tick is ahead");
+    // At first only the link over the relay is known.
+    assert!(c.weigh(at(100), &graph(0, 30, 30)));
+    assert_eq!(path(&c), [2, 3]);
+    let soon = c.recompute_at();
+    assert!(soon > at(100) && soon <= at(117), "{soon}");
+    c.weigh(at(101), &graph(20, 30, 30));
+    assert_eq!(path(&c), [2, 3], "not before");
+    assert!(c.weigh(soon, &graph(20, 30, 30)));
+    assert_eq!(path(&c), [3]);
+    assert!(c.recompute_at() >= soon.plus(Duration::from_secs(270)), "and the ordinary tick again");
+}
+
+#[test]
 fn a_path_better_by_less_than_the_margin_never_moves_traffic() {
     let mut c = settled(Policy::default());
     // 19.6 + 0.5 + 0.5 ms against 20.5: within 3 %.
