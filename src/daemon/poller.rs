@@ -16,6 +16,15 @@ pub struct Poller {
     epoll: OwnedFd,
 }
 
+/// What a descriptor is ready for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    /// Something can be read, be it an error.
+    pub input: bool,
+    /// There is room to write.
+    pub room: bool,
+}
+
 /// The most descriptors one wait reports; more are reported by the next.
 const EVENTS: usize = 16;
 
@@ -49,6 +58,25 @@ impl Poller {
         Ok(())
     }
 
+    /// From now on also (or no longer) watches a descriptor for room to write.
+    ///
+    /// # Errors
+    /// It was not watched.
+    pub fn watch_room(&self, fd: BorrowedFd<'_>, token: u64, room: bool) -> io::Result<()> {
+        let events = if room { libc::EPOLLIN | libc::EPOLLOUT } else { libc::EPOLLIN };
+        let mut event = libc::epoll_event { events: events as u32, u64: token };
+        // SAFETY: both descriptors are open for the call, and `event` outlives it.
+        check(unsafe {
+            libc::epoll_ctl(
+                self.epoll.as_raw_fd(),
+                libc::EPOLL_CTL_MOD,
+                fd.as_raw_fd(),
+                &raw mut event,
+            )
+        })?;
+        Ok(())
+    }
+
     /// Stops watching a descriptor.
     ///
     /// # Errors
@@ -72,6 +100,18 @@ impl Poller {
     /// # Errors
     /// What the kernel refuses; with valid arguments, nothing.
     pub fn wait(&self, span: Option<Duration>, mut ready: impl FnMut(u64)) -> io::Result<()> {
+        self.wait_each(span, |token, _| ready(token))
+    }
+
+    /// As [`Poller::wait`], and says what each descriptor is ready for.
+    ///
+    /// # Errors
+    /// As [`Poller::wait`].
+    pub fn wait_each(
+        &self,
+        span: Option<Duration>,
+        mut ready: impl FnMut(u64, Readiness),
+    ) -> io::Result<()> {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
         let spec = span.map(|span| libc::timespec {
             tv_sec: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
@@ -94,7 +134,10 @@ impl Poller {
             return if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) };
         }
         for event in &events[..usize::try_from(n).unwrap_or(0)] {
-            ready(event.u64);
+            let events = event.events as libc::c_int;
+            // An error is told to whoever reads.
+            let input = events & !libc::EPOLLOUT != 0;
+            ready(event.u64, Readiness { input, room: events & libc::EPOLLOUT != 0 });
         }
         Ok(())
     }

@@ -4,10 +4,15 @@
 //! than a crate's because TOS must carry DSCP, EMSGSIZE must be counted, and one destination that
 //! cannot take GSO must not cost it to the others. Linux `udp(7)`, `ip(7)`, `ipv6(7)`.
 //!
-//! One socket speaks one family. A datagram that the kernel refuses is counted and forgotten, as a
-//! queue on the way would do: nothing here waits.
+//! One socket speaks one family. Nothing here waits. What a full send buffer refuses is kept for a
+//! moment (`pending`), and the caller is told to fetch no more; what else the kernel refuses is
+//! counted and forgotten, as a queue on the way would do. Nothing that comes in ends the socket:
+//! what was cut short, is empty or comes as an error is counted.
 
 #![allow(unsafe_code)]
+
+mod paths;
+mod pending;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,12 +20,16 @@ use std::mem::{size_of, size_of_val, zeroed};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::buf::{Datagram, RecvBatch, TxBatch};
+use crate::id::LinkId;
 use crate::time::Instant;
+use crate::wire::Kind;
+
+use paths::Paths;
+use pending::{Item, Pending};
 
 /// What a socket did and could not do, in datagrams unless named otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,7 +46,11 @@ pub struct UdpStats {
     pub received_bytes: u64,
     /// Messages received: what GRO joined is one.
     pub received_messages: u64,
-    /// Not sent: the send buffer was full (EAGAIN).
+    /// How often the send buffer was found full (EAGAIN).
+    pub full: u64,
+    /// Datagrams kept back then, to be sent a moment later.
+    pub held: u64,
+    /// Not sent: the send buffer stayed full, or more waited than may.
     pub blocked: u64,
     /// Not sent: the device or the system had no buffer (ENOBUFS, ENOMEM).
     pub no_buffer: u64,
@@ -49,6 +62,12 @@ pub struct UdpStats {
     pub gso_refused: u64,
     /// Received by the kernel, dropped for want of space in our buffer (`SO_RXQ_OVFL`).
     pub kernel_drops: u64,
+    /// Received without a byte in them.
+    pub empty: u64,
+    /// Received, but cut short (`MSG_TRUNC`), or what the kernel said of them was (`MSG_CTRUNC`).
+    pub truncated: u64,
+    /// Errors the kernel gave instead of datagrams.
+    pub receive_errors: u64,
 }
 
 impl UdpStats {
@@ -61,12 +80,17 @@ impl UdpStats {
             received: self.received + other.received,
             received_bytes: self.received_bytes + other.received_bytes,
             received_messages: self.received_messages + other.received_messages,
+            full: self.full + other.full,
+            held: self.held + other.held,
             blocked: self.blocked + other.blocked,
             no_buffer: self.no_buffer + other.no_buffer,
             too_big: self.too_big + other.too_big,
             unreachable: self.unreachable + other.unreachable,
             gso_refused: self.gso_refused + other.gso_refused,
             kernel_drops: self.kernel_drops + other.kernel_drops,
+            empty: self.empty + other.empty,
+            truncated: self.truncated + other.truncated,
+            receive_errors: self.receive_errors + other.receive_errors,
         }
     }
 }
@@ -76,8 +100,10 @@ impl UdpStats {
 pub struct UdpSocket {
     fd: OwnedFd,
     local: SocketAddr,
-    /// Destinations that refused GSO, and until when they are spared it.
-    plain: BTreeMap<SocketAddr, Instant>,
+    paths: Paths,
+    pending: Pending,
+    /// Data frames this machine dropped, by link, since somebody asked.
+    lost: BTreeMap<LinkId, u64>,
     items: Vec<Item>,
     drops_seen: u32,
     stats: UdpStats,
@@ -93,16 +119,6 @@ pub struct Buffers {
     pub send: usize,
 }
 
-/// One message of a `sendmmsg`.
-#[derive(Clone, Debug)]
-struct Item {
-    to: SocketAddr,
-    tos: u8,
-    range: Range<usize>,
-    /// Split by the kernel into datagrams of this size.
-    segment: Option<u16>,
-}
-
 /// Messages per `recvmmsg`: with GRO eight carry up to 512 KiB, and more gained nothing.
 const RECV_MESSAGES: usize = 8;
 /// The largest UDP payload there is; a GRO message holds no more.
@@ -113,10 +129,6 @@ const SEND_MESSAGES: usize = 32;
 const RECEIVE_BUFFER: usize = 8 << 20;
 /// Asked for. A run is at most 64 KiB; a larger queue would only hide the line's own from us.
 const SEND_BUFFER: usize = 2 << 20;
-/// A destination whose path cannot take GSO is asked again after this.
-const GSO_RETRY: Duration = Duration::from_secs(60);
-/// Destinations remembered as unable to take GSO; beyond it, the memory starts anew.
-const GSO_REFUSALS: usize = 1024;
 
 impl UdpSocket {
     /// Binds a socket. A wildcard IPv6 address does not take IPv4.
@@ -156,7 +168,9 @@ impl UdpSocket {
         Ok(Self {
             fd: socket.into(),
             local,
-            plain: BTreeMap::new(),
+            paths: Paths::default(),
+            pending: Pending::default(),
+            lost: BTreeMap::new(),
             items: Vec::new(),
             drops_seen: 0,
             stats: UdpStats::default(),
@@ -207,28 +221,37 @@ impl UdpSocket {
         };
         let Ok(n) = usize::try_from(n) else {
             let error = io::Error::last_os_error();
-            return match error.kind() {
-                io::ErrorKind::WouldBlock => Ok(false),
-                // Interrupted, or an ICMP error of an earlier send: the next call goes on.
-                io::ErrorKind::Interrupted | io::ErrorKind::ConnectionRefused => Ok(true),
-                _ => Err(error),
+            return match error.raw_os_error() {
+                Some(libc::EAGAIN) => Ok(false),
+                Some(libc::EINTR) => Ok(true),
+                Some(libc::EBADF | libc::ENOTSOCK | libc::EFAULT | libc::EINVAL) => Err(error),
+                // An ICMP error of an earlier send, or memory that is short: the next call goes on.
+                _ => {
+                    self.stats.receive_errors += 1;
+                    Ok(false)
+                }
             };
         };
         for (i, message) in messages[..n].iter().enumerate() {
             let start = i * RECV_BYTES;
             let length = (message.msg_len as usize).min(RECV_BYTES);
             let Some(from) = endpoint(&names[i]) else { continue };
-            let notes = read_control(&message.msg_hdr);
+            let flags = message.msg_hdr.msg_flags;
+            let whole_notes = flags & libc::MSG_CTRUNC == 0;
+            // A cut control message may claim bytes that were never written.
+            let notes = if whole_notes { read_control(&message.msg_hdr) } else { Notes::default() };
             if let Some(drops) = notes.drops {
                 batch.local_drops += u64::from(drops.wrapping_sub(self.drops_seen));
                 self.drops_seen = drops;
             }
-            let segment = notes.segment.filter(|&s| s > 0).unwrap_or(length).max(1);
             self.stats.received_messages += 1;
             self.stats.received_bytes += length as u64;
+            self.stats.empty += u64::from(length == 0);
+            let (whole, segment) = intact(flags, length, notes.segment);
+            self.stats.truncated += u64::from(whole < length);
             let mut at = start;
-            while at < start + length {
-                let end = (at + segment).min(start + length);
+            while at < start + whole {
+                let end = (at + segment).min(start + whole);
                 batch.datagrams.push(Datagram { range: at..end, from, ecn: notes.tos & 3 });
                 at = end;
                 self.stats.received += 1;
@@ -246,23 +269,70 @@ impl UdpSocket {
             if run.to.is_ipv6() != self.local.is_ipv6() {
                 continue;
             }
-            let (to, tos) = (run.to, run.tos);
             let many = run.range.len() > run.segment;
-            match u16::try_from(run.segment) {
-                Ok(segment) if many && self.takes_gso(now, to) => {
-                    items.push(Item { to, tos, range: run.range.clone(), segment: Some(segment) });
-                }
-                _ => items.extend(singles(to, tos, run.range.clone(), run.segment)),
+            let segment = u16::try_from(run.segment).ok().filter(|_| many);
+            let range = run.range.clone();
+            let item = Item { to: run.to, tos: run.tos, range, segment, link: Some(run.link) };
+            if segment.is_some() && self.paths.takes_gso(now, run.to) {
+                items.push(item);
+            } else {
+                items.extend(singles(&item, run.segment));
             }
         }
-        self.send_items(now, &batch.slab, &items);
+        self.send_or_keep(now, &batch.slab, &items);
         self.items = items;
     }
 
     /// Sends one datagram.
     pub fn send_one(&mut self, now: Instant, to: SocketAddr, tos: u8, payload: &[u8]) {
-        let item = Item { to, tos, range: 0..payload.len(), segment: None };
-        self.send_items(now, payload, std::slice::from_ref(&item));
+        let item = Item { to, tos, range: 0..payload.len(), segment: None, link: None };
+        self.send_or_keep(now, payload, std::slice::from_ref(&item));
+    }
+
+    /// Whether the caller should fetch nothing more to be sent for now: the send buffer is full.
+    pub fn holds_back(&self) -> bool {
+        self.pending.holds_back()
+    }
+
+    /// Whether the caller should say by [`UdpSocket::handle_writable`] when there is room again.
+    pub fn wants_room(&self) -> bool {
+        self.pending.is_full()
+    }
+
+    /// There is room in the send buffer.
+    pub fn handle_writable(&mut self, now: Instant) {
+        if self.pending.is_empty() {
+            self.pending.on_taken();
+        }
+        let (slab, items) = self.pending.take();
+        self.send_items(now, &slab, &items);
+        self.pending.reuse(slab, items);
+    }
+
+    /// The clock reached `now`: what waits is tried again, and given up where nothing goes for too
+    /// long. Early and repeated calls change nothing.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.pending.is_due(now) {
+            self.handle_writable(now);
+        }
+        if self.pending.expires(now) {
+            let (slab, items) = self.pending.take();
+            for item in &items {
+                self.stats.blocked += item.datagrams();
+                self.lose(&slab, item);
+            }
+        }
+    }
+
+    /// When [`UdpSocket::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.pending.poll_timeout()
+    }
+
+    /// Data frames of one link that this machine dropped on the way out since it was last asked;
+    /// ask until there is none.
+    pub fn poll_lost(&mut self) -> Option<(LinkId, u64)> {
+        self.lost.pop_first()
     }
 
     /// The address the socket is bound to.
@@ -280,14 +350,22 @@ impl UdpSocket {
         self.stats
     }
 
-    fn takes_gso(&mut self, now: Instant, to: SocketAddr) -> bool {
-        match self.plain.get(&to) {
-            Some(&until) if now < until => false,
-            Some(_) => {
-                self.plain.remove(&to);
-                true
-            }
-            None => true,
+    /// Datagrams that were longer than the way to their destination takes.
+    pub fn too_big(&self) -> &BTreeMap<SocketAddr, u64> {
+        self.paths.too_big()
+    }
+
+    /// Bytes that wait for room in the send buffer.
+    pub fn held_bytes(&self) -> usize {
+        self.pending.bytes()
+    }
+
+    /// Sends, behind what waits already.
+    fn send_or_keep(&mut self, now: Instant, slab: &[u8], items: &[Item]) {
+        if self.pending.is_empty() {
+            self.send_items(now, slab, items);
+        } else {
+            self.keep(slab, items);
         }
     }
 
@@ -303,13 +381,48 @@ impl UdpSocket {
                         self.stats.sent_messages += 1;
                     }
                     next += sent;
+                    self.pending.on_taken();
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {
+                    self.stats.full += u64::from(self.pending.on_full(now));
+                    self.keep(slab, &items[next..]);
+                    return;
+                }
                 Err(error) => {
                     self.refused(now, slab, &items[next], &error);
                     next += 1;
+                    if !self.pending.is_empty() {
+                        // The buffer filled up on the way: the rest goes behind what waits.
+                        self.keep(slab, &items[next..]);
+                        return;
+                    }
                 }
             }
+        }
+    }
+
+    /// Keeps what a full buffer refused, or counts it where nothing more may wait.
+    fn keep(&mut self, slab: &[u8], items: &[Item]) {
+        for item in items {
+            let datagrams = item.datagrams();
+            if self.pending.keep(slab, item) {
+                self.stats.held += datagrams;
+            } else {
+                self.stats.blocked += datagrams;
+                self.lose(slab, item);
+            }
+        }
+    }
+
+    /// Remembers whose data frames were lost here: not on the link.
+    fn lose(&mut self, slab: &[u8], item: &Item) {
+        let data = |part: &Range<usize>| slab[part.start] == Kind::Data as u8;
+        let frames = item.parts().filter(data).count() as u64;
+        if let Some(link) = item.link
+            && frames > 0
+        {
+            *self.lost.entry(link).or_default() += frames;
         }
     }
 
@@ -321,23 +434,27 @@ impl UdpSocket {
         if let Some(segment) = item.segment
             && offload.contains(&code)
         {
-            tracing::debug!(to = %item.to, %error, "segmentation offload refused; sent one by one");
-            if self.plain.len() >= GSO_REFUSALS {
-                self.plain.clear();
-            }
-            self.plain.insert(item.to, now.plus(GSO_RETRY));
-            self.stats.gso_refused += 1;
-            let items: Vec<_> =
-                singles(item.to, item.tos, item.range.clone(), segment.into()).collect();
+            let (items, too_big): (Vec<_>, _) =
+                (singles(item, segment.into()).collect(), self.stats.too_big);
             // One level deep: single items have no segment size.
             self.send_items(now, slab, &items);
+            if self.stats.too_big == too_big {
+                tracing::debug!(to = %item.to, %error, "segmentation offload refused");
+                self.paths.spare_gso(now, item.to);
+                self.stats.gso_refused += 1;
+            }
             return;
         }
         let lost = item.datagrams();
         match code {
-            libc::EAGAIN => self.stats.blocked += lost,
-            libc::ENOBUFS | libc::ENOMEM => self.stats.no_buffer += lost,
-            libc::EMSGSIZE => self.stats.too_big += lost,
+            libc::ENOBUFS | libc::ENOMEM => {
+                self.stats.no_buffer += lost;
+                self.lose(slab, item);
+            }
+            libc::EMSGSIZE => {
+                self.stats.too_big += lost;
+                self.paths.on_too_big(item.to, lost);
+            }
             _ => self.stats.unreachable += lost,
         }
         tracing::trace!(to = %item.to, %error, lost, "not sent");
@@ -389,26 +506,32 @@ impl AsFd for UdpSocket {
     }
 }
 
-impl Item {
-    fn datagrams(&self) -> u64 {
-        self.segment.map_or(1, |s| self.range.len().div_ceil(usize::from(s).max(1)) as u64)
-    }
-}
-
-/// A range as one item per datagram.
-fn singles(
-    to: SocketAddr,
-    tos: u8,
-    range: Range<usize>,
-    segment: usize,
-) -> impl Iterator<Item = Item> {
-    let end = range.end;
-    range.step_by(segment.max(1)).map(move |at| Item {
+/// A run as one item per datagram of `size`.
+fn singles(run: &Item, size: usize) -> impl Iterator<Item = Item> {
+    let Item { to, tos, link, .. } = *run;
+    let end = run.range.end;
+    run.range.clone().step_by(size.max(1)).map(move |at| Item {
         to,
         tos,
-        range: at..(at + segment.max(1)).min(end),
+        range: at..(at + size.max(1)).min(end),
         segment: None,
+        link,
     })
+}
+
+/// How many of a received message's bytes can be used, and the length of each datagram in it.
+///
+/// Where its control messages were cut, nobody knows whether it is one datagram or many. Where its
+/// end was cut, the last is no whole one.
+fn intact(flags: libc::c_int, length: usize, segment: Option<usize>) -> (usize, usize) {
+    let segment = segment.filter(|&s| s > 0).unwrap_or(length).max(1);
+    if flags & libc::MSG_CTRUNC != 0 {
+        (0, segment)
+    } else if flags & libc::MSG_TRUNC != 0 {
+        (length.saturating_sub(1) / segment * segment, segment)
+    } else {
+        (length, segment)
+    }
 }
 
 /// Space for the control messages of one datagram or run; aligned as `cmsghdr` wants.
@@ -548,143 +671,4 @@ fn set(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::daemon::poller::Poller;
-    use crate::id::LinkId;
-
-    const NOW: Instant = Instant::ZERO;
-
-    fn pair(local: &str) -> (UdpSocket, UdpSocket) {
-        (UdpSocket::bind(local.parse().unwrap()).unwrap(), {
-            UdpSocket::bind(local.parse().unwrap()).unwrap()
-        })
-    }
-
-    fn batch_of(to: SocketAddr, tos: u8, lengths: &[usize]) -> TxBatch {
-        let mut batch = TxBatch::default();
-        for (i, &length) in lengths.iter().enumerate() {
-            let start = batch.slab.len();
-            batch.slab.extend((0..length).map(|b| (i * 31 + b) as u8));
-            batch.close_datagram(start, LinkId(0), to, tos);
-        }
-        batch
-    }
-
-    /// Receives until `count` datagrams came or nothing comes for a second.
-    fn receive(socket: &mut UdpSocket, count: usize) -> Vec<(Vec<u8>, SocketAddr, u8)> {
-        let poller = Poller::new().unwrap();
-        poller.watch(socket.as_fd(), 0).unwrap();
-        let mut batch = RecvBatch::default();
-        let mut out = Vec::new();
-        while out.len() < count {
-            let mut ready = false;
-            poller.wait(Some(Duration::from_secs(1)), |_| ready = true).unwrap();
-            if !ready {
-                break;
-            }
-            socket.recv(&mut batch).unwrap();
-            for d in &batch.datagrams {
-                out.push((batch.slab[d.range.clone()].to_vec(), d.from, d.ecn));
-            }
-        }
-        out
-    }
-
-    fn round_trip(local: &str) {
-        let (mut a, mut b) = pair(local);
-        let lengths: Vec<usize> = [1000; 40].into_iter().chain([300, 77, 1200, 1200, 5]).collect();
-        let batch = batch_of(b.local(), 0b1011_1010, &lengths);
-        a.send(NOW, &batch);
-        let got = receive(&mut b, lengths.len());
-        let sent: Vec<Vec<u8>> = batch.datagrams().map(|(_, d)| d.to_vec()).collect();
-        assert_eq!(got.iter().map(|g| g.0.clone()).collect::<Vec<_>>(), sent);
-        assert!(got.iter().all(|g| g.1 == a.local() && g.2 == 0b10), "source and ECN came along");
-        let stats = a.stats();
-        assert_eq!(stats.sent, lengths.len() as u64);
-        assert_eq!(stats.sent_bytes, lengths.iter().sum::<usize>() as u64);
-        assert_eq!(stats.sent_messages, batch.runs.len() as u64, "one message a run");
-        assert_eq!(b.stats().received, lengths.len() as u64);
-        assert!(b.stats().received_messages <= stats.sent_messages, "runs came joined");
-    }
-
-    #[test]
-    fn runs_come_back_as_the_datagrams_they_were_over_ipv4() {
-        round_trip("127.0.0.1:0");
-    }
-
-    #[test]
-    fn runs_come_back_as_the_datagrams_they_were_over_ipv6() {
-        match UdpSocket::bind("[::1]:0".parse().unwrap()) {
-            Ok(_) => round_trip("[::1]:0"),
-            Err(error) => println!("skipped: no IPv6 loopback here ({error})"),
-        }
-    }
-
-    #[test]
-    fn a_destination_that_refuses_gso_is_spared_it_and_asked_again_later() {
-        let (mut a, mut b) = pair("127.0.0.1:0");
-        let to = b.local();
-        let batch = batch_of(to, 0, &[800; 10]);
-        let run = batch.runs[0].clone();
-        let item = Item { to, tos: 0, range: run.range.clone(), segment: Some(800) };
-        a.refused(NOW, &batch.slab, &item, &io::Error::from_raw_os_error(libc::EIO));
-        assert_eq!(a.stats().sent_messages, 10, "what was refused went one by one");
-        a.send(NOW.plus(Duration::from_secs(1)), &batch);
-        assert_eq!(a.stats().sent_messages, 20, "still spared");
-        a.send(NOW.plus(GSO_RETRY), &batch);
-        assert_eq!(a.stats().sent_messages, 21, "asked again, as one run");
-        assert_eq!((a.stats().gso_refused, a.stats().sent), (1, 30));
-        assert_eq!(receive(&mut b, 30).len(), 30);
-    }
-
-    #[test]
-    fn what_cannot_be_sent_is_counted_and_the_rest_goes() {
-        let (mut a, mut b) = pair("127.0.0.1:0");
-        let mut batch = batch_of(b.local(), 0, &[100]);
-        // No datagram is that long.
-        let start = batch.slab.len();
-        batch.slab.resize(start + 66_000, 0);
-        batch.close_datagram(start, LinkId(1), b.local(), 0);
-        // Port 0 is nobody's.
-        let start = batch.slab.len();
-        batch.slab.resize(start + 50, 0);
-        batch.close_datagram(start, LinkId(2), "127.0.0.1:0".parse().unwrap(), 0);
-        // Another family is another socket's business.
-        let start = batch.slab.len();
-        batch.slab.resize(start + 50, 0);
-        batch.close_datagram(start, LinkId(3), "[::1]:9".parse().unwrap(), 0);
-        let start = batch.slab.len();
-        batch.slab.resize(start + 60, 0);
-        batch.close_datagram(start, LinkId(4), b.local(), 0);
-        a.send(NOW, &batch);
-        let stats = a.stats();
-        assert_eq!((stats.sent, stats.too_big, stats.unreachable), (2, 1, 1));
-        assert_eq!(receive(&mut b, 2).len(), 2);
-    }
-
-    #[test]
-    fn drops_of_the_local_kernel_are_told_apart() {
-        let (mut a, mut b) = pair("127.0.0.1:0");
-        // A buffer too small for what follows.
-        set(b.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, 4096).unwrap();
-        let batch = batch_of(b.local(), 0, &[1200; 64]);
-        a.send_one(NOW, b.local(), 0, &[1; 100]);
-        for _ in 0..20 {
-            a.send(NOW, &batch);
-        }
-        let first = receive(&mut b, usize::MAX).len();
-        // The count rides on the next datagram that comes through.
-        a.send_one(NOW, b.local(), 0, &[2; 100]);
-        receive(&mut b, 1);
-        let drops = b.stats().kernel_drops;
-        assert!(drops > 0, "{first} received, none known as dropped");
-    }
-
-    #[test]
-    fn buffers_are_large_where_the_system_allows() {
-        let (a, _) = pair("127.0.0.1:0");
-        let buffers = a.buffers();
-        assert!(buffers.receive > 0 && buffers.send > 0, "{buffers:?}");
-    }
-}
+mod tests;
