@@ -9,8 +9,14 @@
 //! bounded queues. What finds no room is dropped and counted, never waited for. Counters are published
 //! every [`PUBLISH`] for whoever reads them.
 //!
+//! A full send buffer stops fetching from the forwarder, not receiving (`data/outlet.rs`). A TUN
+//! device that vanishes is told upward and waited for; relaying goes on.
+//!
 //! The first byte of a datagram tells the two protocols of the port apart: 0x10-0x1f is an overlay
 //! frame, a set 0x40 bit is QUIC (`docs/wire.md`).
+
+mod device;
+mod outlet;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -36,6 +42,8 @@ use crate::forward::snapshot::Snapshot;
 use crate::forward::{Forwarder, Stats};
 use crate::time::Instant;
 
+use device::Device;
+
 /// Events and orders on their way between the threads, each way. A table of 500 nodes flipping at
 /// once makes a few thousand events.
 const QUEUE: usize = 4096;
@@ -43,6 +51,8 @@ const QUEUE: usize = 4096;
 const EVENTS_HELD: usize = 16_384;
 /// Endpoints whose QUIC bytes are counted apart: anyone can make new ones.
 const ENDPOINTS: usize = 1024;
+/// A turn's length at least while a send buffer is full.
+const BLOCKED_TURN: Duration = Duration::from_millis(1);
 /// How often counters are published.
 pub const PUBLISH: Duration = Duration::from_millis(250);
 
@@ -53,6 +63,10 @@ pub struct DataStats {
     pub forward: Stats,
     /// All sockets together.
     pub udp: UdpStats,
+    /// Datagrams that were longer than the way takes, by destination.
+    pub too_big: BTreeMap<SocketAddr, u64>,
+    /// Bytes that wait for room in a send buffer now.
+    pub udp_held_bytes: usize,
     /// The device.
     pub tun: TunStats,
     /// QUIC datagrams received that found the control thread's queue full.
@@ -88,12 +102,16 @@ pub struct DataNews {
     pub events: mpsc::Receiver<ForwardEvent>,
     /// For quinn's socket.
     pub quic: mpsc::Receiver<QuicDatagram>,
+    /// The TUN device vanished, and how that was seen: another is wanted by [`DataDoor::give_tun`].
+    pub tun_lost: mpsc::Receiver<io::Error>,
     /// Resolves when the thread has ended: why, if it was not told to.
     pub ended: oneshot::Receiver<anyhow::Result<()>>,
 }
 
 struct Shared {
     snapshot: Mutex<Option<Snapshot>>,
+    /// A device in the place of one that vanished.
+    tun: Mutex<Option<Tun>>,
     stats: ArcSwap<DataStats>,
     stop: AtomicBool,
     orders_dropped: AtomicU64,
@@ -118,6 +136,13 @@ impl DataDoor {
     pub fn install(&self, snapshot: Snapshot) {
         let slot = self.shared.snapshot.lock();
         *slot.unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
+        self.nudge.give();
+    }
+
+    /// A device to take the place of the one that vanished.
+    pub fn give_tun(&self, tun: Tun) {
+        let slot = self.shared.tun.lock();
+        *slot.unwrap_or_else(PoisonError::into_inner) = Some(tun);
         self.nudge.give();
     }
 
@@ -174,6 +199,7 @@ pub fn start(
     }
     let shared = Arc::new(Shared {
         snapshot: Mutex::new(None),
+        tun: Mutex::new(None),
         stats: ArcSwap::default(),
         stop: AtomicBool::new(false),
         orders_dropped: AtomicU64::new(0),
@@ -181,12 +207,16 @@ pub fn start(
     let (orders, inbox) = sync_channel(QUEUE);
     let (events, event_news) = mpsc::channel(QUEUE);
     let (quic, quic_news) = mpsc::channel(INBOUND);
+    // One device at a time: one loss at a time.
+    let (tun_lost, tun_news) = mpsc::channel(1);
     let (end, ended) = oneshot::channel();
     let mut data = Data {
         clock,
         forwarder,
         sockets,
-        tun,
+        awaiting_room: 0,
+        tun: Device::new(tun),
+        tun_lost,
         poller,
         nudge: nudge.clone(),
         shared: shared.clone(),
@@ -208,7 +238,7 @@ pub fn start(
         drop(data);
         let _ = end.send(result);
     })?;
-    let news = DataNews { events: event_news, quic: quic_news, ended };
+    let news = DataNews { events: event_news, quic: quic_news, tun_lost: tun_news, ended };
     Ok((DataDoor { shared, orders, nudge }, news))
 }
 
@@ -220,7 +250,10 @@ struct Data {
     clock: Clock,
     forwarder: Forwarder,
     sockets: Vec<UdpSocket>,
-    tun: Tun,
+    /// Sockets whose send buffer is full, one bit each.
+    awaiting_room: u64,
+    tun: Device,
+    tun_lost: mpsc::Sender<io::Error>,
     poller: Poller,
     nudge: Nudge,
     shared: Arc<Shared>,
@@ -244,6 +277,8 @@ struct Ready {
     tun: bool,
     /// One bit a socket.
     sockets: u64,
+    /// Those with room in a send buffer that was full.
+    room: u64,
 }
 
 impl Data {
@@ -255,17 +290,23 @@ impl Data {
             if ready.nudge {
                 self.nudge.take();
                 stopping = self.shared.stop.load(Ordering::Acquire);
+                self.take_tun()?;
                 self.take_orders(now)?;
             }
+            self.tend_sockets(now, ready.room)?;
             for at in 0..self.sockets.len() {
                 if ready.sockets & (1 << at) != 0 {
                     self.take_datagrams(now, at)?;
                 }
             }
             if ready.tun {
-                self.tun.recv(&mut self.from_tun).context("the TUN device is gone")?;
-                self.forwarder.handle_tun(now, &mut self.from_tun);
-                self.carry_out(now)?;
+                match self.tun.recv(&mut self.from_tun) {
+                    Ok(()) => {
+                        self.forwarder.handle_tun(now, &mut self.from_tun);
+                        self.carry_out(now)?;
+                    }
+                    Err(error) => self.lose_tun(error),
+                }
             }
             if self.forwarder.poll_timeout().is_some_and(|deadline| deadline.at <= now) {
                 self.forwarder.handle_timeout(now);
@@ -284,18 +325,43 @@ impl Data {
     fn wait(&self) -> anyhow::Result<Ready> {
         let now = self.clock.now();
         let publish = PUBLISH.saturating_sub(now.since(self.published_at));
-        let span = match self.forwarder.poll_timeout() {
+        let mut span = match self.forwarder.poll_timeout() {
             Some(deadline) => deadline.at.since(now).min(publish),
             None => publish,
         };
+        if let Some(at) = self.sockets_timeout() {
+            // What the forwarder has due stays due until it can be sent: not a reason to spin.
+            span = span.max(BLOCKED_TURN).min(at.since(now));
+        }
         let mut ready = Ready::default();
-        let found = self.poller.wait(Some(span), |token| match token {
+        let found = self.poller.wait_each(Some(span), |token, is| match token {
             NUDGE => ready.nudge = true,
             TUN => ready.tun = true,
-            socket => ready.sockets |= 1 << (socket - SOCKETS),
+            socket => {
+                let bit = 1 << (socket - SOCKETS);
+                ready.sockets |= if is.input { bit } else { 0 };
+                ready.room |= if is.room { bit } else { 0 };
+            }
         });
         found.context("epoll")?;
         Ok(ready)
+    }
+
+    /// A device that takes the place of the one that vanished.
+    fn take_tun(&mut self) -> anyhow::Result<()> {
+        let slot = self.shared.tun.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(tun) = slot {
+            self.tun.replace(tun);
+            let fd = self.tun.as_fd().context("just put there")?;
+            self.poller.watch(fd, TUN).context("epoll")?;
+        }
+        Ok(())
+    }
+
+    /// Tells that the device vanished. Closed, it is no longer watched.
+    fn lose_tun(&self, error: io::Error) {
+        // Full: told already, and not heard yet.
+        let _ = self.tun_lost.try_send(error);
     }
 
     /// What the control thread left for us.
@@ -355,23 +421,16 @@ impl Data {
 
     /// Everything the forwarder wants done after one `handle_*`.
     fn carry_out(&mut self, now: Instant) -> anyhow::Result<()> {
-        loop {
-            self.transmit.clear();
-            self.forwarder.poll_transmit(&mut self.transmit);
-            if self.transmit.runs.is_empty() {
-                break;
-            }
-            for socket in &mut self.sockets {
-                socket.send(now, &self.transmit);
-            }
-        }
+        self.send_all(now)?;
         loop {
             self.to_tun.clear();
             self.forwarder.poll_tun(&mut self.to_tun);
             if self.to_tun.packets.is_empty() {
                 break;
             }
-            self.tun.send(&self.to_tun).context("the TUN device is gone")?;
+            if let Err(error) = self.tun.send(&self.to_tun) {
+                self.lose_tun(error);
+            }
         }
         while let Some(event) = self.forwarder.poll_event() {
             if self.waiting.len() < EVENTS_HELD {
@@ -404,6 +463,8 @@ impl Data {
         stats.tun = self.tun.stats();
         for socket in &self.sockets {
             stats.udp = stats.udp.plus(socket.stats());
+            stats.udp_held_bytes += socket.held_bytes();
+            stats.too_big.extend(socket.too_big());
         }
         self.shared.stats.store(Arc::new(stats));
     }

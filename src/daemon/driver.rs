@@ -12,6 +12,7 @@
 //! device away.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -22,8 +23,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::admin::{ASKS, AdminSocket, Ask};
 use super::clock::{Clock, unix_seconds};
 use super::data::{self, DataDoor, DataNews};
+use super::device::Device;
 use super::http::HttpServer;
-use super::netlink::Netlink;
 use super::pki::Identity as Papers;
 use super::pki::verify::{Anchors, WallTrust};
 use super::poller::step_back;
@@ -32,7 +33,6 @@ use super::quic::socket::QueueSocket;
 use super::signal::EndSignals;
 use super::state::StateFile;
 use super::tally;
-use super::tun::Tun;
 use crate::config::{Config, PeerConfig};
 use crate::control::ControlInput;
 use crate::forward::event::ForwardEvent;
@@ -81,8 +81,8 @@ struct Driver {
     inputs: mpsc::Receiver<ControlInput>,
     asks: mpsc::Receiver<Ask>,
     seeds: mpsc::Receiver<Seed>,
-    netlink: Netlink,
-    routes: BTreeSet<IpNet>,
+    device: Device,
+    tun_lost: mpsc::Receiver<io::Error>,
     state: StateFile,
     withdrawn: bool,
 }
@@ -108,10 +108,8 @@ impl Driver {
         for socket in &sockets {
             tracing::info!(address = %socket.local(), buffers = ?socket.buffers(), "listening");
         }
-        let name = &config.overlay.interface;
-        let tun = Tun::open(name).with_context(|| format!("TUN device {name}"))?;
-        let netlink = Netlink::start(tun.name()).await?;
-        netlink.raise(&own.addresses, config.overlay.mtu).await?;
+        let overlay = &config.overlay;
+        let (device, tun) = Device::open(&overlay.interface, overlay.mtu, &own.addresses).await?;
 
         let forward = ForwardConfig {
             node: own.node,
@@ -128,7 +126,7 @@ impl Driver {
         if let Err(error) = step_back() {
             tracing::debug!(%error, "the control thread keeps its priority");
         }
-        let DataNews { events, quic: inbound, ended } = news;
+        let DataNews { events, quic: inbound, tun_lost, ended } = news;
         let door = data.clone();
         let socket = QueueSocket::new(inbound, Box::new(move |d| door.quic(d)), port);
         let (quic, inputs) = Quic::start(&papers, &anchors, socket)?;
@@ -154,7 +152,6 @@ impl Driver {
             name = %own.name, node = %own.node, addresses = ?own.addresses,
             interface = %config.overlay.interface, version = env!("CARGO_PKG_VERSION"), "started"
         );
-        let routes = BTreeSet::new();
         let driver = Self {
             clock,
             node,
@@ -165,8 +162,8 @@ impl Driver {
             inputs,
             asks,
             seeds,
-            netlink,
-            routes,
+            device,
+            tun_lost,
             state,
             withdrawn: false,
         };
@@ -205,11 +202,19 @@ impl Driver {
                 None => std::future::pending().await,
             }
         };
+        let reopen = async {
+            match self.device.reopen_at() {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         enum Input {
             Event(ForwardEvent),
             Control(ControlInput),
             Ask(Ask),
             Seed(Seed),
+            TunLost(io::Error),
+            Reopen,
             Timeout,
         }
         let input = tokio::select! {
@@ -217,6 +222,8 @@ impl Driver {
             Some(input) = self.inputs.recv() => Input::Control(input),
             Some(ask) = self.asks.recv() => Input::Ask(ask),
             Some(seed) = self.seeds.recv() => Input::Seed(seed),
+            Some(error) = self.tun_lost.recv() => Input::TunLost(error),
+            () = reopen => Input::Reopen,
             () = sleep => Input::Timeout,
         };
         let now = self.clock.now();
@@ -225,6 +232,12 @@ impl Driver {
             Input::Control(input) => self.node.handle_control(now, input),
             Input::Seed(seed) => self.node.handle_seed(now, &seed),
             Input::Timeout => self.node.handle_timeout(now),
+            Input::TunLost(error) => self.device.on_lost(&error),
+            Input::Reopen => {
+                if let Some(tun) = self.device.reopen().await {
+                    self.data.give_tun(tun);
+                }
+            }
             Input::Ask(Ask { command, answer }) => {
                 let mut said = self.node.handle_command(now, &command);
                 tally::complete(&mut said, &self.data.stats(), self.quic.refused());
@@ -244,10 +257,7 @@ impl Driver {
             let others = snapshot.routes.owners().filter(|(_, node)| *node != self.own.node);
             let routes: BTreeSet<IpNet> = others.map(|(net, _)| net).collect();
             self.data.install(snapshot);
-            if routes != self.routes {
-                self.netlink.install(&routes).await;
-                self.routes = routes;
-            }
+            self.device.install(routes).await;
         }
         while let Some(probe) = self.node.poll_send() {
             self.data.probe(probe);
@@ -279,7 +289,7 @@ impl Driver {
             }
             self.quic.close("the daemon is ending", FAREWELL).await;
         }
-        self.netlink.withdraw(&self.own.addresses).await;
+        self.device.withdraw().await;
         self.data.stop();
         if let Some(ended) = ended
             && tokio::time::timeout(FAREWELL, ended).await.is_err()

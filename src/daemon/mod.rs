@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod clock;
 pub mod data;
+pub mod device;
 pub mod driver;
 pub mod file;
 pub mod http;

@@ -142,6 +142,11 @@ impl Netlink {
                 tracing::warn!(%error, "address not removed");
             }
         }
+        self.end();
+    }
+
+    /// Ends netlink for a device that took addresses and routes with it.
+    pub fn end(self) {
         self.connection.abort();
     }
 

@@ -36,9 +36,12 @@ fn complete_status(status: &mut Status, stats: &DataStats, refused: u64) {
         ("udp_too_big", udp.too_big),
         ("udp_unreachable", udp.unreachable),
         ("udp_receive_buffer_full", udp.kernel_drops),
+        ("udp_empty", udp.empty),
+        ("udp_truncated", udp.truncated),
         ("tun_busy", tun.blocked),
         ("tun_refused", tun.refused),
         ("tun_malformed", tun.malformed),
+        ("tun_absent", tun.absent),
         ("not_for_us", stats.strangers),
         ("quic_queue_full", stats.quic_dropped),
     ];

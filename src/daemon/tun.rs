@@ -33,6 +33,27 @@ pub struct TunStats {
     pub blocked: u64,
     /// Not written: the kernel did not like it, or the device is down.
     pub refused: u64,
+    /// Not written: there was no device.
+    pub absent: u64,
+    /// Times a device took the place of one that had vanished.
+    pub reopened: u64,
+}
+
+impl TunStats {
+    /// The figures of two devices together.
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            read: self.read + other.read,
+            read_bytes: self.read_bytes + other.read_bytes,
+            written: self.written + other.written,
+            written_bytes: self.written_bytes + other.written_bytes,
+            malformed: self.malformed + other.malformed,
+            blocked: self.blocked + other.blocked,
+            refused: self.refused + other.refused,
+            absent: self.absent + other.absent,
+            reopened: self.reopened + other.reopened,
+        }
+    }
 }
 
 /// An open TUN device with one queue. Closing it removes the device.
@@ -145,6 +166,11 @@ impl Tun {
                 match error.kind() {
                     io::ErrorKind::WouldBlock => return Ok(false),
                     io::ErrorKind::Interrupted => continue,
+                    _ if !is_gone(&error) => {
+                        // A packet the kernel could not hand over, and has dropped.
+                        self.stats.malformed += 1;
+                        continue;
+                    }
                     _ => return Err(error),
                 }
             };
@@ -196,8 +222,7 @@ impl Tun {
                     self.stats.written_bytes += packet.len() as u64;
                 }
                 Err(error) => match error.raw_os_error() {
-                    // Detached: nothing will ever be taken again.
-                    Some(libc::EBADFD | libc::EBADF) => return Err(error),
+                    _ if is_gone(&error) => return Err(error),
                     Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => self.stats.blocked += 1,
                     _ => {
                         tracing::trace!(%error, len = packet.len(), ?offload, "not written");
@@ -214,6 +239,11 @@ impl AsFd for Tun {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Whether the device is detached for good: nothing will ever be taken or given again.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EBADFD | libc::EBADF | libc::ENODEV))
 }
 
 /// What a virtio header says of the packet after it; `None` where the two do not fit.

@@ -202,6 +202,14 @@ impl Forwarder {
         self.tell();
     }
 
+    /// This machine dropped data frames of a link on the way out: no loss of the link, and a reason
+    /// to send less, so repair pauses.
+    pub fn on_local_send_drops(&mut self, now: Instant, link: LinkId, frames: u64) {
+        if let Some(link) = self.link_mut(link) {
+            link.sender.on_own_drops(now, frames);
+        }
+    }
+
     /// What the node knows has changed.
     pub fn install(&mut self, now: Instant, snapshot: &Snapshot) {
         self.now = now;

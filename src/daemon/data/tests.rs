@@ -136,10 +136,16 @@ fn bulk(to: IpAddr, listener: TcpListener, other: &Site, bytes: usize) {
     assert!(got.iter().enumerate().all(|(i, &b)| b == (i % 251) as u8));
 }
 
-#[test]
-fn ping_and_tcp_cross_a_relay_between_namespaces() {
-    isolated(|| {
-        // The caller's own namespace is R's.
+/// Three nodes in a row: A and B in sites of their own, R in the caller's namespace.
+struct Row {
+    a: Site,
+    b: Site,
+    nodes: [(DataDoor, DataNews); 3],
+}
+
+impl Row {
+    /// Starts them. Only within [`isolated`].
+    fn start() -> Self {
         let (a, b) = (Site::new(), Site::new());
         ip("link set lo up");
         for (site, third) in [(&a, 1), (&b, 2)] {
@@ -160,7 +166,7 @@ fn ping_and_tcp_cross_a_relay_between_namespaces() {
             ]),
             routes: routes(&[]),
         };
-        let (door_r, news_r) = start_node(R, listen, snapshot);
+        let node_r = start_node(R, listen, snapshot);
         let start_edge = |site: &Site, own: u16, other: u16, relay: &'static str| {
             site.run(move || {
                 let link = Some((0, endpoint(relay)));
@@ -169,22 +175,39 @@ fn ping_and_tcp_cross_a_relay_between_namespaces() {
                 start_node(own, listen, Snapshot { peers, routes })
             })
         };
-        let (door_a, news_a) = start_edge(&a, A, B, "192.168.1.1:4600");
-        let (door_b, news_b) = start_edge(&b, B, A, "192.168.2.1:4600");
-
+        let node_a = start_edge(&a, A, B, "192.168.1.1:4600");
+        let node_b = start_edge(&b, B, A, "192.168.2.1:4600");
+        let row = Self { a, b, nodes: [node_a, node_r, node_b] };
         // Links come up by the first exchange; until then packets have no way.
-        let pinged = a.run(|| (0..20).find(|&seq| ping(overlay(B)[0], seq)));
-        assert!(pinged.is_some(), "no ping came back: {:?}", door_r.stats().forward);
+        row.ping();
+        row
+    }
 
-        for address in overlay(B) {
-            let listener = b.run(move || TcpListener::bind((address, 0)).unwrap());
-            bulk(address, listener, &a, 4 << 20);
-        }
-        for (door, news) in [(&door_a, news_a), (&door_b, news_b), (&door_r, news_r)] {
+    /// Pings B from A until an answer comes.
+    fn ping(&self) {
+        let pinged = self.a.run(|| (0..40).find(|&seq| ping(overlay(B)[0], seq)));
+        assert!(pinged.is_some(), "no ping came back: {:?}", self.nodes[1].0.stats().forward);
+    }
+
+    /// Ends the three and returns what A, R and B counted.
+    fn end(self) -> [Arc<DataStats>; 3] {
+        self.nodes.map(|(door, news)| {
             door.stop();
             news.ended.blocking_recv().unwrap().unwrap();
+            door.stats()
+        })
+    }
+}
+
+#[test]
+fn ping_and_tcp_cross_a_relay_between_namespaces() {
+    isolated(|| {
+        let row = Row::start();
+        for address in overlay(B) {
+            let listener = row.b.run(move || TcpListener::bind((address, 0)).unwrap());
+            bulk(address, listener, &row.a, 4 << 20);
         }
-        let (stats_a, stats_r, stats_b) = (door_a.stats(), door_r.stats(), door_b.stats());
+        let [stats_a, stats_r, stats_b] = row.end();
         let sent = stats_a.forward.ingress_relayed;
         assert!(sent.bytes > 8 << 20, "{sent:?}");
         assert_eq!(stats_a.forward.ingress.packets, sent.packets, "everything crossed the relay");
@@ -200,13 +223,111 @@ fn ping_and_tcp_cross_a_relay_between_namespaces() {
 }
 
 #[test]
-fn a_device_that_vanishes_ends_the_thread_with_its_reason() {
+fn a_relay_without_its_device_goes_on_relaying_and_takes_another() {
     isolated(|| {
-        let empty = Snapshot { peers: Arc::new(Vec::new()), routes: routes(&[]) };
-        let (_door, mut news) = start_node(A, "127.0.0.1:0", empty);
+        let mut row = Row::start();
         ip("link del overlay0");
-        let error = news.ended.blocking_recv().unwrap().unwrap_err();
-        assert!(format!("{error:#}").contains("TUN device is gone"), "{error:#}");
-        assert!(news.events.blocking_recv().is_none(), "its queues are closed");
+        let lost = row.nodes[1].1.tun_lost.blocking_recv();
+        assert!(lost.is_some());
+        row.ping();
+        // What is for R itself has nowhere to go, and is counted.
+        let before = row.nodes[1].0.stats().tun;
+        let tun = Tun::open("overlay0").unwrap();
+        ip("addr add 10.77.0.2/32 dev overlay0");
+        ip("link set overlay0 up");
+        ip("route add 10.77.0.0/24 dev overlay0");
+        row.nodes[1].0.give_tun(tun);
+        // Nobody answers for that address: its packets are read, and dropped by name.
+        let dropped =
+            |stats: &DataStats| stats.forward.dropped(crate::forward::DropReason::NoOwner);
+        let found = (0..40).any(|seq| {
+            ping("10.77.0.9".parse().unwrap(), seq);
+            dropped(&row.nodes[1].0.stats()) > 0
+        });
+        assert!(found, "{:?}", row.nodes[1].0.stats());
+        row.ping();
+        let [_, stats, _] = row.end();
+        assert_eq!(stats.tun.reopened, 1);
+        assert!(stats.tun.read > before.read, "figures go on over devices: {:?}", stats.tun);
+    });
+}
+
+#[test]
+fn a_vanished_device_is_told_once_and_its_packets_are_counted() {
+    isolated(|| {
+        let mut row = Row::start();
+        row.b.run(|| ip("link del overlay0"));
+        assert!(row.nodes[2].1.tun_lost.blocking_recv().is_some());
+        row.a.run(|| {
+            for seq in 0..3 {
+                assert!(!ping(overlay(B)[0], seq), "nobody is there to answer");
+            }
+        });
+        assert!(row.nodes[2].1.tun_lost.try_recv().is_err(), "told once");
+        let [_, _, stats] = row.end();
+        assert!(stats.tun.absent >= 3, "{:?}", stats.tun);
+    });
+}
+
+#[test]
+fn one_received_buffer_may_hold_everyones_datagrams() {
+    isolated(|| {
+        ip("link set lo up");
+        let empty = Snapshot { peers: Arc::new(Vec::new()), routes: routes(&[]) };
+        let (door, mut news) = start_node(A, "127.0.0.1:4600", empty);
+        let mut other = UdpSocket::bind(endpoint("127.0.0.1:0")).unwrap();
+        let mut batch = TxBatch::default();
+        for first in [0x40, 0x10, 0x05, 0xc0] {
+            let start = batch.slab.len();
+            batch.slab.resize(start + 100, first);
+            batch.close_datagram(start, LinkId(0), endpoint("127.0.0.1:4600"), 0);
+        }
+        assert_eq!(batch.runs.len(), 1);
+        other.send(Instant::ZERO, &batch);
+        for first in [0x40, 0xc0] {
+            assert_eq!(news.quic.blocking_recv().unwrap().payload, [first; 100]);
+        }
+        door.stop();
+        news.ended.blocking_recv().unwrap().unwrap();
+        let stats = door.stats();
+        assert_eq!((stats.udp.received_messages, stats.udp.received), (1, 4));
+        let frames = stats.forward.dropped(crate::forward::DropReason::Malformed);
+        assert_eq!((stats.strangers, frames), (1, 1), "{stats:?}");
+    });
+}
+
+#[test]
+fn a_full_line_makes_the_forwarder_hold_and_drop_and_the_thread_go_on() {
+    isolated(|| {
+        let row = Row::start();
+        row.a.run(|| {
+            let line = "qdisc add dev eth0 root tbf rate 40mbit burst 64kb limit 64mb";
+            let done = std::process::Command::new("tc").args(line.split(' ')).status().unwrap();
+            assert!(done.success());
+        });
+        let door = row.nodes[0].0.clone();
+        let seen = row.a.run(move || {
+            let socket = std::net::UdpSocket::bind((overlay(A)[0], 0)).unwrap();
+            let shed = |stats: &DataStats| {
+                let late = stats.forward.dropped(crate::forward::DropReason::QueueLate);
+                late + stats.forward.dropped(crate::forward::DropReason::QueueFull)
+            };
+            for _ in 0..400 {
+                for _ in 0..100 {
+                    // The device's own queue may be full: as good.
+                    let _ = socket.send_to(&[7; 1200], (overlay(B)[0], 9));
+                }
+                std::thread::sleep(Duration::from_millis(5));
+                let stats = door.stats();
+                if stats.udp.full > 3 && shed(&stats) > 0 {
+                    return true;
+                }
+            }
+            false
+        });
+        assert!(seen, "{:?}", row.nodes[0].0.stats());
+        row.ping();
+        let [stats, ..] = row.end();
+        assert!(stats.udp.held > 0 && stats.udp.blocked == 0, "{:?}", stats.udp);
     });
 }

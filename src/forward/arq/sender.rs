@@ -73,7 +73,7 @@ pub struct Counts {
     pub lost: u64,
     /// Of the judged: lost for good.
     pub residual: u64,
-    /// Of the lost: what the peer's own kernel dropped. No loss of the link.
+    /// Of the lost: what our own kernel or the peer's dropped. No loss of the link.
     pub local_drops: u64,
     /// Frames sent again.
     pub repairs: u64,
@@ -266,6 +266,12 @@ impl<F> Sender<F> {
         if self.rtt.smoothed().is_none() {
             self.rtt.on_sample(now, rtt);
         }
+    }
+
+    /// This machine dropped this many of the frames sent, before the link.
+    pub fn on_own_drops(&mut self, now: Instant, frames: u64) {
+        self.counts.local_drops += frames;
+        self.paused_until = now.plus(DROPS_PAUSE);
     }
 
     /// The clock reached `now`: the sender's own timers may judge.
