@@ -1,4 +1,4 @@
-//! Names for things that are counted: nodes, links, classes, streams.
+//! Names for things that are counted: nodes, links, lanes, classes, streams.
 
 use std::fmt;
 
@@ -39,6 +39,54 @@ pub struct LinkId(pub u16);
 impl fmt::Display for LinkId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "l{}", self.0)
+    }
+}
+
+/// One of this node's lanes: a data thread with its share of every link, of how many.
+///
+/// Lane *i* of one node speaks to lane *i* of another; a pair uses as many as the one with fewer has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lane {
+    number: u8,
+    count: u8,
+}
+
+impl Lane {
+    /// More lanes than this no node may have: the wire gives the number beyond the first four bits.
+    pub const LIMIT: u8 = 16;
+    /// The lane of a node that has one.
+    pub const ONLY: Self = Self { number: 0, count: 1 };
+
+    /// The lanes of a node that has so many: at least one, at most [`Lane::LIMIT`].
+    pub fn all(count: u8) -> impl Iterator<Item = Self> {
+        let count = count.clamp(1, Self::LIMIT);
+        (0..count).map(move |number| Self { number, count })
+    }
+
+    /// Its number, from zero.
+    pub const fn number(self) -> u8 {
+        self.number
+    }
+
+    /// How many lanes the node has.
+    pub const fn count(self) -> u8 {
+        self.count
+    }
+
+    /// Whether it is the first: it asks links whether they work, and decides.
+    pub const fn is_first(self) -> bool {
+        self.number == 0
+    }
+
+    /// Which of this node's lanes carries this lane's packets on a link that has `lanes`.
+    pub fn on_link(self, lanes: u8) -> u8 {
+        self.number % lanes.clamp(1, self.count)
+    }
+
+    /// Which of this node's lanes opens what a source sealed on its lane `end`: always the same, so
+    /// that one window sees every number, whichever way the packet came.
+    pub const fn home(self, end: u8) -> u8 {
+        end % self.count
     }
 }
 

@@ -41,7 +41,7 @@ pub const MAX_ENTRIES: usize = 4096;
 pub struct Hello {
     /// Control protocol version spoken.
     pub version: u16,
-    /// Capability bits; unknown bits are ignored.
+    /// Capability bits; unknown bits are ignored. The lowest four: [`Hello::lanes`].
     pub capabilities: u32,
     /// Grows with every start of the speaker: a greater one ends sessions of the life before.
     pub boot: u64,
@@ -53,6 +53,21 @@ pub struct Hello {
     pub observed: Option<SocketAddr>,
     /// The underlay endpoints the speaker wants to be reached at.
     pub endpoints: Vec<SocketAddr>,
+}
+
+impl Hello {
+    /// The capability bits that say how many lanes the speaker has beyond the first.
+    const LANES: u32 = 0x0f;
+
+    /// The capability bits of a node with so many lanes.
+    pub const fn capabilities(lanes: u8) -> u32 {
+        lanes.saturating_sub(1) as u32 & Self::LANES
+    }
+
+    /// How many lanes the speaker has. One that does not know of lanes has one.
+    pub const fn lanes(&self) -> u8 {
+        (self.capabilities & Self::LANES) as u8 + 1
+    }
 }
 
 /// What a digest speaks of.
@@ -342,6 +357,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::id::Lane;
 
     fn any_node() -> impl Strategy<Value = NodeId> {
         (1..=NodeId::MAX).prop_map(|n| NodeId::new(n).unwrap())
@@ -424,22 +440,37 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_hello_has_these_bytes() {
-        let hello = Message::Hello(Hello {
+    fn plain_hello() -> Hello {
+        Hello {
             version: 1,
-            capabilities: 2,
+            capabilities: 0,
             boot: 3,
             node: NodeId::new(4).unwrap(),
             receive_index: 0x0506_0700,
             observed: Some("192.0.2.1:4600".parse().unwrap()),
             endpoints: vec!["[2001:db8::1]:1".parse().unwrap()],
-        });
+        }
+    }
+
+    #[test]
+    fn a_hello_has_these_bytes() {
+        let hello = Message::Hello(Hello { capabilities: 2, ..plain_hello() });
         let golden = [
             1, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 4, 5, 6, 7, 0, 4, 192, 0, 2, 1, 17,
             248, 1, 6, 32, 1, 13, 184, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1,
         ];
         assert_eq!(hello.to_bytes(), golden);
+    }
+
+    #[test]
+    fn lanes_are_told_in_the_lowest_capability_bits_and_silence_means_one() {
+        for lanes in 1..=Lane::LIMIT {
+            let mut hello = plain_hello();
+            hello.capabilities = 0xabcd_ef00 | Hello::capabilities(lanes);
+            assert_eq!(hello.lanes(), lanes);
+        }
+        assert_eq!(plain_hello().lanes(), 1, "a node that says nothing");
+        assert_eq!(Hello::capabilities(0), 0);
     }
 
     #[test]

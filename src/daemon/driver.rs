@@ -37,6 +37,7 @@ use crate::config::{Config, PeerConfig};
 use crate::control::ControlInput;
 use crate::forward::event::ForwardEvent;
 use crate::forward::{ForwardConfig, Forwarder};
+use crate::id::Lane;
 use crate::node::{Identity, Node, NodeConfig, NodeEvent, ProbeTimes, Seed};
 use crate::session::trust::Certified;
 use crate::topology::member::Restored;
@@ -119,6 +120,7 @@ impl Driver {
             networks: own.networks().collect(),
             relay: config.relay.relay && own.relay,
             tun_udp: tun.takes_udp_segments(),
+            lane: Lane::ONLY,
         };
         let forwarder = Forwarder::new(forward, random(), clock.now());
         let (data, news) = data::start(clock, forwarder, sockets, tun)?;
@@ -324,6 +326,7 @@ pub fn node_config(config: &Config, seeds: Vec<Seed>, boot: u64) -> NodeConfig {
             stale_in_use: config.probe.stale_in_use,
             stale_idle: config.probe.stale_idle,
         },
+        lanes: 1,
         recompute: config.route.recompute,
         margin: config.route.margin,
         hold_down: config.route.hold_down,

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use crate::buf::Offload;
+use crate::id::StreamId;
 use crate::time::Instant;
 use crate::wire::data::{DataMut, ROUTE};
 use crate::wire::header::{EndHeader, RouteHeader};
 
 use super::classify::Head;
+use super::peer::STREAMS;
 use super::segment;
 use super::{Delivery, DropReason, Forwarder};
 
@@ -58,7 +60,7 @@ impl Forwarder {
         self.order.push(
             now,
             route.source,
-            end.stream,
+            numbering(&end),
             end.counter,
             hold,
             bytes,
@@ -67,6 +69,11 @@ impl Forwarder {
         );
         Ok(())
     }
+}
+
+/// A stream and the source's lane as one number: streams take twelve bits, lanes four.
+fn numbering(end: &EndHeader) -> StreamId {
+    StreamId((u16::from(end.lane) * STREAMS) | end.stream.0)
 }
 
 /// Writes the mark "congestion experienced" into a packet's own header.

@@ -90,6 +90,8 @@ pub struct LinkHealth {
     last_sent: Instant,
     /// Sent before this: its confirmation says nothing of now.
     down_at: Instant,
+    /// When what was confirmed last had been sent.
+    confirmed: Instant,
     row: u32,
     row_sent: Instant,
     row_at: Instant,
@@ -113,6 +115,7 @@ impl LinkHealth {
             open: VecDeque::new(),
             last_sent: now,
             down_at: Instant::ZERO,
+            confirmed: Instant::ZERO,
             row: 0,
             row_sent: Instant::ZERO,
             row_at: now,
@@ -143,6 +146,7 @@ impl LinkHealth {
             self.on_sign_of_life(now, sent_at);
             return;
         }
+        self.confirmed = self.confirmed.max(sent_at);
         let Some(&first) = self.open.front() else { return };
         if sent_at < first {
             return;
@@ -175,23 +179,32 @@ impl LinkHealth {
         self.watched = watched;
     }
 
-    /// The clock reached `now`.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        if self.state == Health::Up && self.suspect_at().is_some_and(|at| at <= now) {
+    /// Another lane of the link finds something overdue: the link is asked, quickly.
+    pub fn doubt(&mut self, now: Instant) {
+        if self.state == Health::Up {
             self.state = Health::Suspect;
             self.pings = 0;
             self.next_ping = now;
             self.events.push_back(HealthEvent::Suspect);
         }
+    }
+
+    /// Another lane of the link found it silent for so long: down here too, unless something sent
+    /// within that silence was confirmed here.
+    pub fn condemn(&mut self, now: Instant, silence: Duration) {
+        if self.state != Health::Down && self.confirmed < now.minus(silence) {
+            self.fall(now, silence);
+        }
+    }
+
+    /// The clock reached `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.suspect_at().is_some_and(|at| at <= now) {
+            self.doubt(now);
+        }
         if self.state == Health::Suspect && self.down_due(now).is_some_and(|at| at <= now) {
             let silence = self.open.front().map_or(Duration::ZERO, |&first| now.since(first));
-            self.open.clear();
-            self.state = Health::Down;
-            self.down_at = now;
-            self.row = 0;
-            self.down_pause = DOWN.0;
-            self.next_ping = now.plus(DOWN.0);
-            self.events.push_back(HealthEvent::Down { silence });
+            self.fall(now, silence);
         }
         if self.state == Health::Down && self.row > 0 && self.row_over() <= now {
             self.row = 0;
@@ -258,6 +271,16 @@ impl LinkHealth {
     /// The silence after which it would be down, from the first unconfirmed sending.
     pub fn patience(&self, now: Instant) -> Duration {
         self.expected() + self.allowed(now)
+    }
+
+    fn fall(&mut self, now: Instant, silence: Duration) {
+        self.open.clear();
+        self.state = Health::Down;
+        self.down_at = now;
+        self.row = 0;
+        self.down_pause = DOWN.0;
+        self.next_ping = now.plus(DOWN.0);
+        self.events.push_back(HealthEvent::Down { silence });
     }
 
     fn on_sign_of_life(&mut self, now: Instant, sent_at: Instant) {

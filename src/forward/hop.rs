@@ -90,7 +90,7 @@ impl Forwarder {
         }
         match route.next() {
             Some(next) => self.relay(now, id, &route, next, datagram),
-            None => self.egress(now, &route, datagram),
+            None => self.arrive(now, &route, datagram),
         }
     }
 
@@ -191,23 +191,14 @@ impl Forwarder {
     }
 
     /// Acts on what a link's health has to say: asks the link, or moves routes and tells.
-    fn heed_health(&mut self, now: Instant, id: LinkId) {
+    pub(super) fn heed_health(&mut self, now: Instant, id: LinkId) {
         let boot = self.config.boot;
         let Some(link) = self.links.get_mut(usize::from(id.0)).and_then(Option::as_mut) else {
             return;
         };
+        let (mut events, generation) = (Vec::new(), link.generation);
         while let Some(event) = link.health.poll_event() {
-            match event {
-                HealthEvent::Up => {
-                    self.told.push(ForwardEvent::LinkUp { link: id });
-                    self.paths.on_link(self.now, id, true, &mut self.told);
-                }
-                HealthEvent::Down { silence } => {
-                    self.told.push(ForwardEvent::LinkDown { link: id, silence });
-                    self.paths.on_link(self.now, id, false, &mut self.told);
-                }
-                HealthEvent::Suspect | HealthEvent::Cleared => {}
-            }
+            events.push(event);
         }
         if link.health.poll_ping(now) {
             let hello = link.greeter.ask(now, boot, &mut self.dice);
@@ -215,6 +206,26 @@ impl Forwarder {
                 link.health.on_sent(now);
             }
             self.list(id);
+        }
+        for event in events {
+            self.on_health(now, id, generation, event);
+        }
+    }
+
+    fn on_health(&mut self, now: Instant, id: LinkId, generation: u64, event: HealthEvent) {
+        if !self.config.lane.is_first() {
+            return self.ask_first(now, id, generation, event);
+        }
+        match event {
+            HealthEvent::Up => {
+                self.told.push(ForwardEvent::LinkUp { link: id });
+                self.stand(now, id, true);
+            }
+            HealthEvent::Down { silence } => {
+                self.told.push(ForwardEvent::LinkDown { link: id, silence });
+                self.stand(now, id, false);
+            }
+            HealthEvent::Suspect | HealthEvent::Cleared => {}
         }
     }
 

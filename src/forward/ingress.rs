@@ -10,6 +10,7 @@ use crate::wire::data::{END, PAYLOAD, ROUTE};
 use crate::wire::header::{EndHeader, Flags, RouteHeader, ticks};
 
 use super::classify::{Classified, Head, TCP, UDP};
+use super::lanes::Handed;
 use super::paths::Way;
 use super::peer::Plain;
 use super::segment::{self, Splitter, Sums};
@@ -181,6 +182,9 @@ impl Forwarder {
         flow: u64,
         frame: super::Frame,
     ) {
+        if let Some(lane) = self.elsewhere(id) {
+            return self.hand_over(lane, Handed::Onward { link: id, flow, frame });
+        }
         let Some(link) = self.link_mut(id) else { return };
         let bytes = frame.bytes.len();
         let dropped = link.queue.push(now, flow, bytes, frame);

@@ -9,6 +9,7 @@
 //!                ├─ relay  consent · next link · age            └─► 3 queue
 //!                └─ egress open end to end · replay · source · order  └─► poll_tun
 //! poll_transmit 3 link     repairs · queue → hop sequence · seal per hop · small frames
+//! handle_handed            what another lane of this node read, to be sent or opened here
 //! handle_timeout           feedback, repair, order, hello, health, reports
 //! ```
 //!
@@ -26,6 +27,7 @@ mod greet;
 pub mod health;
 mod hop;
 mod ingress;
+pub mod lanes;
 mod link;
 pub mod order;
 mod paths;
@@ -43,7 +45,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::buf::{Offload, RecvBatch, TunBatch, TxBatch};
-use crate::id::{Class, LinkId, NodeId};
+use crate::id::{Class, Lane, LinkId, NodeId};
 use crate::rng::Dice;
 use crate::route::policy::ClassSpec;
 use crate::route::prefix::PrefixMap;
@@ -54,6 +56,7 @@ use crate::time::{Deadline, Instant};
 use classify::Classifier;
 use event::{ForwardEvent, ProbeRequest};
 use frame::{Frame, Pool};
+use lanes::Lanes;
 use link::{Keys, Link};
 use order::{Order, OrderLimits};
 use paths::Paths;
@@ -65,9 +68,9 @@ pub use stats::{DropReason, LinkStats, Stats, Volume};
 /// Events kept for the node at most; later ones are counted, not kept.
 const EVENTS_LIMIT: usize = 4096;
 /// Packets in this node at a time: queued, remembered for repair, or held for order. At 1,400 bytes
-/// 90 MiB.
+/// 90 MiB. Shared by the lanes.
 const FRAMES_LIMIT: usize = 65_536;
-/// Bits that all replay windows together may grow by: 64 at full size, 2 MiB.
+/// Bits that all replay windows together may grow by: 64 at full size, 2 MiB. Shared by the lanes.
 const WINDOW_BITS: usize = 64 * MAX_BITS;
 /// Bytes of one [`TxBatch`], about: enough for long runs, little enough to stay in the cache.
 const TX_BYTES: usize = 512 * 1024;
@@ -91,6 +94,8 @@ pub struct ForwardConfig {
     pub relay: bool,
     /// Whether the TUN device takes UDP super-segments.
     pub tun_udp: bool,
+    /// Which of the node's lanes this is.
+    pub lane: Lane,
 }
 
 /// A packet that may leave for the TUN device.
@@ -112,6 +117,8 @@ pub struct Forwarder {
     pool: Pool,
     peers: BTreeMap<NodeId, Peer>,
     links: Vec<Option<Link>>,
+    /// What it shares with the node's other lanes.
+    lanes: Lanes,
     /// Links that were taken away while their session lived: should one come back, its counters and
     /// sequences go on.
     retired: BTreeMap<(NodeId, u64, u32, u32), Link>,
@@ -138,6 +145,7 @@ impl Forwarder {
     /// A data path without peers. `seed` is for chance (challenges, flow hashing), never for keys.
     pub fn new(config: ForwardConfig, seed: u64, now: Instant) -> Self {
         let mut dice = Dice::new(seed);
+        let lanes = usize::from(config.lane.count());
         let mut own = PrefixMap::new();
         for &net in &config.networks {
             own.insert(net, ());
@@ -147,14 +155,15 @@ impl Forwarder {
             own,
             dice,
             now,
-            pool: Pool::new(FRAMES_LIMIT),
+            pool: Pool::new(FRAMES_LIMIT / lanes),
             peers: BTreeMap::new(),
             links: Vec::new(),
+            lanes: Lanes::default(),
             retired: BTreeMap::new(),
             table: Table::new(),
             paths: Paths::new(),
             endpoints: BTreeSet::new(),
-            spare: Allowance(WINDOW_BITS),
+            spare: Allowance(WINDOW_BITS / lanes),
             order: Order::new(OrderLimits::default()),
             ready: Vec::new(),
             delivered: 0,
@@ -226,8 +235,11 @@ impl Forwarder {
             self.install_peer(now, entry);
         }
         self.paths.install(&snapshot.routes, &mut self.told);
-        self.endpoints = self.links.iter().flatten().map(|link| link.endpoint).collect();
-        let watched = self.paths.links();
+        let links = snapshot.peers.iter().flat_map(|peer| &peer.links);
+        self.endpoints = links.map(|link| link.endpoint).collect();
+        // The others ask a link only while something of theirs is overdue.
+        let first = self.config.lane.is_first();
+        let watched = if first { self.paths.links() } else { BTreeSet::new() };
         for link in self.links.iter_mut().flatten() {
             link.health.watch(now, watched.contains(&link.id));
         }
@@ -236,13 +248,14 @@ impl Forwarder {
 
     fn install_peer(&mut self, now: Instant, entry: &PeerEntry) {
         let (own, node, generation) = (self.config.node, entry.node, entry.generation);
+        let lane = self.config.lane.number();
         if node == own {
             return;
         }
         let peer = self
             .peers
             .entry(node)
-            .or_insert_with(|| Peer::new(own, node, generation, &entry.secret, now));
+            .or_insert_with(|| Peer::new(own, node, lane, generation, &entry.secret, now));
         if peer.generation != generation {
             peer.renew(own, generation, &entry.secret, now);
             self.order.forget(node, &mut self.ready);
@@ -255,9 +268,16 @@ impl Forwarder {
             self.withdraw_link(link);
         }
         for wanted in &entry.links {
+            self.lanes.spread(wanted.link, wanted.lanes);
+            if lane >= wanted.lanes.max(1) {
+                self.withdraw_link(wanted.link);
+                continue;
+            }
+            let indices =
+                (wanted.receive_index | u32::from(lane), wanted.transmit_index | u32::from(lane));
             let same = |link: &Link| {
-                (link.peer, link.generation, link.receive_index, link.transmit_index)
-                    == (node, generation, wanted.receive_index, wanted.transmit_index)
+                (link.peer, link.generation, (link.receive_index, link.transmit_index))
+                    == (node, generation, indices)
             };
             if let Some(link) = self.link_mut(wanted.link) {
                 if same(link) {
@@ -266,7 +286,6 @@ impl Forwarder {
                 }
                 self.withdraw_link(wanted.link);
             }
-            let indices = (wanted.receive_index, wanted.transmit_index);
             let key = (node, generation, indices.0, indices.1);
             let link = match self.retired.remove(&key) {
                 Some(link) => link.revived(wanted.link, wanted.endpoint, now),
@@ -280,7 +299,7 @@ impl Forwarder {
                 self.links.resize_with(at + 1, || None);
             }
             self.links[at] = Some(link);
-            self.table.install(wanted.receive_index, wanted.link);
+            self.table.install(indices.0, wanted.link);
             self.stats.link_mut(wanted.link);
             self.tick_link(now, wanted.link);
         }
@@ -291,7 +310,9 @@ impl Forwarder {
             return;
         };
         self.table.withdraw(link.receive_index);
-        self.paths.on_link(self.now, id, false, &mut self.told);
+        if self.config.lane.is_first() {
+            self.stand(self.now, id, false);
+        }
         let session = self.peers.get(&link.peer).is_some_and(|p| p.generation == link.generation);
         if session {
             let key = (link.peer, link.generation, link.receive_index, link.transmit_index);
@@ -407,6 +428,9 @@ impl Forwarder {
 
     /// Hands over what was told during this call, and counts flips.
     fn tell(&mut self) {
+        let first = self.config.lane.is_first();
+        // What every lane does alike is told and counted once.
+        self.told.retain(|event| first || matches!(event, ForwardEvent::HopReport { .. }));
         for event in self.told.drain(..) {
             if let ForwardEvent::Flipped { to_backup, .. } = event {
                 if to_backup {

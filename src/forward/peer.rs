@@ -4,7 +4,7 @@
 use ipnet::IpNet;
 use std::net::IpAddr;
 
-use crate::id::{LinkId, NodeId, StreamId};
+use crate::id::{Lane, LinkId, NodeId, StreamId};
 use crate::route::prefix::PrefixMap;
 use crate::session::keys::{OpenChain, PREVIOUS_LIFE, Scope, SealChain, Secret, nonce};
 use crate::session::replay::{Allowance, Verdict, Window};
@@ -17,8 +17,6 @@ use super::stats::DropReason;
 
 /// Streams a source may use: 64 classes of 64 buckets.
 pub(super) const STREAMS: u16 = 64 * BUCKETS;
-/// Lanes a source may use.
-const LANES: u8 = 16;
 
 /// A peer.
 #[derive(Debug)]
@@ -27,6 +25,8 @@ pub(super) struct Peer {
     pub(super) generation: u64,
     pub(super) links: Vec<LinkId>,
     networks: PrefixMap<()>,
+    /// The lane whose packets these are.
+    lane: u8,
     seal: SealChain,
     /// Next counter of each stream. Counters go on over epochs.
     counters: Vec<u64>,
@@ -41,11 +41,12 @@ struct Inbox {
     secret: Secret,
     from: NodeId,
     to: NodeId,
-    lanes: Vec<Option<Lane>>,
+    lanes: Vec<Option<Numbering>>,
 }
 
+/// Of one lane of the source.
 #[derive(Debug)]
-struct Lane {
+struct Numbering {
     open: OpenChain,
     windows: Vec<Option<Box<Window>>>,
 }
@@ -54,6 +55,7 @@ impl Peer {
     pub(super) fn new(
         own: NodeId,
         node: NodeId,
+        lane: u8,
         generation: u64,
         secret: &Secret,
         now: Instant,
@@ -63,7 +65,8 @@ impl Peer {
             generation,
             links: Vec::new(),
             networks: PrefixMap::new(),
-            seal: SealChain::new(secret, Scope::end(own, node, 0), now),
+            lane,
+            seal: SealChain::new(secret, Scope::end(own, node, lane), now),
             counters: Vec::new(),
             inbox: Inbox::new(secret, node, own),
             before: None,
@@ -73,7 +76,7 @@ impl Peer {
     /// A new session with the same node. What the old one still has under way can be opened for a
     /// while.
     pub(super) fn renew(&mut self, own: NodeId, generation: u64, secret: &Secret, now: Instant) {
-        let fresh = Self::new(own, self.node, generation, secret, now);
+        let fresh = Self::new(own, self.node, self.lane, generation, secret, now);
         let old = std::mem::replace(self, fresh);
         self.before = Some((old.inbox, now.plus(PREVIOUS_LIFE)));
     }
@@ -105,8 +108,8 @@ impl Peer {
         let counter = self.counters[at];
         self.counters[at] += 1;
         let (key, epoch) = self.seal.next(now);
-        let end = EndHeader { epoch, lane: 0, stream, counter };
-        let (nonce, aad) = (nonce(0, stream, counter), end_aad(route, &end));
+        let end = EndHeader { epoch, lane: self.lane, stream, counter };
+        let (nonce, aad) = (nonce(self.lane, stream, counter), end_aad(route, &end));
         let tag = match plain {
             Plain::Elsewhere(plain, out) => key.seal_into(nonce, &aad, plain, out),
             Plain::InPlace(text) => key.seal_in_place(nonce, &aad, text),
@@ -167,14 +170,14 @@ impl Inbox {
         out: &mut [u8],
         spare: &mut Allowance,
     ) -> Result<(), DropReason> {
-        if end.lane >= LANES || end.stream.0 >= STREAMS {
+        if end.lane >= Lane::LIMIT || end.stream.0 >= STREAMS {
             return Err(DropReason::EndTooOld);
         }
         let (at, stream) = (usize::from(end.lane), usize::from(end.stream.0));
         if self.lanes.len() <= at {
             self.lanes.resize_with(at + 1, || None);
         }
-        let lane = self.lanes[at].get_or_insert_with(|| Lane {
+        let lane = self.lanes[at].get_or_insert_with(|| Numbering {
             open: OpenChain::new(&self.secret, Scope::end(self.from, self.to, end.lane)),
             windows: Vec::new(),
         });

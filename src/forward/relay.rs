@@ -9,6 +9,7 @@ use crate::wire::data::{DataMut, OVERHEAD, ROUTE};
 use crate::wire::header::{EndHeader, RouteHeader};
 use crate::wire::notice::{Notice, NoticeReason};
 
+use super::lanes::{Handed, Word};
 use super::{DropReason, Forwarder};
 
 /// Least time between two notices to a source about one next hop. Shorter than the source's memory
@@ -80,7 +81,10 @@ impl Forwarder {
         self.send_notice(link, &notice);
     }
 
-    fn send_notice(&mut self, id: LinkId, notice: &Notice) {
+    pub(super) fn send_notice(&mut self, id: LinkId, notice: &Notice) {
+        if let Some(lane) = self.elsewhere(id) {
+            return self.hand_over(lane, Handed::Notice { link: id, notice: *notice });
+        }
         let sent = self.link_mut(id).is_some_and(|l| l.push_bare(Kind::Notice, &notice.to_bytes()));
         self.stats.notices_sent += u64::from(sent);
         self.list(id);
@@ -103,6 +107,7 @@ impl Forwarder {
             }
             let relay = notice.relay;
             self.told.push(super::ForwardEvent::RelayLostHop { relay, next });
+            self.say_to_others(Word::Lost { relay, next });
             return Ok(());
         }
         // Only from further down the route, only while hops are left, and only as a relay of it.

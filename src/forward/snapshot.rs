@@ -16,10 +16,12 @@ pub struct LinkEntry {
     pub link: LinkId,
     /// The peer's underlay endpoint.
     pub endpoint: SocketAddr,
-    /// The index the peer writes on frames to us; its last byte is the lane. Allotted by us.
+    /// The index the peer writes on frames to us; its last byte is the lane's. Allotted by us.
     pub receive_index: u32,
     /// The index we write on frames to the peer. Allotted by it.
     pub transmit_index: u32,
+    /// Lanes that both ends have, at least one. Both indices are those of lane zero.
+    pub lanes: u8,
 }
 
 /// One node we share keys with. It may have no link (traffic to it then crosses relays).

@@ -88,11 +88,13 @@ pub enum DropReason {
     StrayNotice,
     /// A hello that answers no question of ours.
     StrayHello,
+    /// To be handed to another lane, which is too far behind.
+    LaneFull,
 }
 
 impl DropReason {
     /// How many reasons there are.
-    pub const COUNT: usize = 39;
+    pub const COUNT: usize = 40;
 
     /// Every reason, in the order of its counters.
     pub const ALL: [Self; Self::COUNT] = [
@@ -135,6 +137,7 @@ impl DropReason {
         Self::Congested,
         Self::StrayNotice,
         Self::StrayHello,
+        Self::LaneFull,
     ];
 
     /// The label in logs and metrics.
@@ -179,6 +182,7 @@ impl DropReason {
             Self::Congested => "congested",
             Self::StrayNotice => "stray_notice",
             Self::StrayHello => "stray_hello",
+            Self::LaneFull => "lane_full",
         }
     }
 }
@@ -267,6 +271,8 @@ pub struct Stats {
     pub flips_back: u64,
     /// Notices sent to sources.
     pub notices_sent: u64,
+    /// Packets handed to another lane of this node.
+    pub handed: u64,
     /// Events thrown away because nobody fetched them.
     pub events_lost: u64,
     /// Probes not sent because their link does not exist or their queue was full.
@@ -287,6 +293,7 @@ impl Default for Stats {
             flips: 0,
             flips_back: 0,
             notices_sent: 0,
+            handed: 0,
             events_lost: 0,
             probes_refused: 0,
             links: Vec::new(),

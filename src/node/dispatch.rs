@@ -19,9 +19,6 @@ use crate::topology::lsa::Lsa;
 use crate::topology::lsdb::Install;
 use crate::topology::member::{Outcome, Record};
 
-/// Capabilities this build has: none beyond the version.
-const CAPABILITIES: u32 = 0;
-
 impl Node {
     pub(super) fn on_control(&mut self, now: Instant, input: ControlInput) {
         match input {
@@ -107,7 +104,7 @@ impl Node {
             }
             self.send_hello(id);
         }
-        for replaced in self.peers.establish(now, id, hello) {
+        for replaced in self.peers.establish(now, id, hello, self.config.lanes) {
             self.close(replaced, "replaced");
         }
         if let Some(session) = self.peers.session(peer) {
@@ -132,7 +129,7 @@ impl Node {
         }
         let hello = Message::Hello(Hello {
             version: VERSION,
-            capabilities: CAPABILITIES,
+            capabilities: Hello::capabilities(self.config.lanes),
             boot: self.boot,
             node: self.own.node,
             receive_index: connection.receive_index,

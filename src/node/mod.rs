@@ -88,6 +88,8 @@ pub struct NodeConfig {
     pub price: Price,
     /// How often links are measured.
     pub probe: ProbeTimes,
+    /// How many lanes the data path has.
+    pub lanes: u8,
     /// Full recomputation of all paths.
     pub recompute: Duration,
     /// How much better another path must be.

@@ -62,6 +62,8 @@ pub(super) struct Session {
     pub(super) secret: Secret,
     pub(super) receive_index: u32,
     pub(super) transmit_index: u32,
+    /// Lanes that both ends have.
+    pub(super) lanes: u8,
     pub(super) endpoint: SocketAddr,
     pub(super) link: LinkId,
     pub(super) boot: u64,
@@ -237,12 +239,14 @@ impl Peers {
         if alive && same_life && good { Verdict::Twin } else { Verdict::Keep }
     }
 
-    /// The stream makes the session with its peer. Returns the streams it replaces, to be closed.
+    /// The stream makes the session with its peer, on as many lanes as both have. Returns the
+    /// streams it replaces, to be closed.
     pub(super) fn establish(
         &mut self,
         now: Instant,
         id: ConnectionId,
         hello: &Hello,
+        own_lanes: u8,
     ) -> Vec<ConnectionId> {
         let Some(connection) = self.connections.get(&id) else { return Vec::new() };
         let node = connection.peer.node;
@@ -261,6 +265,7 @@ impl Peers {
             secret: connection.secret.clone(),
             receive_index: connection.receive_index,
             transmit_index: hello.receive_index,
+            lanes: own_lanes.clamp(1, hello.lanes()),
             endpoint: connection.endpoint,
             link,
             boot: hello.boot,
@@ -342,6 +347,7 @@ impl Peers {
                 endpoint: s.endpoint,
                 receive_index: s.receive_index,
                 transmit_index: s.transmit_index,
+                lanes: s.lanes,
             }],
         };
         self.sessions.values().map(entry).collect()

@@ -73,6 +73,7 @@ fn the_egress_takes_only_what_its_sender_is_certified_for() {
         networks: vec![network(1), network(9)],
         relay: true,
         tun_udp: true,
+        lane: thalweg::id::Lane::ONLY,
     };
     let mut liar = Forwarder::new(config, 5, world.now);
     let mut table = RouteTable { generation: 1, ..Default::default() };

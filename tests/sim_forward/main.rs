@@ -4,4 +4,5 @@
 mod carry;
 mod failure;
 mod hostile;
+mod lanes;
 mod world;

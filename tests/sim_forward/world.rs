@@ -10,7 +10,7 @@ use thalweg::buf::{Offload, RecvBatch, TunBatch, TxBatch};
 use thalweg::forward::event::{FlipReason, ForwardEvent};
 use thalweg::forward::snapshot::{LinkEntry, PeerEntry, Snapshot};
 use thalweg::forward::{DropReason, ForwardConfig, Forwarder};
-use thalweg::id::{Class, LinkId, NodeId};
+use thalweg::id::{Class, Lane, LinkId, NodeId};
 use thalweg::rng::Dice;
 use thalweg::route::policy::{ClassSpec, Delivery};
 use thalweg::route::prefix::PrefixMap;
@@ -138,6 +138,7 @@ impl World {
                 networks: vec![network(n)],
                 relay: true,
                 tun_udp: true,
+                lane: Lane::ONLY,
             };
             world.nodes.insert(n, Forwarder::new(config, u64::from(n), world.now));
             for m in (1..=count).filter(|&m| m != n) {
@@ -163,6 +164,7 @@ impl World {
                     endpoint: endpoint(m),
                     receive_index: index(m, n),
                     transmit_index: index(n, m),
+                    lanes: 1,
                 }],
             })
             .collect()

@@ -11,7 +11,7 @@ use anyhow::Context;
 use thalweg::config::Config;
 use thalweg::daemon::driver::node_config;
 use thalweg::forward::ForwardConfig;
-use thalweg::id::NodeId;
+use thalweg::id::{Lane, NodeId};
 use thalweg::node::{Identity, NodeConfig, Seed};
 use thalweg::session::sign::Ed25519Signer;
 use thalweg::session::trust::{Certified, Trust, TrustError};
@@ -129,6 +129,7 @@ impl Plan {
             networks: self.certified.networks().collect(),
             relay: self.config.relay.relay && self.certified.relay,
             tun_udp: false,
+            lane: Lane::ONLY,
         }
     }
 

@@ -10,7 +10,7 @@ use super::*;
 use crate::daemon::namespace::{Site, ip, isolated};
 use crate::forward::ForwardConfig;
 use crate::forward::snapshot::{LinkEntry, PeerEntry};
-use crate::id::{Class, LinkId, NodeId};
+use crate::id::{Class, Lane, LinkId, NodeId};
 use crate::route::policy::{ClassSpec, Delivery, Match, Policy};
 use crate::route::table::{Path, Route, RouteTable};
 use crate::session::keys::Secret;
@@ -43,6 +43,7 @@ fn peer(own: u16, other: u16, link: Option<(u16, SocketAddr)>) -> PeerEntry {
         endpoint,
         receive_index: index(own, other),
         transmit_index: index(other, own),
+        lanes: 1,
     });
     PeerEntry {
         node: node(other),
@@ -91,6 +92,7 @@ fn start_node(number: u16, listen: &str, snapshot: Snapshot) -> (DataDoor, DataN
         networks: overlay(number).into_iter().map(Into::into).collect(),
         relay: true,
         tun_udp: tun.takes_udp_segments(),
+        lane: Lane::ONLY,
     };
     let forwarder = Forwarder::new(config, number.into(), clock.now());
     let (door, news) = start(clock, forwarder, sockets, tun).unwrap();

@@ -3,7 +3,7 @@
 use super::world::{World, at, config, endpoint, n, name};
 use crate::control::message::{DigestEntry, Message, Topic};
 use crate::forward::snapshot::PeerEntry;
-use crate::node::{NodeEvent, Seed};
+use crate::node::{NodeConfig, NodeEvent, Seed};
 use crate::report::{Answer, Command, PeerState};
 use crate::session::toy::{ToySigner, certificate, certified};
 use crate::topology::member::Record;
@@ -90,6 +90,23 @@ fn each_session_has_its_own_receive_index_link_and_generation() {
         assert_eq!(distinct(&|p| p.links[0].receive_index.into()), 7);
         assert_eq!(distinct(&|p| p.links[0].link.0.into()), 7);
         assert_eq!(distinct(&|p| p.generation), 7);
+    }
+}
+
+#[test]
+fn a_pair_uses_as_many_lanes_as_both_have() {
+    let mut world = World::new(5);
+    let lanes = [4, 2, 1];
+    for (number, lanes) in (1..).zip(lanes) {
+        world.start(number, NodeConfig { lanes, ..config(&[1]) });
+    }
+    world.run(at(20.0));
+    for host in world.hosts.values() {
+        for peer in host.snapshot.peers.iter() {
+            let own = lanes[usize::from(host.node.id().get()) - 1];
+            let other = lanes[usize::from(peer.node.get()) - 1];
+            assert_eq!(peer.links[0].lanes, own.min(other), "{:?}", (own, other));
+        }
     }
 }
 

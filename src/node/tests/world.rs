@@ -62,6 +62,7 @@ pub(super) fn config(seeds: &[u16]) -> NodeConfig {
             stale_in_use: Duration::from_secs(3),
             stale_idle: Duration::from_secs(60),
         },
+        lanes: 1,
         recompute: Duration::from_secs(300),
         margin: Ratio::from_ppm(30_000),
         hold_down: Duration::from_secs(10),
