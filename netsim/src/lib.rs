@@ -2,8 +2,10 @@
 //!
 //! The *virtual* floor holds many nodes in memory under virtual time, where one seed gives one
 //! trace. The *namespaces* floor runs real daemons in network namespaces over a user-space emulator
-//! of the Internet between them. The demo is a scenario of the second.
+//! of the Internet between them. The demo is a scenario of the second. Benches use neither model nor
+//! emulator: namespaces over plain veth.
 
+pub mod bench;
 pub mod check;
 pub mod data;
 pub mod demo;

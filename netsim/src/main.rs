@@ -1,9 +1,11 @@
 //! `netsim`: the laboratory's command.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use netsim::bench::{self, BenchReport, throughput};
 use netsim::check;
 use netsim::demo;
 use netsim::netns::{self, fidelity, lab, stop::Stop};
@@ -61,6 +63,24 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Measure. Exit code 1: something of ours could not be measured.
+    Bench {
+        #[command(subcommand)]
+        bench: Bench,
+    },
+    /// An unencrypted pump, as a ceiling to measure the daemon against.
+    #[command(hide = true)]
+    Pump {
+        /// The TUN device; without it, two pairs of addresses.
+        #[arg(long)]
+        tun: Option<String>,
+        /// Own address and port.
+        #[arg(long)]
+        local: Vec<SocketAddr>,
+        /// The other's, for each of them.
+        #[arg(long)]
+        remote: Vec<SocketAddr>,
+    },
     /// Five sites on an emulated Internet: direct beside overlay, while things go wrong.
     Demo {
         /// Seed of loss and weather.
@@ -73,6 +93,56 @@ enum Command {
         #[arg(long)]
         hold: bool,
     },
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// TCP, packet rates, delay, processor time and memory of a pair: direct and over a relay,
+    /// beside the bare link and an unencrypted pump.
+    Throughput {
+        #[command(flatten)]
+        how: How,
+        /// Only these cases.
+        #[arg(long, value_enum, value_delimiter = ',')]
+        case: Vec<bench::ground::Case>,
+        /// Only these steps.
+        #[arg(long, value_enum, value_delimiter = ',')]
+        only: Vec<throughput::Step>,
+        /// Other programs beside ours, where installed: boringtun, wireguard-go.
+        #[arg(long)]
+        peers: bool,
+    },
+}
+
+/// What every bench knows.
+#[derive(Args)]
+struct How {
+    /// Runs of everything; 5, with --quick 1.
+    #[arg(long)]
+    runs: Option<usize>,
+    /// At most a minute: to see that it works, not to compare.
+    #[arg(long)]
+    quick: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl How {
+    fn runs(&self) -> usize {
+        self.runs.unwrap_or(if self.quick { 1 } else { 5 })
+    }
+
+    /// Prints it; whether everything of ours was measured.
+    fn show(&self, report: Option<BenchReport>) -> anyhow::Result<bool> {
+        let Some(report) = report else { return Ok(true) };
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&report)?);
+        } else {
+            println!("{}", report.text());
+        }
+        Ok(report.is_whole())
+    }
 }
 
 fn main() -> ExitCode {
@@ -127,6 +197,22 @@ fn run(command: Command) -> anyhow::Result<bool> {
             let config = Config::parse(&std::fs::read_to_string(&config)?, &config)?;
             log::start(config.log);
             thalweg::daemon::run(config)?;
+            Ok(true)
+        }
+        Command::Bench { bench } => {
+            let stop = enter_floor()?;
+            match bench {
+                Bench::Throughput { how, case, only, peers } => {
+                    let (runs, quick) = (how.runs(), how.quick);
+                    let options = throughput::Options { runs, quick, cases: case, only, peers };
+                    how.show(throughput::run(&options, &stop)?)
+                }
+            }
+        }
+        Command::Pump { tun, local, remote } => {
+            anyhow::ensure!(local.len() == remote.len(), "each --local needs its --remote");
+            let pairs: Vec<_> = local.into_iter().zip(remote).collect();
+            bench::pump::run(tun.as_deref(), &pairs)?;
             Ok(true)
         }
         Command::Demo { seed, json, hold } => {

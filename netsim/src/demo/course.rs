@@ -234,7 +234,7 @@ impl Course {
         at_ns: u64,
         how: &str,
     ) -> (String, Vec<(usize, usize)>, Sign) {
-        match fleet.start(floor, site) {
+        match fleet.start(&floor.sites, site) {
             Ok(()) => {
                 self.returns(site, at_ns);
                 (format!("{name} {how}"), self.pairs_of(site), Sign::Arrival)

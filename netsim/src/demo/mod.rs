@@ -89,10 +89,10 @@ pub fn run(options: Options, stop: &Stop) -> anyhow::Result<Option<Outcome>> {
             config: settings(),
         })
         .collect();
-    let mut fleet = Fleet::new(&floor, &specs)?;
+    let mut fleet = Fleet::new(&floor.sites, &specs)?;
     let began_ns = sys::monotonic_ns();
     for site in 0..SITES {
-        fleet.start(&floor, site)?;
+        fleet.start(&floor.sites, site)?;
     }
     let mut watch = Watch::new(place.names.clone(), CLASS);
     if !form_mesh(&mut fleet, &mut watch, &screen, stop)? {

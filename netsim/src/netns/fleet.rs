@@ -17,7 +17,7 @@ use thalweg::daemon::admin::{Body, Envelope};
 use thalweg::daemon::pki::ca::{self, Request};
 use thalweg::report::{self, Answer, Report};
 
-use super::{Floor, sys};
+use super::{SiteNet, sys};
 use crate::scenario::lay_over;
 
 /// One node to be.
@@ -36,6 +36,7 @@ pub struct NodeSpec {
 pub struct Fleet {
     nodes: Vec<NodeHome>,
     dir: TempDir,
+    priority: i32,
 }
 
 #[derive(Debug)]
@@ -56,8 +57,8 @@ pub fn overlay_address(site: usize) -> Ipv4Addr {
 
 impl Fleet {
     /// Makes a CA, certificates and configurations for one node per site; starts none.
-    pub fn new(floor: &Floor, specs: &[NodeSpec]) -> anyhow::Result<Self> {
-        anyhow::ensure!(specs.len() == floor.sites.len(), "one node per site");
+    pub fn new(sites: &[SiteNet], specs: &[NodeSpec]) -> anyhow::Result<Self> {
+        anyhow::ensure!(specs.len() == sites.len(), "one node per site");
         let dir = tempfile::Builder::new().prefix("thalweg-lab-").tempdir()?;
         let ca_dir = dir.path().join("ca");
         let now = unix_seconds();
@@ -92,7 +93,7 @@ impl Fleet {
             node.insert("ca".into(), vec![text(&issued.ca)].into());
             node.insert("state".into(), text(&home.join("state")));
             config.insert("node".into(), node.into());
-            let listen = format!("{}:{PORT}", floor.sites[site].address);
+            let listen = format!("{}:{PORT}", sites[site].address);
             config.insert("underlay".into(), table("listen", listen.into()).into());
             config.insert("admin".into(), table("socket", text(&socket)).into());
             let peers: Vec<toml::Value> = spec
@@ -100,7 +101,7 @@ impl Fleet {
                 .iter()
                 .map(|&seed| {
                     let mut peer = table("name", specs[seed].name.clone().into());
-                    let endpoint = format!("{}:{PORT}", floor.sites[seed].address);
+                    let endpoint = format!("{}:{PORT}", sites[seed].address);
                     peer.insert("endpoint".into(), endpoint.into());
                     peer.into()
                 })
@@ -120,7 +121,14 @@ impl Fleet {
                 spent_s: 0.0,
             });
         }
-        Ok(Self { nodes, dir })
+        Ok(Self { nodes, dir, priority: PRIORITY })
+    }
+
+    /// The daemons run as ordinary programs do, beside whatever loads them.
+    #[must_use]
+    pub fn at_plain_priority(mut self) -> Self {
+        self.priority = 0;
+        self
     }
 
     /// Where everything lies.
@@ -134,13 +142,13 @@ impl Fleet {
     }
 
     /// Starts a node's daemon. To be called from a thread that lives as long as the daemon should.
-    pub fn start(&mut self, floor: &Floor, site: usize) -> io::Result<()> {
+    pub fn start(&mut self, sites: &[SiteNet], site: usize) -> io::Result<()> {
         let node = &mut self.nodes[site];
         let log = fs::File::options().create(true).append(true).open(node.dir.join("log"))?;
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("daemon").arg("--config").arg(&node.config);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        sys::start_in_net(&mut command, floor.sites[site].ns.fd(), PRIORITY)?;
+        sys::start_in_net(&mut command, sites[site].ns.fd(), self.priority)?;
         node.process = Some(command.spawn()?);
         Ok(())
     }
@@ -154,6 +162,11 @@ impl Fleet {
             let _ = process.kill();
             let _ = process.wait();
         }
+    }
+
+    /// The number of the node's process, while it has one.
+    pub fn pid(&self, site: usize) -> Option<u32> {
+        self.nodes[site].process.as_ref().map(Child::id)
     }
 
     /// Whether the node's process lives.
@@ -211,14 +224,17 @@ impl Fleet {
 }
 
 impl NodeHome {
-    /// Processor time of the present process (proc_pid_stat(5), fields 14 and 15), seconds.
     fn cpu_s(&self) -> Option<f64> {
-        let pid = self.process.as_ref()?.id();
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let ticks = |i: usize| fields.get(i).and_then(|f| f.parse::<f64>().ok());
-        Some((ticks(11)? + ticks(12)?) / sys::ticks_per_second())
+        process_cpu_s(self.process.as_ref()?.id())
     }
+}
+
+/// Processor time of a process (proc_pid_stat(5), fields 14 and 15), seconds.
+pub fn process_cpu_s(pid: u32) -> Option<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |i: usize| fields.get(i).and_then(|f| f.parse::<f64>().ok());
+    Some((ticks(11)? + ticks(12)?) / sys::ticks_per_second())
 }
 
 impl Drop for Fleet {

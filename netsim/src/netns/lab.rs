@@ -105,11 +105,11 @@ pub fn run(scenario: &Scenario, stop: &Stop) -> anyhow::Result<Option<Findings>>
             config: s.config.clone(),
         })
         .collect();
-    let mut fleet = Fleet::new(&floor, &specs)?;
+    let mut fleet = Fleet::new(&floor.sites, &specs)?;
     let mut alive: Vec<bool> = scenario.sites.iter().map(|s| s.starts).collect();
     let start_ns = sys::monotonic_ns();
     for site in (0..alive.len()).filter(|site| scenario.sites[*site].starts) {
-        fleet.start(&floor, site)?;
+        fleet.start(&floor.sites, site)?;
     }
     let flows: Vec<_> = scenario.flows.iter().enumerate().map(|(i, f)| spec(i, f)).collect();
     let flows: Vec<_> = scenario
@@ -236,7 +236,7 @@ fn perform(
         Happening::Restart(site) => {
             watch.retire(fleet, *site);
             fleet.kill(*site);
-            fleet.start(floor, *site)?;
+            fleet.start(&floor.sites, *site)?;
             alive[*site] = true;
         }
     }

@@ -110,8 +110,8 @@ fn path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
 }
 
-/// Makes `command` start in the namespace behind `ns`, with real-time priority `level` where that is allowed,
-/// and end (SIGTERM) when the thread that starts it ends, so that nothing outlives a killed
+/// Makes `command` start in the namespace behind `ns`, with real-time priority `level` where that is
+/// allowed (0: as it is), and end (SIGTERM) when the thread that starts it ends, so that nothing outlives a killed
 /// laboratory.
 pub fn start_in_net(command: &mut Command, ns: BorrowedFd<'_>, level: i32) -> io::Result<()> {
     use std::os::unix::process::CommandExt;
@@ -122,9 +122,11 @@ pub fn start_in_net(command: &mut Command, ns: BorrowedFd<'_>, level: i32) -> io
         command.pre_exec(move || {
             check(libc::setns(ns.as_raw_fd(), libc::CLONE_NEWNET))?;
             check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM))?;
-            // Where it is refused, priority stays as it was.
-            let param = libc::sched_param { sched_priority: level };
-            libc::sched_setscheduler(0, libc::SCHED_RR, &param);
+            if level > 0 {
+                // Where it is refused, priority stays as it was.
+                let param = libc::sched_param { sched_priority: level };
+                libc::sched_setscheduler(0, libc::SCHED_RR, &param);
+            }
             let mut none: libc::sigset_t = mem::zeroed();
             libc::sigemptyset(&mut none);
             check(libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut()))?;

@@ -289,6 +289,15 @@ impl Traffic {
     /// Starts the flows, each from inside its first namespace to inside its second. Their starts are
     /// spread over one interval so that not all packets leave at once.
     pub fn start(flows: &[(&Namespace, &Namespace, FlowSpec)]) -> io::Result<Self> {
+        Self::start_at(PRIORITY, flows)
+    }
+
+    /// The same with the priority of an ordinary program, for where the load is part of the question.
+    pub fn start_plain(flows: &[(&Namespace, &Namespace, FlowSpec)]) -> io::Result<Self> {
+        Self::start_at(0, flows)
+    }
+
+    fn start_at(priority: i32, flows: &[(&Namespace, &Namespace, FlowSpec)]) -> io::Result<Self> {
         let mut outgoing = Vec::new();
         let mut incoming = Vec::new();
         let mut ledgers = Vec::new();
@@ -325,10 +334,10 @@ impl Traffic {
         let (stop_tx, stop_rx) = (stop_sending.clone(), stop.clone());
         let receiver = std::thread::Builder::new()
             .name("receiver".into())
-            .spawn(move || receive_all(&incoming, &stop_rx))?;
+            .spawn(move || receive_all(priority, &incoming, &stop_rx))?;
         let sender = std::thread::Builder::new()
             .name("sender".into())
-            .spawn(move || send_all(outgoing, &stop_tx))?;
+            .spawn(move || send_all(priority, outgoing, &stop_tx))?;
         Ok(Self { ledgers, stop_sending, stop, sender: Some(sender), receiver: Some(receiver) })
     }
 
@@ -391,8 +400,10 @@ fn sending(spec: &FlowSpec) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn send_all(mut flows: Vec<Outgoing>, stop: &AtomicBool) {
-    sys::raise_priority(PRIORITY);
+fn send_all(priority: i32, mut flows: Vec<Outgoing>, stop: &AtomicBool) {
+    if priority > 0 {
+        sys::raise_priority(priority);
+    }
     let start = sys::monotonic_ns() + 1_000_000;
     let count = flows.len().max(1) as u64;
     let mut due: BinaryHeap<Reverse<(u64, usize)>> = flows
@@ -438,8 +449,10 @@ impl Outgoing {
     }
 }
 
-fn receive_all(flows: &[(Socket, SharedLedger)], stop: &AtomicBool) {
-    sys::raise_priority(PRIORITY);
+fn receive_all(priority: i32, flows: &[(Socket, SharedLedger)], stop: &AtomicBool) {
+    if priority > 0 {
+        sys::raise_priority(priority);
+    }
     let Ok(mut poll) = sys::Poll::new() else { return };
     for (i, (socket, _)) in flows.iter().enumerate() {
         if poll.add(socket.as_raw_fd(), i as u64).is_err() {

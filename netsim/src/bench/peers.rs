@@ -1,0 +1,99 @@
+//! Other programs in the daemon's place, where they are installed: each with its own defaults.
+//!
+//! boringtun and wireguard-go are told their keys through the WireGuard socket
+//! (<https://www.wireguard.com/xplatform/>). The keys stand here in the open: what they protect is
+//! the benchmark's own filler, inside namespaces of its own.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::ground::{A, B, Case, Ground, Program, ip, lay, wait_for};
+use crate::netns::SiteNet;
+use crate::netns::fleet::overlay_address;
+
+/// Everything that is installed and came up; the rest is named on standard error, a line each.
+pub fn installed() -> Vec<Ground> {
+    let candidates: [(&str, &str, Start); 2] = [
+        ("boringtun-cli", "--version", |sites| wireguard("boringtun_", "boringtun-cli", sites)),
+        ("wireguard-go", "--version", |sites| wireguard("wireguard_go_", "wireguard-go", sites)),
+    ];
+    let mut grounds = Vec::new();
+    for (program, ask, start) in candidates {
+        let Some(version) = version(program, ask) else {
+            eprintln!("peers: {program} is not installed");
+            continue;
+        };
+        eprintln!("peers: {version}");
+        match lay(Case::Direct, "peer").and_then(start) {
+            Ok(ground) => grounds.push(ground),
+            Err(error) => eprintln!("peers: {program} did not come up: {error:#}"),
+        }
+    }
+    grounds
+}
+
+type Start = fn(Vec<SiteNet>) -> anyhow::Result<Ground>;
+
+/// The first line a program says of itself.
+fn version(program: &str, ask: &str) -> Option<String> {
+    let output = Command::new(program).arg(ask).stdin(Stdio::null()).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().next().unwrap_or_default().trim();
+    Some(if line.contains(program) { line.to_owned() } else { format!("{program}: {line}") })
+}
+
+/// Private and public X25519 keys of A and B.
+const KEYS: [[&str; 2]; 2] = [
+    [
+        "1011111111111111111111111111111111111111111111111111111111111151",
+        "7b4e909bbe7ffe44c465a220037d608ee35897d31ef972f07f74892cb0f73f13",
+    ],
+    [
+        "2022222222222222222222222222222222222222222222222222222222222262",
+        "0faa684ed28867b97f4a6a2dee5df8ce974e76b7018e3f22a1c4cf2678570f20",
+    ],
+];
+const WIREGUARD_PORT: u16 = 51820;
+/// WireGuard's own default.
+const WIREGUARD_MTU: u32 = 1420;
+const COME_UP: Duration = Duration::from_secs(5);
+
+fn wireguard(prefix: &'static str, program: &str, sites: Vec<SiteNet>) -> anyhow::Result<Ground> {
+    let mut programs = Vec::new();
+    for (own, other) in [(A, B), (B, A)] {
+        // The sockets of all namespaces lie in one directory, so the names must differ.
+        let name = format!("{}{}", ["wga", "wgb"][own], std::process::id());
+        let mut command = Command::new(program);
+        command.arg("-f").arg(&name).env("WG_SUDO", "1");
+        let started = Program::start(&sites[own].ns, &mut command)?;
+        let socket = format!("/var/run/wireguard/{name}.sock");
+        wait_for(COME_UP, || Path::new(&socket).exists()).context("no control socket")?;
+        let mut stream = UnixStream::connect(&socket).context("control socket")?;
+        stream.set_read_timeout(Some(COME_UP))?;
+        let ask = format!(
+            "set=1\nprivate_key={}\nlisten_port={WIREGUARD_PORT}\npublic_key={}\nendpoint={}:{WIREGUARD_PORT}\n\
+             allowed_ip={}/32\n\n",
+            KEYS[own][0],
+            KEYS[other][1],
+            sites[other].address,
+            overlay_address(other),
+        );
+        stream.write_all(ask.as_bytes())?;
+        let mut answer = [0; 256];
+        let n = stream.read(&mut answer)?;
+        let answer = String::from_utf8_lossy(&answer[..n]).into_owned();
+        anyhow::ensure!(answer.contains("errno=0"), "control socket says {:?}", answer.trim());
+        drop(stream);
+        ip(Some(&sites[own].ns), &format!("link set {name} name {DEVICE}"))?;
+        programs.push((own, started));
+    }
+    Ground::programs(prefix, sites, programs, DEVICE, WIREGUARD_MTU)
+}
+
+/// What the device is called in A and B.
+const DEVICE: &str = "vpn0";
