@@ -3,6 +3,7 @@
 //! Authenticate before decoding: index, counter, key, seal; only then the body. Data frames go on
 //! to `relay` or `egress`; everything else is answered or believed here.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::id::{LinkId, NodeId};
@@ -28,6 +29,7 @@ impl Forwarder {
         &mut self,
         now: Instant,
         datagram: &mut [u8],
+        from: SocketAddr,
         ecn: u8,
     ) -> Result<LinkId, DropReason> {
         if owner(datagram) != Owner::Frame {
@@ -46,7 +48,22 @@ impl Forwarder {
             .get_mut(usize::from(id.0))
             .and_then(Option::as_mut)
             .ok_or(DropReason::UnknownIndex)?;
-        link.open(now, &clear, datagram, &mut self.spare)?;
+        if link.forgeries.refuses(now, from, link.endpoint) {
+            return Err(DropReason::ForgeryFlood);
+        }
+        // Only a packet may be long; a stranger's long frame is not worth its opening.
+        if clear.kind != Kind::Data && datagram.len() > Clear::LEN + Ack::MAX + TAG {
+            return Err(DropReason::Malformed);
+        }
+        match link.open(now, &clear, datagram, &mut self.spare) {
+            Ok(()) => link.forgeries.on_authentic(from),
+            Err(reason) => {
+                if reason == DropReason::BadTag {
+                    link.forgeries.on_bad_tag(now);
+                }
+                return Err(reason);
+            }
+        }
         let peer = link.peer;
         let inner = if clear.kind == Kind::Data { datagram.len() - OVERHEAD } else { 0 };
         let counted = self.stats.link_mut(id);

@@ -19,6 +19,7 @@ use crate::wire::{Kind, TAG};
 
 use super::arq;
 use super::event::ForwardEvent;
+use super::forgery::Forgeries;
 use super::frame::Frame;
 use super::greet::Greeter;
 use super::health::LinkHealth;
@@ -88,6 +89,7 @@ pub(super) struct Link {
     bare: VecDeque<(Kind, Vec<u8>)>,
     pub(super) greeter: Greeter,
     pub(super) health: LinkHealth,
+    pub(super) forgeries: Forgeries,
     /// Hop sequences and when they were sent, a few per round trip: by them feedback says what it
     /// confirms.
     marks: VecDeque<(u32, Instant)>,
@@ -125,6 +127,7 @@ impl Link {
             bare: VecDeque::new(),
             greeter: Greeter::default(),
             health: LinkHealth::new(now),
+            forgeries: Forgeries::default(),
             marks: VecDeque::new(),
             probes_heard: (0, 0),
             reported_at: now,

@@ -22,6 +22,7 @@ pub mod checksum;
 pub mod classify;
 mod egress;
 pub mod event;
+mod forgery;
 pub mod frame;
 mod greet;
 pub mod health;
@@ -197,7 +198,7 @@ impl Forwarder {
         let mut last = None;
         for datagram in datagrams.iter() {
             let Some(bytes) = slab.get_mut(datagram.range.clone()) else { continue };
-            match self.hop(now, bytes, datagram.ecn) {
+            match self.hop(now, bytes, datagram.from, datagram.ecn) {
                 Ok(link) => last = Some(link),
                 Err(reason) => self.stats.drop(reason),
             }

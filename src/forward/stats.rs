@@ -54,6 +54,8 @@ pub enum DropReason {
     UnknownEpoch,
     /// A frame whose seal does not fit.
     BadTag,
+    /// A frame not even opened: from a stranger, while many seals on its index do not fit.
+    ForgeryFlood,
     /// A frame with a counter seen before.
     Replayed,
     /// A frame with a counter too old to tell.
@@ -94,7 +96,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// How many reasons there are.
-    pub const COUNT: usize = 40;
+    pub const COUNT: usize = 41;
 
     /// Every reason, in the order of its counters.
     pub const ALL: [Self; Self::COUNT] = [
@@ -120,6 +122,7 @@ impl DropReason {
         Self::UnknownIndex,
         Self::UnknownEpoch,
         Self::BadTag,
+        Self::ForgeryFlood,
         Self::Replayed,
         Self::TooOld,
         Self::Duplicate,
@@ -165,6 +168,7 @@ impl DropReason {
             Self::UnknownIndex => "unknown_index",
             Self::UnknownEpoch => "unknown_epoch",
             Self::BadTag => "bad_tag",
+            Self::ForgeryFlood => "forgery_flood",
             Self::Replayed => "replayed",
             Self::TooOld => "too_old",
             Self::Duplicate => "duplicate",

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use thalweg::buf::{Offload, RecvBatch, Segmentation, TunBatch};
@@ -54,6 +55,62 @@ fn replays_forgeries_and_strangers_are_counted_and_harmless() {
     }
     world.run_for(ms(50));
     assert_eq!(world.received(3), 1);
+}
+
+#[test]
+fn a_million_forged_frames_cost_few_openings_no_memory_and_no_good_frame() {
+    let mut world = World::mesh(2, ms(10), PLAIN);
+    world.run_until(at_ms(100));
+    world.send(1, &packet(1, 2, 1, b"before"), Offload::None);
+    world.run_for(ms(50));
+    let mut forged = world.taps[&2].iter().find(|d| d[0] == 0x10).unwrap().clone();
+    let mut batch = RecvBatch::default();
+    // Ten seconds of a hundred thousand a second, each from a port of its own, under fresh counters.
+    for round in 0..10_u32 {
+        for chunk in 0..100_u32 {
+            batch.clear();
+            for i in 0..1000_u32 {
+                let number = round * 100_000 + chunk * 1000 + i;
+                forged[6..12].copy_from_slice(&(u64::from(number) + (1 << 40)).to_be_bytes()[2..]);
+                let from = SocketAddr::from(([203, 0, 113, (number >> 16) as u8], number as u16));
+                batch.push(&forged, from, 0);
+            }
+            let now = world.now;
+            world.nodes.get_mut(&2).unwrap().handle_udp(now, &mut batch);
+        }
+        let good = packet(1, 2, 1, b"in the flood");
+        world.send(1, &good, Offload::None);
+        world.run_for(Duration::from_secs(1));
+        assert_eq!(world.received(2), 2 + round as usize, "good frames pass");
+        assert_eq!(world.nodes[&2].frames_held(), 0);
+    }
+    let tried = world.dropped(2, DropReason::BadTag);
+    let unopened = world.dropped(2, DropReason::ForgeryFlood);
+    assert_eq!(tried + unopened, 1_000_000);
+    assert!(tried <= 10 * 1000, "{tried} were tried");
+}
+
+#[test]
+fn a_flood_in_the_peers_own_name_costs_none_of_its_frames() {
+    let mut world = World::mesh(2, ms(10), PLAIN);
+    world.run_until(at_ms(100));
+    world.send(1, &packet(1, 2, 1, b"before"), Offload::None);
+    world.run_for(ms(50));
+    let mut forged = world.taps[&2].iter().find(|d| d[0] == 0x10).unwrap().clone();
+    for number in 0..5000_u64 {
+        forged[6..12].copy_from_slice(&(number + (1 << 40)).to_be_bytes()[2..]);
+        world.deliver(1, 2, &forged);
+    }
+    world.send(1, &packet(1, 2, 1, b"after"), Offload::None);
+    world.run_for(ms(50));
+    assert_eq!(world.received(2), 2);
+    assert_eq!(world.dropped(2, DropReason::BadTag), 5000);
+    // What is no packet is not opened at any length.
+    let mut long = vec![0; 60_000];
+    long[..12].copy_from_slice(&forged[..12]);
+    long[0] = 0x14;
+    world.deliver(1, 2, &long);
+    assert_eq!(world.dropped(2, DropReason::Malformed), 1);
 }
 
 #[test]
