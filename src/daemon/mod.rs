@@ -20,6 +20,7 @@ pub mod poller;
 pub mod quic;
 pub mod signal;
 pub mod state;
+pub mod steer;
 pub mod tally;
 pub mod tun;
 pub mod udp;

@@ -14,6 +14,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::poller::check;
+use super::steer;
 use crate::buf::{Offload, Segmentation, TunBatch, TunPacket};
 
 /// What a device did and could not do, in packets as read or written: a super-segment is one.
@@ -56,7 +57,7 @@ impl TunStats {
     }
 }
 
-/// An open TUN device with one queue. Closing it removes the device.
+/// A queue of a TUN device, mostly its only one. Closing the last removes the device.
 #[derive(Debug)]
 pub struct Tun {
     fd: OwnedFd,
@@ -89,6 +90,34 @@ impl Tun {
     /// # Errors
     /// No `/dev/net/tun`, no privilege (CAP_NET_ADMIN), the name is taken or too long.
     pub fn open(name: &str) -> io::Result<Self> {
+        Self::attach(name, 0)
+    }
+
+    /// Makes a TUN device with so many queues, each flow in one of them: the one that its addresses
+    /// and ports say. Where the system does not let us say that, there is one queue.
+    ///
+    /// # Errors
+    /// As [`Tun::open`].
+    pub fn open_queues(name: &str, count: u8) -> io::Result<Vec<Self>> {
+        if count > 1 {
+            let first = Self::attach(name, libc::IFF_MULTI_QUEUE)?;
+            match steer::queues(first.as_fd()) {
+                Ok(()) => {
+                    let name = first.name.clone();
+                    let beside = (1..count).map(|_| Self::attach(&name, libc::IFF_MULTI_QUEUE));
+                    return std::iter::once(Ok(first)).chain(beside).collect();
+                }
+                Err(error) => tracing::warn!(
+                    %error, wanted = count,
+                    "this system does not let us say which queue a packet takes; there is one lane"
+                ),
+            }
+        }
+        Ok(vec![Self::open(name)?])
+    }
+
+    /// Opens a queue of a device, and the device with the first.
+    fn attach(name: &str, more: libc::c_int) -> io::Result<Self> {
         if name.len() >= libc::IFNAMSIZ || name.bytes().any(|b| b == 0 || b == b'/' || b == b' ') {
             let text = format!("{name:?} cannot name a network device (at most 15 characters)");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
@@ -105,7 +134,7 @@ impl Tun {
             *to = from as libc::c_char;
         }
         request.ifr_ifru.ifru_flags =
-            (libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+            (libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | more) as libc::c_short;
         // SAFETY: TUNSETIFF reads and writes an ifreq, which lives through the call.
         check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
         let name: Vec<u8> =

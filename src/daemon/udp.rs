@@ -136,6 +136,31 @@ impl UdpSocket {
     /// # Errors
     /// The address is in use or not ours, or the kernel lacks the family.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        Self::bind_as(address, false)
+    }
+
+    /// Binds a socket for each lane to one address; each gets the frames of its lane, the first all
+    /// that is no frame.
+    ///
+    /// The first is bound as if it were alone, so that an address is as taken by a group as by one.
+    ///
+    /// # Errors
+    /// As [`UdpSocket::bind`], or the kernel does not steer.
+    pub fn bind_group(address: SocketAddr, lanes: u8) -> io::Result<Vec<Self>> {
+        let first = Self::bind(address)?;
+        let address = first.local();
+        let mut group = vec![first];
+        if lanes > 1 {
+            set(group[0].as_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+            for _ in 1..lanes {
+                group.push(Self::bind_as(address, true)?);
+            }
+            super::steer::sockets(group[0].as_fd(), lanes)?;
+        }
+        Ok(group)
+    }
+
+    fn bind_as(address: SocketAddr, beside: bool) -> io::Result<Self> {
         let v6 = address.is_ipv6();
         let socket = Socket::new(
             if v6 { Domain::IPV6 } else { Domain::IPV4 },
@@ -159,6 +184,9 @@ impl UdpSocket {
         // Without it every segment comes alone: slower, not wrong.
         if let Err(error) = set(fd, libc::SOL_UDP, libc::UDP_GRO, 1) {
             tracing::warn!(%error, "this kernel has no UDP GRO; receiving will cost more");
+        }
+        if beside {
+            set(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
         }
         socket.bind(&SockAddr::from(address))?;
         let local = socket

@@ -48,6 +48,8 @@ pub struct Clear {
 impl Clear {
     /// Its size.
     pub const LEN: usize = 12;
+    /// Where the lane stands in a frame: the last byte of the index.
+    pub const LANE_AT: usize = 5;
     /// The first counter that does not fit.
     pub const COUNTER_END: u64 = 1 << 48;
 
