@@ -98,6 +98,28 @@ pub const SERIES: &[Series] = &[
         &[],
         "From the first unanswered frame to the move onto the backup.",
     ),
+    gauge("thalweg_resident_memory_bytes", &[], "Resident memory of the process."),
+    gauge("thalweg_frames_held", &[], "Packets in the data path, wherever they wait."),
+    gauge("thalweg_waiting_bytes", &[], "Bytes queued, kept for repair or held for order."),
+    gauge("thalweg_waiting_bound_bytes", &[], "What those cannot exceed with the links there are."),
+    gauge("thalweg_send_pending_bytes", &[], "Bytes that wait for room in a send buffer."),
+    gauge("thalweg_replay_window_bits", &[], "Bits of all windows against replays."),
+    counter("thalweg_send_buffer_full_total", &[], "Times a send buffer was found full."),
+    counter("thalweg_sends_held_total", &[], "Datagrams that then waited for room."),
+    counter(
+        "thalweg_offload_refused_total",
+        &[],
+        "Times a destination was found not to take segmentation offload.",
+    ),
+    counter("thalweg_receive_errors_total", &[], "Errors received in place of datagrams."),
+    counter("thalweg_tun_reopened_total", &[], "Times the TUN device was made anew."),
+    gauge("thalweg_peer_order_held_packets", &["peer"], "Packets of the peer held for order."),
+    gauge(
+        "thalweg_peer_order_held_bytes",
+        &["peer"],
+        "Bytes of the peer's packets held for order.",
+    ),
+    gauge("thalweg_peer_replay_window_bits", &["peer"], "Bits of the peer's end-to-end windows."),
     gauge("thalweg_link_up", LINK, "1 where the link is up, 0 where it is suspect or down."),
     gauge("thalweg_link_in_use", LINK, "1 where a path in force starts with the link."),
     histogram("thalweg_link_rtt_seconds", LINK, "Round trips of probes."),
@@ -138,6 +160,22 @@ pub const SERIES: &[Series] = &[
     ),
     counter("thalweg_arq_retransmits_total", LINK, "Frames retransmitted."),
     counter("thalweg_arq_late_total", LINK, "Frames that could not be repaired in time."),
+    counter(
+        "thalweg_arq_unprotected_total",
+        LINK,
+        "Frames sent without being kept for repair, for want of memory.",
+    ),
+    counter(
+        "thalweg_link_local_drops_total",
+        LINK,
+        "Frames lost in this machine or the peer's, not on the link.",
+    ),
+    counter("thalweg_link_too_big_total", LINK, "Datagrams longer than the way to the peer takes."),
+    gauge("thalweg_link_queue_packets", LINK, "Packets waiting to be sent."),
+    gauge("thalweg_link_queue_bytes", LINK, "Bytes waiting to be sent."),
+    gauge("thalweg_link_repair_held_bytes", LINK, "Bytes kept for repair."),
+    gauge("thalweg_link_repair_records", LINK, "Frames whose fate is remembered."),
+    gauge("thalweg_link_replay_window_bits", LINK, "Bits of the window over received counters."),
     gauge("thalweg_path_hops", PATH, "Links the path in force crosses."),
     gauge("thalweg_path_delay_seconds", PATH, "Expected one-way delay of the path in force."),
     gauge("thalweg_path_loss_ratio", PATH, "Expected loss of the path in force."),
@@ -196,6 +234,35 @@ fn status(sink: &mut Sink, report: &Report) {
         }
     }
     sink.distribution("thalweg_failover_duration_seconds", &[], &status.failover_s);
+    held(sink, report);
+}
+
+fn held(sink: &mut Sink, report: &Report) {
+    if let Some(memory) = &report.status.memory {
+        let resident = memory.resident_bytes.map(|bytes| bytes as f64);
+        sink.maybe("thalweg_resident_memory_bytes", &[], resident);
+        sink.value("thalweg_frames_held", &[], memory.frames as f64);
+        sink.value("thalweg_waiting_bytes", &[], memory.waiting_bytes as f64);
+        sink.value("thalweg_waiting_bound_bytes", &[], memory.waiting_bound_bytes as f64);
+        sink.value("thalweg_send_pending_bytes", &[], memory.send_pending_bytes as f64);
+        sink.value("thalweg_replay_window_bits", &[], memory.window_bits as f64);
+    }
+    if let Some(doors) = &report.status.doors {
+        sink.value("thalweg_send_buffer_full_total", &[], doors.send_buffer_full as f64);
+        sink.value("thalweg_sends_held_total", &[], doors.sends_held as f64);
+        sink.value("thalweg_offload_refused_total", &[], doors.offload_refused as f64);
+        sink.value("thalweg_receive_errors_total", &[], doors.receive_errors as f64);
+        sink.value("thalweg_tun_reopened_total", &[], doors.tun_reopened as f64);
+    }
+    for peer in &report.peers {
+        if let Some(held) = &peer.held {
+            let labels: &[&str] = &[&peer.name];
+            let packets = held.order_packets as f64;
+            sink.value("thalweg_peer_order_held_packets", labels, packets);
+            sink.value("thalweg_peer_order_held_bytes", labels, held.order_bytes as f64);
+            sink.value("thalweg_peer_replay_window_bits", labels, held.window_bits as f64);
+        }
+    }
 }
 
 fn traffic(sink: &mut Sink, traffic: &Traffic) {
@@ -259,6 +326,16 @@ fn link(sink: &mut Sink, link: &LinkRow) {
     }
     sink.maybe("thalweg_arq_retransmits_total", labels, count(link.retransmits));
     sink.maybe("thalweg_arq_late_total", labels, count(link.repair_late));
+    sink.maybe("thalweg_arq_unprotected_total", labels, count(link.unprotected));
+    sink.maybe("thalweg_link_local_drops_total", labels, count(link.local_drops));
+    sink.maybe("thalweg_link_too_big_total", labels, count(link.too_big));
+    if let Some(held) = &link.held {
+        sink.value("thalweg_link_queue_packets", labels, held.queue_packets as f64);
+        sink.value("thalweg_link_queue_bytes", labels, held.queue_bytes as f64);
+        sink.value("thalweg_link_repair_held_bytes", labels, held.repair_bytes as f64);
+        sink.value("thalweg_link_repair_records", labels, held.records as f64);
+        sink.value("thalweg_link_replay_window_bits", labels, held.window_bits as f64);
+    }
 }
 
 fn path(sink: &mut Sink, path: &PathRow) {
@@ -363,7 +440,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::report::{DirectionRow, ForecastRow, PathView, PeerRow, Volume};
+    use crate::report::{
+        DirectionRow, Doors, ForecastRow, LinkHeld, Memory, PathView, PeerRow, Volume,
+    };
 
     /// Every sample of a page by its name and labels; refuses what a scraper would refuse.
     fn samples(page: &str) -> BTreeMap<String, f64> {
@@ -398,6 +477,8 @@ mod tests {
         let reasons = BTreeMap::from([("link_down".into(), 2)]);
         report.status.path_switches.insert("realtime".into(), reasons);
         report.status.failover_s.observe(Duration::from_millis(150));
+        report.status.memory = Some(Memory { waiting_bytes: 77, ..Memory::default() });
+        report.status.doors = Some(Doors { tun_reopened: 2, ..Doors::default() });
         report.peers.push(PeerRow { state: PeerState::Connected, ..PeerRow::default() });
         let mut link = LinkRow {
             link: 2,
@@ -413,6 +494,8 @@ mod tests {
             probes_sent: Some(40),
             sent: Some(Bytes { data: 5000, repair: 100, ..Bytes::default() }),
             retransmits: Some(3),
+            too_big: Some(6),
+            held: Some(LinkHeld { queue_bytes: 900, ..LinkHeld::default() }),
             ..LinkRow::default()
         };
         link.rtt_s.observe(Duration::from_millis(20));
@@ -467,6 +550,10 @@ mod tests {
                 100.0,
             ),
             ("thalweg_arq_retransmits_total{peer=\"lyon\",link=\"2\"}", 3.0),
+            ("thalweg_link_too_big_total{peer=\"lyon\",link=\"2\"}", 6.0),
+            ("thalweg_link_queue_bytes{peer=\"lyon\",link=\"2\"}", 900.0),
+            ("thalweg_waiting_bytes", 77.0),
+            ("thalweg_tun_reopened_total", 2.0),
             ("thalweg_path_hops{peer=\"nice\",class=\"default\"}", 1.0),
             ("thalweg_path_delay_seconds{peer=\"nice\",class=\"default\"}", 0.03),
             ("thalweg_path_on_backup{peer=\"nice\",class=\"default\"}", 1.0),
@@ -488,6 +575,9 @@ mod tests {
             "thalweg_route_recomputed_age_seconds",
             "thalweg_link_probes_lost_total",
             "thalweg_arq_late_total",
+            "thalweg_resident_memory_bytes",
+            "thalweg_link_local_drops_total",
+            "thalweg_peer_order_held_bytes",
         ] {
             assert!(SERIES.iter().any(|s| s.name == name));
             assert!(!found.contains(name), "{name}");

@@ -126,6 +126,68 @@ pub struct Status {
     pub path_switches: BTreeMap<String, BTreeMap<String, u64>>,
     /// From the first unanswered frame to the move onto the backup, for each such move.
     pub failover_s: Histogram,
+    /// What lies in the data path now.
+    pub memory: Option<Memory>,
+    /// What happened at the doors to the underlay and to the applications.
+    pub doors: Option<Doors>,
+}
+
+/// What lies in the data path at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Resident memory of the whole process.
+    pub resident_bytes: Option<u64>,
+    /// Packets in the data path: queued, kept for repair, held for order, about to be delivered.
+    pub frames: u64,
+    /// Bytes queued, kept for repair or held for order.
+    pub waiting_bytes: u64,
+    /// What `waiting_bytes` cannot exceed with the links there are.
+    pub waiting_bound_bytes: u64,
+    /// Bytes of datagrams that wait for room in a send buffer.
+    pub send_pending_bytes: u64,
+    /// Bits of all windows against replays.
+    pub window_bits: u64,
+}
+
+/// What happened at the doors since the node started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doors {
+    /// Times a send buffer was found full.
+    pub send_buffer_full: u64,
+    /// Datagrams that then waited for room.
+    pub sends_held: u64,
+    /// Times a destination was found not to take segmentation offload.
+    pub offload_refused: u64,
+    /// Errors received in place of datagrams.
+    pub receive_errors: u64,
+    /// Times the TUN device was made anew.
+    pub tun_reopened: u64,
+}
+
+/// What lies here of one link at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkHeld {
+    /// Packets waiting to be sent.
+    pub queue_packets: u64,
+    /// Bytes of them.
+    pub queue_bytes: u64,
+    /// Bytes kept for repair.
+    pub repair_bytes: u64,
+    /// Frames whose fate is remembered.
+    pub records: u64,
+    /// Bits of the window against replays.
+    pub window_bits: u64,
+}
+
+/// What lies here of one source of packets at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerHeld {
+    /// Packets held for order.
+    pub order_packets: u64,
+    /// Bytes of them.
+    pub order_bytes: u64,
+    /// Bits of the windows against replays.
+    pub window_bits: u64,
 }
 
 /// What crossed this node since it started.
@@ -175,6 +237,8 @@ pub struct PeerRow {
     pub links_up: u32,
     /// Why the last attempt to reach it failed, until one succeeds.
     pub last_error: Option<String>,
+    /// What lies here of its packets.
+    pub held: Option<PeerHeld>,
 }
 
 /// What a node has with another.
@@ -269,6 +333,14 @@ pub struct LinkRow {
     pub retransmits: Option<u64>,
     /// Frames that could not be repaired in time.
     pub repair_late: Option<u64>,
+    /// Frames sent without being kept for repair, for want of memory.
+    pub unprotected: Option<u64>,
+    /// Frames lost in this machine or the peer's, not on the link.
+    pub local_drops: Option<u64>,
+    /// Datagrams longer than the way to the peer takes.
+    pub too_big: Option<u64>,
+    /// What lies here of it.
+    pub held: Option<LinkHeld>,
     /// Share of data frames lost after repair, outbound, in the last interval with data.
     pub residual_loss_ratio: Option<f64>,
     /// Round trips of all probes since the start.

@@ -121,6 +121,16 @@ fn status(s: &Status) -> String {
     let dropped = s.dropped_packets.as_ref();
     row("dropped packets", dropped.map_or(NONE.into(), |d| counts(d.iter())));
     row("refused messages", counts(s.refused.iter()));
+    let waiting = s.memory.map(|m| {
+        format!(
+            "{} packets, {} of at most {}",
+            m.frames,
+            size(m.waiting_bytes),
+            size(m.waiting_bound_bytes)
+        )
+    });
+    row("waiting here", waiting.unwrap_or(NONE.into()));
+    row("memory", s.memory.and_then(|m| m.resident_bytes).map_or(NONE.into(), size));
     for (class, reasons) in &s.path_switches {
         row(&format!("path moves, {class}"), counts(reasons.iter()));
     }

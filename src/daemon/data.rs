@@ -39,7 +39,7 @@ use super::udp::{UdpSocket, UdpStats};
 use crate::buf::{RecvBatch, TunBatch, TxBatch};
 use crate::forward::event::{ForwardEvent, ProbeRequest};
 use crate::forward::snapshot::Snapshot;
-use crate::forward::{Forwarder, Stats};
+use crate::forward::{Forwarder, Held, Stats};
 use crate::time::Instant;
 
 use device::Device;
@@ -51,6 +51,8 @@ const QUEUE: usize = 4096;
 const EVENTS_HELD: usize = 16_384;
 /// Endpoints whose QUIC bytes are counted apart: anyone can make new ones.
 const ENDPOINTS: usize = 1024;
+/// How often memory is counted, and given back after a burst.
+const TIDY: Duration = Duration::from_secs(1);
 /// A turn's length at least while a send buffer is full.
 const BLOCKED_TURN: Duration = Duration::from_millis(1);
 /// How often counters are published.
@@ -67,6 +69,8 @@ pub struct DataStats {
     pub too_big: BTreeMap<SocketAddr, u64>,
     /// Bytes that wait for room in a send buffer now.
     pub udp_held_bytes: usize,
+    /// What lies in the forwarder, as of the last second.
+    pub held: Held,
     /// The device.
     pub tun: TunStats,
     /// QUIC datagrams received that found the control thread's queue full.
@@ -230,6 +234,7 @@ pub fn start(
         transmit: TxBatch::default(),
         stats: DataStats::default(),
         published_at: Instant::ZERO,
+        tidied_at: Instant::ZERO,
     };
     std::thread::Builder::new().name("thalweg-data".to_owned()).spawn(move || {
         let result = data.run();
@@ -268,6 +273,8 @@ struct Data {
     transmit: TxBatch,
     stats: DataStats,
     published_at: Instant,
+    /// When memory was last looked over.
+    tidied_at: Instant,
 }
 
 /// What a wait found ready.
@@ -458,6 +465,11 @@ impl Data {
 
     fn publish(&mut self, now: Instant) {
         self.published_at = now;
+        if now.since(self.tidied_at) >= TIDY {
+            self.tidied_at = now;
+            self.forwarder.give_back();
+            self.stats.held = self.forwarder.held();
+        }
         let mut stats = self.stats.clone();
         stats.forward.clone_from(self.forwarder.stats());
         stats.tun = self.tun.stats();

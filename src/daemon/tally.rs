@@ -3,19 +3,24 @@
 use std::net::SocketAddr;
 
 use super::data::DataStats;
-use crate::id::LinkId;
-use crate::report::{Answer, LinkRow, Status, Traffic, Volume};
+use crate::forward::Held;
+use crate::id::{LinkId, NodeId};
+use crate::report::{
+    Answer, Doors, LinkHeld, LinkRow, Memory, PeerHeld, PeerRow, Status, Traffic, Volume,
+};
 
 /// Adds the data thread's figures to an answer of the node. `refused`: handshakes refused.
 pub fn complete(answer: &mut Answer, stats: &DataStats, refused: u64) {
     match answer {
         Answer::Status(status) => complete_status(status, stats, refused),
         Answer::Links(rows) => rows.iter_mut().for_each(|row| complete_link(row, stats)),
+        Answer::Peers(rows) => rows.iter_mut().for_each(|row| complete_peer(row, stats)),
         Answer::Report(report) => {
             complete_status(&mut report.status, stats, refused);
             report.links.iter_mut().for_each(|row| complete_link(row, stats));
+            report.peers.iter_mut().for_each(|row| complete_peer(row, stats));
         }
-        Answer::Peers(_) | Answer::Paths(_) | Answer::Explain(_) | Answer::NotFound(_) => {}
+        Answer::Paths(_) | Answer::Explain(_) | Answer::NotFound(_) => {}
     }
 }
 
@@ -45,11 +50,50 @@ fn complete_status(status: &mut Status, stats: &DataStats, refused: u64) {
         ("not_for_us", stats.strangers),
         ("quic_queue_full", stats.quic_dropped),
     ];
+    status.memory = Some(memory(stats));
+    status.doors = Some(Doors {
+        send_buffer_full: udp.full,
+        sends_held: udp.held,
+        offload_refused: udp.gso_refused,
+        receive_errors: udp.receive_errors,
+        tun_reopened: tun.reopened,
+    });
     let occurred = drops.chain(local).filter(|(_, count)| *count > 0);
     status.dropped_packets = Some(occurred.map(|(why, count)| (why.to_owned(), count)).collect());
     if refused > 0 {
         *status.refused.entry("handshake".to_owned()).or_default() += refused;
     }
+}
+
+fn memory(stats: &DataStats) -> Memory {
+    let held = &stats.held;
+    let links = held.links.values().map(|link| link.window_bits);
+    let peers = held.peers.values().map(|peer| peer.window_bits);
+    Memory {
+        resident_bytes: resident_bytes(),
+        frames: held.frames as u64,
+        waiting_bytes: held.bytes() as u64,
+        waiting_bound_bytes: Held::bound(held.links.len()) as u64,
+        send_pending_bytes: stats.udp_held_bytes as u64,
+        window_bits: links.chain(peers).sum::<usize>() as u64,
+    }
+}
+
+/// Resident memory of this process: `proc_pid_status(5)`, `VmRSS`.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+fn complete_peer(row: &mut PeerRow, stats: &DataStats) {
+    let held = NodeId::new(row.node).and_then(|node| stats.held.peers.get(&node));
+    row.held = held.map(|held| PeerHeld {
+        order_packets: held.order.packets as u64,
+        order_bytes: held.order.bytes as u64,
+        window_bits: held.window_bits as u64,
+    });
 }
 
 fn complete_link(row: &mut LinkRow, stats: &DataStats) {
@@ -59,8 +103,20 @@ fn complete_link(row: &mut LinkRow, stats: &DataStats) {
         row.retransmits = Some(link.retransmits);
         row.repair_late = Some(link.repair_late);
     }
-    let endpoint = row.endpoint.parse::<SocketAddr>();
-    if let Some(quic) = endpoint.ok().and_then(|endpoint| stats.quic.get(&endpoint)) {
+    if let Some(held) = stats.held.links.get(&LinkId(row.link)) {
+        row.unprotected = Some(held.unprotected);
+        row.local_drops = Some(held.local_drops);
+        row.held = Some(LinkHeld {
+            queue_packets: held.queue.packets as u64,
+            queue_bytes: held.queue.bytes as u64,
+            repair_bytes: held.repair_bytes as u64,
+            records: held.records as u64,
+            window_bits: held.window_bits as u64,
+        });
+    }
+    let Ok(endpoint) = row.endpoint.parse::<SocketAddr>() else { return };
+    row.too_big = Some(stats.too_big.get(&endpoint).copied().unwrap_or(0));
+    if let Some(quic) = stats.quic.get(&endpoint) {
         row.sent.get_or_insert_default().control += quic.sent;
         row.received.get_or_insert_default().control += quic.received;
     }
@@ -70,6 +126,7 @@ fn complete_link(row: &mut LinkRow, stats: &DataStats) {
 mod tests {
     use super::*;
     use crate::daemon::data::QuicBytes;
+    use crate::forward::held::{self, Waiting};
     use crate::report::Report;
 
     #[test]
@@ -78,9 +135,16 @@ mod tests {
         stats.udp.too_big = 3;
         stats.forward.egress.add(100);
         let endpoint = "192.0.2.1:4600".parse().unwrap();
+        stats.too_big.insert(endpoint, 3);
+        let queue = Waiting { packets: 4, bytes: 500 };
+        let link = held::LinkHeld { queue, repair_bytes: 70, ..Default::default() };
+        stats.held.links.insert(LinkId(0), link);
+        let peer = held::PeerHeld { order: queue, window_bits: 1024 };
+        stats.held.peers.insert(NodeId::new(9).unwrap(), peer);
         stats.quic.insert(endpoint, QuicBytes { sent: 1200, received: 60 });
         let row = LinkRow { endpoint: endpoint.to_string(), ..LinkRow::default() };
-        let report = Report { links: vec![row], ..Report::default() };
+        let peer = PeerRow { node: 9, ..PeerRow::default() };
+        let report = Report { links: vec![row], peers: vec![peer], ..Report::default() };
         let mut answer = Answer::Report(Box::new(report));
         complete(&mut answer, &stats, 2);
         let Answer::Report(report) = answer else { panic!() };
@@ -91,5 +155,13 @@ mod tests {
         let row = &report.links[0];
         let control = (row.sent.unwrap().control, row.received.unwrap().control);
         assert_eq!(control, (1200, 60));
+        let held = row.held.unwrap();
+        assert_eq!((held.queue_packets, held.queue_bytes, held.repair_bytes), (4, 500, 70));
+        assert_eq!(row.too_big, Some(3));
+        assert_eq!(report.peers[0].held.unwrap().order_bytes, 500);
+        let memory = report.status.memory.unwrap();
+        assert_eq!((memory.waiting_bytes, memory.window_bits), (500 + 70 + 500, 1024));
+        assert!(memory.waiting_bound_bytes >= 20 << 20);
+        assert!(memory.resident_bytes.is_some_and(|bytes| bytes > 1 << 20));
     }
 }

@@ -27,7 +27,7 @@ use super::queue::{FairQueue, QueueLimits};
 use super::stats::{DropReason, Stats, count_frame};
 
 /// Bytes a link keeps for retransmission: 100 ms at 1.3 Gbit/s. Beyond it frames go unprotected.
-const REPAIR_BYTES: usize = 16 << 20;
+pub(super) const REPAIR_BYTES: usize = 16 << 20;
 /// How often the node hears what the data showed of a link.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Between two marks in time, and how many there may be: beyond a second and a quarter without
@@ -59,6 +59,11 @@ impl Keys {
             open: OpenChain::new(secret, Scope::hop(peer, own, receive_index)),
             window: Window::new(),
         }
+    }
+
+    /// The window over the counters of received frames.
+    pub(super) const fn window(&self) -> &Window {
+        &self.window
     }
 
     /// A fresh nonce and the clear header that shows it; `None` once counters are used up.

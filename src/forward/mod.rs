@@ -26,6 +26,7 @@ mod forgery;
 pub mod frame;
 mod greet;
 pub mod health;
+pub mod held;
 mod hop;
 mod ingress;
 pub mod lanes;
@@ -57,6 +58,7 @@ use crate::time::{Deadline, Instant};
 use classify::Classifier;
 use event::{ForwardEvent, ProbeRequest};
 use frame::{Frame, Pool};
+pub use held::Held;
 use lanes::Lanes;
 use link::{Keys, Link};
 use order::{Order, OrderLimits};
@@ -244,6 +246,7 @@ impl Forwarder {
         for link in self.links.iter_mut().flatten() {
             link.health.watch(now, watched.contains(&link.id));
         }
+        self.recount_windows();
         self.tell();
     }
 

@@ -208,6 +208,14 @@ impl<T> Order<T> {
         }
     }
 
+    /// What is held: of which source, how many packets, of how many bytes. A stream each.
+    pub fn held(&self) -> impl Iterator<Item = (NodeId, usize, usize)> + '_ {
+        let waiting = self.streams.iter().filter(|(_, state)| !state.held.is_empty());
+        waiting.map(|(&(source, _), state)| {
+            (source, state.held.len(), state.held.values().map(|held| held.bytes).sum())
+        })
+    }
+
     /// Makes room for a new stream whose turn begins at `next`.
     fn admit(&mut self, now: Instant, key: (NodeId, StreamId), next: u64) -> bool {
         if self.streams.len() >= self.limits.streams {

@@ -93,6 +93,13 @@ impl Peer {
         self.networks.longest(address).is_some()
     }
 
+    /// The windows over its end-to-end counters.
+    pub(super) fn windows(&self) -> impl Iterator<Item = &Window> {
+        let boxes = [Some(&self.inbox), self.before.as_ref().map(|(inbox, _)| inbox)];
+        let lanes = boxes.into_iter().flatten().flat_map(|inbox| inbox.lanes.iter().flatten());
+        lanes.flat_map(|lane| lane.windows.iter().flatten()).map(|window| &**window)
+    }
+
     /// Fills in the end header of one more packet of a stream and seals the packet into `out`.
     pub(super) fn seal(
         &mut self,

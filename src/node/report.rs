@@ -134,6 +134,7 @@ impl Node {
                 record_age_s: self.knowledge.record_age(node, now).map(seconds),
                 links_up: u32::from(session.is_some_and(Session::is_up)),
                 last_error: self.dialler.error(&certified.name).map(str::to_owned),
+                held: None,
             }
         };
         known.into_iter().map(row).collect()

@@ -62,6 +62,11 @@ impl Window {
         self.words.len() * 64
     }
 
+    /// Bits it has taken to grow.
+    pub fn grown(&self) -> usize {
+        self.bits() - MIN_BITS
+    }
+
     /// What this number would be. Changes nothing: for use before authentication.
     pub fn check(&self, number: u64) -> Verdict {
         if number == u64::MAX {

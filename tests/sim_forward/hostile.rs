@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use thalweg::buf::{Offload, RecvBatch, Segmentation, TunBatch};
+use thalweg::buf::{Offload, RecvBatch, Segmentation, TunBatch, TxBatch};
 use thalweg::forward::snapshot::Snapshot;
-use thalweg::forward::{DropReason, ForwardConfig, Forwarder};
+use thalweg::forward::{DropReason, ForwardConfig, Forwarder, Held};
 use thalweg::id::{Class, LinkId, StreamId};
 use thalweg::route::policy::ClassSpec;
 use thalweg::route::table::{Path, Route, RouteTable};
@@ -88,6 +88,61 @@ fn a_million_forged_frames_cost_few_openings_no_memory_and_no_good_frame() {
     let unopened = world.dropped(2, DropReason::ForgeryFlood);
     assert_eq!(tried + unopened, 1_000_000);
     assert!(tried <= 10 * 1000, "{tried} were tried");
+}
+
+#[test]
+fn what_waits_is_bounded_whatever_is_thrown_at_a_node() {
+    // Six neighbours none of whom answers, so that all that is sent is kept for repair as well.
+    let mut world = World::mesh(7, ms(10), REPAIRED);
+    world.run_until(at_ms(100));
+    let held = |world: &World| world.nodes[&1].held();
+    let bound = Held::bound(6);
+    let payload = [7; 1200];
+    let mut most = Held::default();
+    for step in 0..60_u32 {
+        let now = at_ms(101 + u64::from(step));
+        for peer in 2..=7_u16 {
+            let mut batch = TunBatch::default();
+            for n in 0..400_u32 {
+                // Four hundred flows to each.
+                batch.push(&packet(1, peer, (n % 400) as u16, &payload), Offload::None);
+            }
+            let forwarder = world.nodes.get_mut(&1).unwrap();
+            forwarder.handle_tun(now, &mut batch);
+            // The line takes everything at times, and nothing comes back.
+            if step % 4 == 0 {
+                let mut tx = TxBatch::default();
+                loop {
+                    tx.clear();
+                    forwarder.poll_transmit(&mut tx);
+                    if tx.runs.is_empty() {
+                        break;
+                    }
+                }
+            }
+            let held = held(&world);
+            assert!(held.frames <= 65_536 && held.bytes() <= bound, "{held:?}");
+            for link in held.links.values() {
+                assert!(link.queue.bytes <= 4 << 20 && link.queue.packets <= 16_384, "{link:?}");
+                assert!(link.repair_bytes <= 16 << 20, "{link:?}");
+            }
+            if held.bytes() > most.bytes() {
+                most = held;
+            }
+        }
+    }
+    assert!(most.frames > 60_000, "the bound was reached: {}", most.frames);
+    let refused = world.dropped(1, DropReason::NoRoom) + world.dropped(1, DropReason::QueueFull);
+    assert!(refused > 0);
+    // Deadlines end it: nothing is kept for good.
+    let forwarder = world.nodes.get_mut(&1).unwrap();
+    for ms in 0..200 {
+        forwarder.handle_timeout(at_ms(200 + 50 * ms));
+        let mut tx = TxBatch::default();
+        forwarder.poll_transmit(&mut tx);
+    }
+    let left = held(&world);
+    assert_eq!((left.bytes(), left.frames), (0, 0), "{left:?}");
 }
 
 #[test]

@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{RoundTrip, before};
+use crate::forward::held::halve;
 use crate::time::{Deadline, Instant, micros};
 use crate::wire::ack::Ack;
 
@@ -266,6 +267,19 @@ impl<F> Sender<F> {
         if self.rtt.smoothed().is_none() {
             self.rtt.on_sample(now, rtt);
         }
+    }
+
+    /// Frames whose fate is remembered.
+    pub fn records(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Gives back memory that a burst has left behind: half of what is spare.
+    pub fn give_back(&mut self) {
+        halve(&mut self.records);
+        halve(&mut self.suspects);
+        halve(&mut self.resent);
+        halve(&mut self.queue);
     }
 
     /// This machine dropped this many of the frames sent, before the link.
