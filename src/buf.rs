@@ -1,10 +1,16 @@
 //! Batches of bytes: what drivers and the [`Forwarder`](crate::forward::Forwarder) hand each other.
 //!
-//! A batch is one allocation (the *slab*) and a list of ranges into it, reused turn after turn.
-//! Per-packet doors cost 5 µs a packet where batches cost 0.2; they are the contract.
+//! A batch is a list of pieces of [`Blocks`], so that whoever takes a packet out of it keeps it
+//! without a copy. Per-packet doors cost 5 µs a packet where batches cost 0.2; they are the contract.
+
+mod blocks;
 
 use std::net::SocketAddr;
 use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+
+pub use blocks::Blocks;
 
 use crate::id::LinkId;
 
@@ -44,59 +50,76 @@ pub enum Segmentation {
 }
 
 /// One IP packet or super-segment in a [`TunBatch`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct TunPacket {
-    /// Where in the slab the IP packet lies, without virtio header.
-    pub range: Range<usize>,
+    /// The IP packet, without virtio header.
+    pub bytes: BytesMut,
     /// What is still to be done to it.
     pub offload: Offload,
 }
 
-/// IP packets read from, or to be written to, the TUN device.
+/// IP packets read from the TUN device.
 #[derive(Debug, Default)]
 pub struct TunBatch {
-    /// The bytes.
-    pub slab: Vec<u8>,
     /// The packets in their order.
     pub packets: Vec<TunPacket>,
 }
 
 impl TunBatch {
-    /// Forgets the packets, keeps the memory.
+    /// Forgets the packets.
     pub fn clear(&mut self) {
-        self.slab.clear();
         self.packets.clear();
     }
 
-    /// Appends one packet.
+    /// Appends a copy of one packet.
     pub fn push(&mut self, packet: &[u8], offload: Offload) {
-        let start = self.slab.len();
-        self.slab.extend_from_slice(packet);
-        self.packets.push(TunPacket { range: start..self.slab.len(), offload });
+        self.packets.push(TunPacket { bytes: BytesMut::from(packet), offload });
+    }
+}
+
+/// IP packets to be written to the TUN device.
+///
+/// A super-segment lies in several places: its first packet whole, of the others their payloads.
+#[derive(Debug, Default)]
+pub struct TunWrites {
+    /// The pieces of all packets.
+    pub pieces: Vec<BytesMut>,
+    /// Each packet's pieces, by place, and what is still to be done to it.
+    pub packets: Vec<(Range<usize>, Offload)>,
+}
+
+impl TunWrites {
+    /// Forgets the packets, keeps the memory of the lists.
+    pub fn clear(&mut self) {
+        self.pieces.clear();
+        self.packets.clear();
     }
 
-    /// The packets with their bytes.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Offload)> {
-        self.packets.iter().map(|p| (&self.slab[p.range.clone()], p.offload))
+    /// Each packet's pieces.
+    pub fn iter(&self) -> impl Iterator<Item = (&[BytesMut], Offload)> {
+        self.packets.iter().map(|(range, offload)| (&self.pieces[range.clone()], *offload))
+    }
+
+    /// Each packet in one piece: for those who are not in a hurry.
+    pub fn whole(&self) -> impl Iterator<Item = (Vec<u8>, Offload)> {
+        self.iter().map(|(pieces, offload)| (pieces.concat(), offload))
     }
 }
 
 /// One received datagram in a [`RecvBatch`], after the driver split what GRO had joined.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Datagram {
-    /// Where in the slab its UDP payload lies.
-    pub range: Range<usize>,
+    /// Its UDP payload.
+    pub bytes: BytesMut,
     /// The underlay endpoint it came from.
     pub from: SocketAddr,
     /// The two ECN bits of its outer header.
     pub ecn: u8,
 }
 
-/// Datagrams received from the underlay. Frames are opened in place, so the slab is writable.
+/// Datagrams received from the underlay. Frames are opened where they lie.
 #[derive(Debug, Default)]
 pub struct RecvBatch {
-    /// The bytes.
-    pub slab: Vec<u8>,
     /// The datagrams in their order.
     pub datagrams: Vec<Datagram>,
     /// Datagrams the local kernel dropped since the last batch: not the link's loss.
@@ -104,18 +127,15 @@ pub struct RecvBatch {
 }
 
 impl RecvBatch {
-    /// Forgets the datagrams, keeps the memory.
+    /// Forgets the datagrams.
     pub fn clear(&mut self) {
-        self.slab.clear();
         self.datagrams.clear();
         self.local_drops = 0;
     }
 
-    /// Appends one datagram.
+    /// Appends a copy of one datagram.
     pub fn push(&mut self, payload: &[u8], from: SocketAddr, ecn: u8) {
-        let start = self.slab.len();
-        self.slab.extend_from_slice(payload);
-        self.datagrams.push(Datagram { range: start..self.slab.len(), from, ecn });
+        self.datagrams.push(Datagram { bytes: BytesMut::from(payload), from, ecn });
     }
 }
 
@@ -130,17 +150,20 @@ pub struct Run {
     pub tos: u8,
     /// Bytes in each datagram but the last.
     pub segment: usize,
-    /// Where in the slab they lie, back to back.
+    /// Bytes of them all.
+    pub bytes: usize,
+    /// Which of the batch's datagrams they are.
     pub range: Range<usize>,
 }
 
 /// Datagrams to be sent, already in the shape of GSO calls.
 #[derive(Debug, Default)]
 pub struct TxBatch {
-    /// The bytes.
-    pub slab: Vec<u8>,
+    /// The datagrams of all runs. Those that follow each other mostly do so in memory.
+    pub datagrams: Vec<Bytes>,
     /// The runs in their order.
     pub runs: Vec<Run>,
+    bytes: usize,
 }
 
 impl TxBatch {
@@ -149,38 +172,46 @@ impl TxBatch {
     /// Most bytes in a run: what one IPv4 UDP datagram may carry before segmentation.
     pub const RUN_BYTES: usize = 65_000;
 
-    /// Forgets the runs, keeps the memory.
+    /// Forgets the datagrams, keeps the memory of the lists.
     pub fn clear(&mut self) {
-        self.slab.clear();
+        self.datagrams.clear();
         self.runs.clear();
+        self.bytes = 0;
+    }
+
+    /// Bytes of all datagrams.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The single datagrams of all runs, in order.
     pub fn datagrams(&self) -> impl Iterator<Item = (&Run, &[u8])> {
-        self.runs.iter().flat_map(|run| {
-            self.slab[run.range.clone()].chunks(run.segment.max(1)).map(move |d| (run, d))
-        })
+        self.runs
+            .iter()
+            .flat_map(|run| self.datagrams[run.range.clone()].iter().map(move |d| (run, &d[..])))
     }
 
-    /// Accounts for a datagram that the caller has just written at the slab's end, from `start` on:
-    /// it joins the last run where link, endpoint, TOS and size allow, else it opens a new one.
-    pub fn close_datagram(&mut self, start: usize, link: LinkId, to: SocketAddr, tos: u8) {
-        let len = self.slab.len() - start;
+    /// Appends a datagram: it joins the last run where link, endpoint, TOS and size allow, else it
+    /// opens a new one.
+    pub fn push(&mut self, link: LinkId, to: SocketAddr, tos: u8, datagram: Bytes) {
+        let (at, len) = (self.datagrams.len(), datagram.len());
+        self.bytes += len;
+        self.datagrams.push(datagram);
         if let Some(run) = self.runs.last_mut() {
-            let held = run.range.end - run.range.start;
-            let whole = held % run.segment == 0;
-            if run.range.end == start
-                && whole
+            let whole = run.bytes == run.segment * run.range.len();
+            if whole
                 && len <= run.segment
+                && len > 0
                 && (run.link, run.to, run.tos) == (link, to, tos)
-                && held / run.segment < Self::RUN_SEGMENTS
-                && held + len <= Self::RUN_BYTES
+                && run.range.len() < Self::RUN_SEGMENTS
+                && run.bytes + len <= Self::RUN_BYTES
             {
-                run.range.end = self.slab.len();
+                run.range.end = at + 1;
+                run.bytes += len;
                 return;
             }
         }
-        self.runs.push(Run { link, to, tos, segment: len.max(1), range: start..self.slab.len() });
+        self.runs.push(Run { link, to, tos, segment: len.max(1), bytes: len, range: at..at + 1 });
     }
 }
 
@@ -189,9 +220,8 @@ mod tests {
     use super::*;
 
     fn send(batch: &mut TxBatch, link: u16, len: usize) {
-        let start = batch.slab.len();
-        batch.slab.resize(start + len, 0);
-        batch.close_datagram(start, LinkId(link), "192.0.2.1:4600".parse().unwrap(), 0);
+        let datagram = Bytes::from(vec![0; len]);
+        batch.push(LinkId(link), "192.0.2.1:4600".parse().unwrap(), 0, datagram);
     }
 
     #[test]
@@ -201,8 +231,7 @@ mod tests {
             send(&mut batch, 0, len);
         }
         send(&mut batch, 1, 100);
-        let shape: Vec<_> =
-            batch.runs.iter().map(|r| (r.link.0, r.segment, r.range.len())).collect();
+        let shape: Vec<_> = batch.runs.iter().map(|r| (r.link.0, r.segment, r.bytes)).collect();
         assert_eq!(shape, [(0, 100, 260), (0, 100, 100), (1, 100, 100)]);
         let sizes: Vec<_> = batch.datagrams().map(|(_, d)| d.len()).collect();
         assert_eq!(sizes, [100, 100, 60, 100, 100]);
@@ -214,8 +243,8 @@ mod tests {
         for _ in 0..200 {
             send(&mut batch, 0, 1400);
         }
-        assert!(batch.runs.iter().all(|r| r.range.len() <= TxBatch::RUN_BYTES));
-        assert!(batch.runs.iter().all(|r| r.range.len() / r.segment <= TxBatch::RUN_SEGMENTS));
+        assert!(batch.runs.iter().all(|r| r.bytes <= TxBatch::RUN_BYTES));
+        assert!(batch.runs.iter().all(|r| r.range.len() <= TxBatch::RUN_SEGMENTS));
         assert_eq!(batch.datagrams().count(), 200);
     }
 }

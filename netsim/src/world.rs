@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
-use thalweg::buf::{Offload, RecvBatch, TunBatch, TxBatch};
+use thalweg::buf::{Offload, RecvBatch, TunBatch, TunWrites, TxBatch};
 use thalweg::control::{ConnectionId, ControlInput, ControlOutput};
 use thalweg::forward::Forwarder;
 use thalweg::forward::checksum;
@@ -108,6 +108,7 @@ pub struct World {
     trace: Trace,
     recv: RecvBatch,
     tun: TunBatch,
+    written: TunWrites,
     tx: TxBatch,
 }
 
@@ -144,6 +145,7 @@ impl World {
             trace: Trace::default(),
             recv: RecvBatch::default(),
             tun: TunBatch::default(),
+            written: TunWrites::default(),
             tx: TxBatch::default(),
             scenario: scenario.clone(),
         };
@@ -415,14 +417,14 @@ impl World {
                 }
             }
             loop {
-                self.tun.clear();
-                host.forward.poll_tun(&mut self.tun);
-                if self.tun.packets.is_empty() {
+                self.written.clear();
+                host.forward.poll_tun(&mut self.written);
+                if self.written.packets.is_empty() {
                     break;
                 }
-                for (packet, _) in self.tun.iter() {
-                    self.trace.note(now, b't', site, tail(packet));
-                    arrive(&self.scenario.flows, &self.ledgers, site, now, packet);
+                for (packet, _) in self.written.whole() {
+                    self.trace.note(now, b't', site, tail(&packet));
+                    arrive(&self.scenario.flows, &self.ledgers, site, now, &packet);
                 }
             }
             let mut tx = std::mem::take(&mut self.tx);

@@ -36,7 +36,7 @@ use super::poller::{Nudge, Poller};
 use super::quic::socket::{INBOUND, QuicDatagram};
 use super::tun::{Tun, TunStats};
 use super::udp::{UdpSocket, UdpStats};
-use crate::buf::{RecvBatch, TunBatch, TxBatch};
+use crate::buf::{Blocks, RecvBatch, TunBatch, TunWrites, TxBatch};
 use crate::forward::event::{ForwardEvent, ProbeRequest};
 use crate::forward::snapshot::Snapshot;
 use crate::forward::{Forwarder, Held, Stats};
@@ -55,6 +55,8 @@ const ENDPOINTS: usize = 1024;
 const TIDY: Duration = Duration::from_secs(1);
 /// A turn's length at least while a send buffer is full.
 const BLOCKED_TURN: Duration = Duration::from_millis(1);
+/// Blocks that what is received and read may lie in, whoever holds it: 160 MiB.
+const BLOCKS_LIMIT: usize = (160 << 20) / Blocks::SIZE;
 /// How often counters are published.
 pub const PUBLISH: Duration = Duration::from_millis(250);
 
@@ -230,7 +232,8 @@ pub fn start(
         quic,
         received: RecvBatch::default(),
         from_tun: TunBatch::default(),
-        to_tun: TunBatch::default(),
+        to_tun: TunWrites::default(),
+        blocks: Blocks::new(BLOCKS_LIMIT),
         transmit: TxBatch::default(),
         stats: DataStats::default(),
         published_at: Instant::ZERO,
@@ -269,7 +272,9 @@ struct Data {
     quic: mpsc::Sender<QuicDatagram>,
     received: RecvBatch,
     from_tun: TunBatch,
-    to_tun: TunBatch,
+    to_tun: TunWrites,
+    /// What is received and read lies here.
+    blocks: Blocks,
     transmit: TxBatch,
     stats: DataStats,
     published_at: Instant,
@@ -307,7 +312,7 @@ impl Data {
                 }
             }
             if ready.tun {
-                match self.tun.recv(&mut self.from_tun) {
+                match self.tun.recv(&mut self.blocks, &mut self.from_tun) {
                     Ok(()) => {
                         self.forwarder.handle_tun(now, &mut self.from_tun);
                         self.carry_out(now)?;
@@ -391,7 +396,7 @@ impl Data {
                     let mut sockets = self.sockets.iter_mut();
                     let fits = |s: &&mut UdpSocket| s.local().is_ipv6() == endpoint.is_ipv6();
                     if let Some(socket) = sockets.find(fits) {
-                        socket.send_one(now, endpoint, ecn & 3, &payload);
+                        socket.send_one(now, endpoint, ecn & 3, payload.into());
                     }
                 }
             }
@@ -403,10 +408,10 @@ impl Data {
 
     fn take_datagrams(&mut self, now: Instant, at: usize) -> anyhow::Result<()> {
         let batch = &mut self.received;
-        self.sockets[at].recv(batch).context("the UDP socket is broken")?;
-        let (slab, quic, stats) = (&batch.slab, &self.quic, &mut self.stats);
+        self.sockets[at].recv(&mut self.blocks, batch).context("the UDP socket is broken")?;
+        let (quic, stats) = (&self.quic, &mut self.stats);
         batch.datagrams.retain(|datagram| {
-            let payload = &slab[datagram.range.clone()];
+            let payload = &datagram.bytes;
             match payload.first() {
                 Some(0x10..=0x1f) => return true,
                 Some(first) if first & 0x40 != 0 => {
@@ -468,7 +473,9 @@ impl Data {
         if now.since(self.tidied_at) >= TIDY {
             self.tidied_at = now;
             self.forwarder.give_back();
+            self.blocks.tidy();
             self.stats.held = self.forwarder.held();
+            self.stats.held.memory += self.blocks.bytes();
         }
         let mut stats = self.stats.clone();
         stats.forward.clone_from(self.forwarder.stats());

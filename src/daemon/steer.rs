@@ -238,7 +238,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::buf::{RecvBatch, TunBatch};
+    use crate::buf::{Blocks, RecvBatch, TunBatch, TunPacket, TunWrites};
     use crate::daemon::namespace::{ip, isolated};
     use crate::daemon::poller::Poller;
     use crate::daemon::tun::Tun;
@@ -263,15 +263,15 @@ mod tests {
             let poller = Poller::new().unwrap();
             poller.watch(socket.as_fd(), 0).unwrap();
             let (mut batch, mut all) = (RecvBatch::default(), Vec::new());
+            let mut blocks = Blocks::new(64);
             loop {
                 let mut ready = false;
                 poller.wait(Some(Duration::from_millis(50)), |_| ready = true).unwrap();
                 if !ready {
                     break;
                 }
-                socket.recv(&mut batch).unwrap();
-                let bytes = |range: std::ops::Range<usize>| &batch.slab[range];
-                let heads = batch.datagrams.iter().map(|d| bytes(d.range.clone()));
+                socket.recv(&mut blocks, &mut batch).unwrap();
+                let heads = batch.datagrams.iter().map(|d| &d.bytes);
                 all.extend(heads.map(|b| (b[0], b.get(5).copied().unwrap_or(0xff))));
             }
             got.push(all);
@@ -319,11 +319,11 @@ mod tests {
         ip(&format!("link set {name} up"));
         send();
         let mut seen = Vec::new();
-        let mut batch = TunBatch::default();
+        let (mut blocks, mut batch) = (Blocks::new(64), TunBatch::default());
         for (queue, tun) in tuns.iter_mut().enumerate() {
-            while tun.recv(&mut batch).unwrap() || !batch.packets.is_empty() {
-                for (packet, _) in batch.iter() {
-                    if let Ok(head) = crate::forward::classify::Head::read(packet)
+            while tun.recv(&mut blocks, &mut batch).unwrap() || !batch.packets.is_empty() {
+                for packet in &batch.packets {
+                    if let Ok(head) = crate::forward::classify::Head::read(&packet.bytes)
                         && head.protocol == 17
                     {
                         seen.push((queue, head.destination, head.ports.1));
@@ -378,23 +378,25 @@ mod tests {
             ip(&format!("link set {name} up"));
             let socket = StdUdp::bind("10.9.0.1:7000").unwrap();
             socket.connect("10.9.0.2:7001").unwrap();
-            let mut batch = TunBatch::default();
+            let (mut blocks, mut batch) = (Blocks::new(64), TunBatch::default());
             let mut queue_of_next = || {
                 socket.send(b"out").unwrap();
                 let found = tuns.iter_mut().position(|tun| {
-                    tun.recv(&mut batch).unwrap();
-                    batch.iter().any(|(packet, _)| packet[9] == 17)
+                    tun.recv(&mut blocks, &mut batch).unwrap();
+                    batch.packets.iter().any(|packet| packet.bytes[9] == 17)
                 });
                 let queue = found.expect("it came out somewhere");
                 // The answer goes into the other queue.
-                for packet in &batch.packets {
-                    let bytes = &mut batch.slab[packet.range.clone()];
+                let mut answers = TunWrites::default();
+                for (at, TunPacket { mut bytes, offload }) in batch.packets.drain(..).enumerate() {
                     let (source, destination) = bytes[12..20].split_at_mut(4);
                     source.swap_with_slice(destination);
                     let (from, to) = bytes[20..24].split_at_mut(2);
                     from.swap_with_slice(to);
+                    answers.pieces.push(bytes);
+                    answers.packets.push((at..at + 1, offload));
                 }
-                tuns[1 - queue].send(&batch).unwrap();
+                tuns[1 - queue].send(&answers).unwrap();
                 queue
             };
             let first = queue_of_next();

@@ -1,8 +1,8 @@
 //! The TUN device: whole super-segments in and out, by the virtio header.
 //!
 //! The kernel hands over up to 64 KiB of one TCP or UDP flow under one header, with the checksum
-//! left undone, and takes the same; each call then carries dozens of packets. Packets are read
-//! straight into the batch's slab. Linux `Documentation/networking/tuntap.rst`, virtio 1.2 §5.1.6.
+//! left undone, and takes the same; each call then carries dozens of packets. They are read straight
+//! into the blocks they stay in, and written from wherever they lie. Linux `Documentation/networking/tuntap.rst`, virtio 1.2 §5.1.6.
 //!
 //! The virtio header before each packet, in the machine's byte order:
 //!
@@ -13,9 +13,11 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use bytes::{Buf as _, BytesMut};
+
 use super::poller::check;
 use super::steer;
-use crate::buf::{Offload, Segmentation, TunBatch, TunPacket};
+use crate::buf::{Blocks, Offload, Segmentation, TunBatch, TunPacket, TunWrites};
 
 /// What a device did and could not do, in packets as read or written: a super-segment is one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub struct TunStats {
     pub absent: u64,
     /// Times a device took the place of one that had vanished.
     pub reopened: u64,
+    /// Read, dropped for want of memory: all that we may use is held by other packets.
+    pub no_memory: u64,
 }
 
 impl TunStats {
@@ -53,6 +57,7 @@ impl TunStats {
             refused: self.refused + other.refused,
             absent: self.absent + other.absent,
             reopened: self.reopened + other.reopened,
+            no_memory: self.no_memory + other.no_memory,
         }
     }
 }
@@ -63,15 +68,21 @@ pub struct Tun {
     fd: OwnedFd,
     name: String,
     udp_segments: bool,
+    /// The block that the next packet is read into; empty between two calls.
+    slot: BytesMut,
+    /// Where the small pieces of a packet are put together.
+    joined: Vec<u8>,
     stats: TunStats,
 }
 
 const HEADER: usize = 10;
 /// Room for one read: the header and the largest IP packet.
 const READ_BYTES: usize = HEADER + 65_535;
-/// Memory of a batch: a read is tried while there is room for a whole one, so four super-segments
-/// or a crowd of small packets.
-const SLAB: usize = 4 * READ_BYTES;
+/// Bytes of a batch, about: four super-segments or a crowd of small packets.
+const BATCH_BYTES: usize = 4 * READ_BYTES;
+/// Pieces of less than this on average are put together before they are written: each costs the
+/// kernel more than the copy.
+const SMALL_PIECE: usize = 256;
 /// Reads per batch: single packets cost a microsecond each, and the UDP side must not starve.
 const READS: usize = 64;
 
@@ -153,7 +164,14 @@ impl Tun {
         if !udp_segments {
             offload(base)?;
         }
-        Ok(Self { fd, name, udp_segments, stats: TunStats::default() })
+        Ok(Self {
+            fd,
+            name,
+            udp_segments,
+            slot: BytesMut::new(),
+            joined: Vec::new(),
+            stats: TunStats::default(),
+        })
     }
 
     /// The device's name.
@@ -172,24 +190,24 @@ impl Tun {
     }
 
     /// Reads what waits, at most a few hundred KiB; replaces what the batch held. Returns whether
-    /// more may be waiting. The batch's slab keeps its full length.
+    /// more may be waiting.
     ///
     /// # Errors
     /// The device is gone. Nothing waiting is not an error.
-    pub fn recv(&mut self, batch: &mut TunBatch) -> io::Result<bool> {
-        batch.packets.clear();
-        if batch.slab.len() < SLAB {
-            batch.slab.resize(SLAB, 0);
-        }
-        let mut at = 0;
+    pub fn recv(&mut self, blocks: &mut Blocks, batch: &mut TunBatch) -> io::Result<bool> {
+        batch.clear();
+        let mut bytes = 0;
         for _ in 0..READS {
-            if at + READ_BYTES > batch.slab.len() {
+            if bytes >= BATCH_BYTES {
                 return Ok(true);
             }
-            let room = &mut batch.slab[at..at + READ_BYTES];
-            // SAFETY: `room` is writable for its whole length, which is what is given.
+            if self.slot.capacity() < READ_BYTES {
+                self.slot = blocks.take_anyway();
+            }
+            let room = self.slot.spare_capacity_mut();
+            // SAFETY: `room` is writable for READ_BYTES, which is what is given.
             let n =
-                unsafe { libc::read(self.fd.as_raw_fd(), room.as_mut_ptr().cast(), room.len()) };
+                unsafe { libc::read(self.fd.as_raw_fd(), room.as_mut_ptr().cast(), READ_BYTES) };
             let Ok(n) = usize::try_from(n) else {
                 let error = io::Error::last_os_error();
                 match error.kind() {
@@ -203,40 +221,77 @@ impl Tun {
                     _ => return Err(error),
                 }
             };
-            let Some((header, packet)) = room[..n].split_first_chunk::<HEADER>() else {
+            // SAFETY: the kernel has written `n` bytes into it, and it has room for them.
+            unsafe { self.slot.set_len(n) };
+            let decoded = self.slot.split_first_chunk::<HEADER>().and_then(|(header, packet)| {
+                let offload = decode(*header, packet)?;
+                Some((offload, packet.len()))
+            });
+            let Some((offload, length)) = decoded else {
+                self.slot.clear();
                 self.stats.malformed += 1;
                 continue;
             };
-            match decode(*header, packet) {
-                Some(offload) => {
-                    self.stats.read += 1;
-                    self.stats.read_bytes += packet.len() as u64;
-                    batch.packets.push(TunPacket { range: at + HEADER..at + n, offload });
-                    at += n;
-                }
-                None => self.stats.malformed += 1,
+            self.stats.read += 1;
+            self.stats.read_bytes += length as u64;
+            match self.cut(blocks) {
+                Some(bytes) => batch.packets.push(TunPacket { bytes, offload }),
+                None => self.stats.no_memory += 1,
             }
+            bytes += n;
         }
         Ok(true)
+    }
+
+    /// The packet in the slot, without its header; the slot is empty then.
+    fn cut(&mut self, blocks: &mut Blocks) -> Option<BytesMut> {
+        if self.slot.len() < Blocks::SMALL {
+            let copy = blocks.keep(&self.slot[HEADER..]);
+            self.slot.clear();
+            return copy;
+        }
+        let Some(fresh) = blocks.take() else {
+            self.slot.clear();
+            return None;
+        };
+        let mut block = std::mem::replace(&mut self.slot, fresh);
+        let mut packet = block.split();
+        blocks.give(block);
+        packet.advance(HEADER);
+        Some(packet)
     }
 
     /// Writes every packet of the batch. What the kernel refuses is counted and forgotten.
     ///
     /// # Errors
     /// The device is gone.
-    pub fn send(&mut self, batch: &TunBatch) -> io::Result<()> {
-        for (packet, offload) in batch.iter() {
-            let Some(header) = encode(packet, offload) else {
+    pub fn send(&mut self, batch: &TunWrites) -> io::Result<()> {
+        let mut vectors = Vec::new();
+        for (pieces, offload) in batch.iter() {
+            let Some(header) = pieces.first().and_then(|first| encode(first, offload)) else {
                 self.stats.refused += 1;
                 continue;
             };
-            let vectors = [
-                libc::iovec { iov_base: header.as_ptr().cast_mut().cast(), iov_len: HEADER },
-                libc::iovec { iov_base: packet.as_ptr().cast_mut().cast(), iov_len: packet.len() },
-            ];
+            let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+            let vector = |bytes: &[u8]| libc::iovec {
+                iov_base: bytes.as_ptr().cast_mut().cast(),
+                iov_len: bytes.len(),
+            };
+            vectors.clear();
+            vectors.push(vector(&header));
+            if pieces.len() > 1 && length < pieces.len() * SMALL_PIECE {
+                self.joined.clear();
+                pieces.iter().for_each(|piece| self.joined.extend_from_slice(piece));
+                vectors.push(vector(&self.joined));
+            } else {
+                vectors.extend(pieces.iter().map(|piece| vector(piece)));
+            }
             let written = loop {
-                // SAFETY: both vectors point at memory that outlives the call; writing reads only.
-                let n = unsafe { libc::writev(self.fd.as_raw_fd(), vectors.as_ptr(), 2) };
+                // SAFETY: all vectors point at memory that outlives the call; writing reads only.
+                let n = unsafe {
+                    let count = vectors.len() as libc::c_int;
+                    libc::writev(self.fd.as_raw_fd(), vectors.as_ptr(), count)
+                };
                 if n >= 0 {
                     break Ok(());
                 }
@@ -248,13 +303,13 @@ impl Tun {
             match written {
                 Ok(()) => {
                     self.stats.written += 1;
-                    self.stats.written_bytes += packet.len() as u64;
+                    self.stats.written_bytes += length as u64;
                 }
                 Err(error) => match error.raw_os_error() {
                     _ if is_gone(&error) => return Err(error),
                     Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => self.stats.blocked += 1,
                     _ => {
-                        tracing::trace!(%error, len = packet.len(), ?offload, "not written");
+                        tracing::trace!(%error, len = length, ?offload, "not written");
                         self.stats.refused += 1;
                     }
                 },
@@ -415,9 +470,9 @@ mod tests {
 
     /// Exchanges source and destination of every packet: what leaves for the one address of the
     /// device's net comes back as if from there. A partial checksum stays right.
-    fn mirror(batch: &mut TunBatch) {
-        for packet in &batch.packets {
-            let bytes = &mut batch.slab[packet.range.clone()];
+    fn mirror(batch: &mut TunBatch) -> TunWrites {
+        let mut out = TunWrites::default();
+        for TunPacket { mut bytes, offload } in batch.packets.drain(..) {
             if bytes[0] >> 4 == 4 {
                 let (a, b) = bytes[12..20].split_at_mut(4);
                 a.swap_with_slice(b);
@@ -425,7 +480,11 @@ mod tests {
                 let (a, b) = bytes[8..40].split_at_mut(16);
                 a.swap_with_slice(b);
             }
+            let at = out.pieces.len();
+            out.pieces.push(bytes);
+            out.packets.push((at..at + 1, offload));
         }
+        out
     }
 
     /// Runs `client` in a fresh namespace whose TUN device mirrors packets; returns what offloads
@@ -453,17 +512,17 @@ mod tests {
                 let _done = done;
                 client();
             });
-            let mut batch = TunBatch::default();
+            let (mut blocks, mut batch) = (Blocks::new(64), TunBatch::default());
             let mut seen = Vec::new();
             let mut open = true;
             while open {
                 poller.wait(Some(Duration::from_secs(10)), |token| open &= token != 1).unwrap();
-                tun.recv(&mut batch).unwrap();
-                mirror(&mut batch);
-                tun.send(&batch).unwrap();
-                for packet in &batch.packets {
-                    if !seen.contains(&packet.offload) {
-                        seen.push(packet.offload);
+                tun.recv(&mut blocks, &mut batch).unwrap();
+                let out = mirror(&mut batch);
+                tun.send(&out).unwrap();
+                for (_, offload) in &out.packets {
+                    if !seen.contains(offload) {
+                        seen.push(*offload);
                     }
                 }
             }
@@ -516,23 +575,22 @@ mod tests {
             let to = ("10.9.0.2".parse::<IpAddr>().unwrap(), b.local().port()).into();
             let mut batch = TxBatch::default();
             for i in 0..30u8 {
-                let start = batch.slab.len();
-                batch.slab.extend([i; 900]);
-                batch.close_datagram(start, crate::id::LinkId(0), to, 0);
+                batch.push(crate::id::LinkId(0), to, 0, vec![i; 900].into());
             }
             a.send(crate::time::Instant::ZERO, &batch);
             let poller = Poller::new().unwrap();
             poller.watch(b.as_fd(), 0).unwrap();
             let (mut got, mut inbox) = (Vec::new(), RecvBatch::default());
+            let mut blocks = Blocks::new(64);
             while got.len() < 30 {
                 let mut ready = false;
                 poller.wait(Some(Duration::from_secs(5)), |_| ready = true).unwrap();
                 assert!(ready, "only {} came", got.len());
-                b.recv(&mut inbox).unwrap();
+                b.recv(&mut blocks, &mut inbox).unwrap();
                 for d in &inbox.datagrams {
-                    assert_eq!(d.range.len(), 900);
+                    assert_eq!(d.bytes.len(), 900);
                     assert_eq!(d.from.ip(), "10.9.0.2".parse::<IpAddr>().unwrap());
-                    got.push(inbox.slab[d.range.start]);
+                    got.push(d.bytes[0]);
                 }
             }
             assert_eq!(got, (0..30).collect::<Vec<u8>>());
@@ -565,11 +623,10 @@ mod tests {
             let mut tun = Tun::open("gone%d").unwrap();
             ip("link set gone0 up");
             ip("link del gone0");
-            let mut batch = TunBatch::default();
-            assert!(tun.recv(&mut batch).is_err());
-            batch.clear();
+            let (mut blocks, mut batch) = (Blocks::new(1), TunBatch::default());
+            assert!(tun.recv(&mut blocks, &mut batch).is_err());
             batch.push(&tcp4(10), Offload::None);
-            assert!(tun.send(&batch).is_err());
+            assert!(tun.send(&mirror(&mut batch)).is_err());
         });
     }
 }

@@ -18,12 +18,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::mem::{size_of, size_of_val, zeroed};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use bytes::{Bytes, BytesMut};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::buf::{Datagram, RecvBatch, TxBatch};
+use crate::buf::{Blocks, Datagram, RecvBatch, TxBatch};
 use crate::id::LinkId;
 use crate::time::Instant;
 use crate::wire::Kind;
@@ -68,6 +68,8 @@ pub struct UdpStats {
     pub truncated: u64,
     /// Errors the kernel gave instead of datagrams.
     pub receive_errors: u64,
+    /// Received, dropped for want of memory: all that we may use is held by other packets.
+    pub no_memory: u64,
 }
 
 impl UdpStats {
@@ -91,6 +93,7 @@ impl UdpStats {
             empty: self.empty + other.empty,
             truncated: self.truncated + other.truncated,
             receive_errors: self.receive_errors + other.receive_errors,
+            no_memory: self.no_memory + other.no_memory,
         }
     }
 }
@@ -105,6 +108,8 @@ pub struct UdpSocket {
     /// Data frames this machine dropped, by link, since somebody asked.
     lost: BTreeMap<LinkId, u64>,
     items: Vec<Item>,
+    /// Blocks that the next messages are received into; all empty between two calls.
+    slots: Vec<BytesMut>,
     drops_seen: u32,
     stats: UdpStats,
     buffers: Buffers,
@@ -200,6 +205,7 @@ impl UdpSocket {
             pending: Pending::default(),
             lost: BTreeMap::new(),
             items: Vec::new(),
+            slots: Vec::new(),
             drops_seen: 0,
             stats: UdpStats::default(),
             buffers,
@@ -209,15 +215,15 @@ impl UdpSocket {
     /// Receives what waits, at most a few hundred KiB; replaces what the batch held. Returns whether
     /// more may be waiting.
     ///
-    /// The bytes are received straight into the batch's slab, which keeps its full length.
+    /// What GRO joined is received straight into a block and cut into its datagrams there; what is
+    /// short is copied, so that it does not hold a block for itself.
     ///
     /// # Errors
     /// The socket is broken. Nothing waiting is not an error.
-    pub fn recv(&mut self, batch: &mut RecvBatch) -> io::Result<bool> {
-        batch.datagrams.clear();
-        batch.local_drops = 0;
-        if batch.slab.len() < RECV_MESSAGES * RECV_BYTES {
-            batch.slab.resize(RECV_MESSAGES * RECV_BYTES, 0);
+    pub fn recv(&mut self, blocks: &mut Blocks, batch: &mut RecvBatch) -> io::Result<bool> {
+        batch.clear();
+        while self.slots.len() < RECV_MESSAGES {
+            self.slots.push(blocks.take_anyway());
         }
         // SAFETY: all-zero is a valid value of these plain C structures.
         let mut names: [libc::sockaddr_storage; RECV_MESSAGES] = unsafe { zeroed() };
@@ -226,8 +232,9 @@ impl UdpSocket {
         let mut vectors: [libc::iovec; RECV_MESSAGES] = unsafe { zeroed() };
         // SAFETY: as above.
         let mut messages: [libc::mmsghdr; RECV_MESSAGES] = unsafe { zeroed() };
-        for (i, slot) in batch.slab.chunks_exact_mut(RECV_BYTES).take(RECV_MESSAGES).enumerate() {
-            vectors[i] = libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() };
+        for (i, slot) in self.slots.iter_mut().enumerate() {
+            let room = slot.spare_capacity_mut();
+            vectors[i] = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: RECV_BYTES };
             let header = &mut messages[i].msg_hdr;
             header.msg_name = (&raw mut names[i]).cast();
             header.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
@@ -236,8 +243,8 @@ impl UdpSocket {
             header.msg_control = controls[i].0.as_mut_ptr().cast();
             header.msg_controllen = size_of::<Control>() as _;
         }
-        // SAFETY: every message points at its own name, vector, control space and slab slot, all of
-        // which outlive the call and are written by nobody else.
+        // SAFETY: every message points at its own name, vector, control space and slot, which has room
+        // for RECV_BYTES; all of them outlive the call and are written by nobody else.
         let n = unsafe {
             libc::recvmmsg(
                 self.fd.as_raw_fd(),
@@ -261,7 +268,6 @@ impl UdpSocket {
             };
         };
         for (i, message) in messages[..n].iter().enumerate() {
-            let start = i * RECV_BYTES;
             let length = (message.msg_len as usize).min(RECV_BYTES);
             let Some(from) = endpoint(&names[i]) else { continue };
             let flags = message.msg_hdr.msg_flags;
@@ -277,12 +283,36 @@ impl UdpSocket {
             self.stats.empty += u64::from(length == 0);
             let (whole, segment) = intact(flags, length, notes.segment);
             self.stats.truncated += u64::from(whole < length);
-            let mut at = start;
-            while at < start + whole {
-                let end = (at + segment).min(start + whole);
-                batch.datagrams.push(Datagram { range: at..end, from, ecn: notes.tos & 3 });
-                at = end;
-                self.stats.received += 1;
+            let slot = &mut self.slots[i];
+            // SAFETY: the kernel has written `length` bytes into it, and it has room for them.
+            unsafe { slot.set_len(length) };
+            slot.truncate(whole);
+            if whole == 0 {
+                continue;
+            }
+            let count = whole.div_ceil(segment) as u64;
+            let small = whole < Blocks::SMALL;
+            let piece = if small { blocks.keep(slot) } else { blocks.take() };
+            let Some(mut piece) = piece else {
+                slot.clear();
+                self.stats.no_memory += count;
+                continue;
+            };
+            if small {
+                slot.clear();
+            } else {
+                std::mem::swap(slot, &mut piece);
+            }
+            self.stats.received += count;
+            let ecn = notes.tos & 3;
+            while piece.len() > segment {
+                batch.datagrams.push(Datagram { bytes: piece.split_to(segment), from, ecn });
+            }
+            if small {
+                batch.datagrams.push(Datagram { bytes: piece, from, ecn });
+            } else {
+                batch.datagrams.push(Datagram { bytes: piece.split(), from, ecn });
+                blocks.give(piece);
             }
         }
         self.stats.kernel_drops += batch.local_drops;
@@ -297,24 +327,24 @@ impl UdpSocket {
             if run.to.is_ipv6() != self.local.is_ipv6() {
                 continue;
             }
-            let many = run.range.len() > run.segment;
+            let many = run.range.len() > 1;
             let segment = u16::try_from(run.segment).ok().filter(|_| many);
-            let range = run.range.clone();
-            let item = Item { to: run.to, tos: run.tos, range, segment, link: Some(run.link) };
+            let (range, bytes, link) = (run.range.clone(), run.bytes, Some(run.link));
+            let item = Item { to: run.to, tos: run.tos, range, bytes, segment, link };
             if segment.is_some() && self.paths.takes_gso(now, run.to) {
                 items.push(item);
             } else {
-                items.extend(singles(&item, run.segment));
+                items.extend(singles(&batch.datagrams, &item));
             }
         }
-        self.send_or_keep(now, &batch.slab, &items);
+        self.send_or_keep(now, &batch.datagrams, &items);
         self.items = items;
     }
 
     /// Sends one datagram.
-    pub fn send_one(&mut self, now: Instant, to: SocketAddr, tos: u8, payload: &[u8]) {
-        let item = Item { to, tos, range: 0..payload.len(), segment: None, link: None };
-        self.send_or_keep(now, payload, std::slice::from_ref(&item));
+    pub fn send_one(&mut self, now: Instant, to: SocketAddr, tos: u8, payload: Bytes) {
+        let item = Item { to, tos, range: 0..1, bytes: payload.len(), segment: None, link: None };
+        self.send_or_keep(now, &[payload], std::slice::from_ref(&item));
     }
 
     /// Whether the caller should fetch nothing more to be sent for now: the send buffer is full.
@@ -332,9 +362,8 @@ impl UdpSocket {
         if self.pending.is_empty() {
             self.pending.on_taken();
         }
-        let (slab, items) = self.pending.take();
-        self.send_items(now, &slab, &items);
-        self.pending.reuse(slab, items);
+        let (datagrams, items) = self.pending.take();
+        self.send_items(now, &datagrams, &items);
     }
 
     /// The clock reached `now`: what waits is tried again, and given up where nothing goes for too
@@ -344,10 +373,10 @@ impl UdpSocket {
             self.handle_writable(now);
         }
         if self.pending.expires(now) {
-            let (slab, items) = self.pending.take();
+            let (datagrams, items) = self.pending.take();
             for item in &items {
-                self.stats.blocked += item.datagrams();
-                self.lose(&slab, item);
+                self.stats.blocked += item.range.len() as u64;
+                self.lose(&datagrams, item);
             }
         }
     }
@@ -389,23 +418,23 @@ impl UdpSocket {
     }
 
     /// Sends, behind what waits already.
-    fn send_or_keep(&mut self, now: Instant, slab: &[u8], items: &[Item]) {
+    fn send_or_keep(&mut self, now: Instant, datagrams: &[Bytes], items: &[Item]) {
         if self.pending.is_empty() {
-            self.send_items(now, slab, items);
+            self.send_items(now, datagrams, items);
         } else {
-            self.keep(slab, items);
+            self.keep(datagrams, items);
         }
     }
 
-    fn send_items(&mut self, now: Instant, slab: &[u8], items: &[Item]) {
+    fn send_items(&mut self, now: Instant, datagrams: &[Bytes], items: &[Item]) {
         let mut next = 0;
         while next < items.len() {
             let end = (next + SEND_MESSAGES).min(items.len());
-            match self.send_messages(slab, &items[next..end]) {
+            match self.send_messages(datagrams, &items[next..end]) {
                 Ok(sent) => {
                     for item in &items[next..next + sent] {
-                        self.stats.sent += item.datagrams();
-                        self.stats.sent_bytes += item.range.len() as u64;
+                        self.stats.sent += item.range.len() as u64;
+                        self.stats.sent_bytes += item.bytes as u64;
                         self.stats.sent_messages += 1;
                     }
                     next += sent;
@@ -414,15 +443,15 @@ impl UdpSocket {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {
                     self.stats.full += u64::from(self.pending.on_full(now));
-                    self.keep(slab, &items[next..]);
+                    self.keep(datagrams, &items[next..]);
                     return;
                 }
                 Err(error) => {
-                    self.refused(now, slab, &items[next], &error);
+                    self.refused(now, datagrams, &items[next], &error);
                     next += 1;
                     if !self.pending.is_empty() {
                         // The buffer filled up on the way: the rest goes behind what waits.
-                        self.keep(slab, &items[next..]);
+                        self.keep(datagrams, &items[next..]);
                         return;
                     }
                 }
@@ -431,22 +460,22 @@ impl UdpSocket {
     }
 
     /// Keeps what a full buffer refused, or counts it where nothing more may wait.
-    fn keep(&mut self, slab: &[u8], items: &[Item]) {
+    fn keep(&mut self, datagrams: &[Bytes], items: &[Item]) {
         for item in items {
-            let datagrams = item.datagrams();
-            if self.pending.keep(slab, item) {
-                self.stats.held += datagrams;
+            let count = item.range.len() as u64;
+            if self.pending.keep(datagrams, item) {
+                self.stats.held += count;
             } else {
-                self.stats.blocked += datagrams;
-                self.lose(slab, item);
+                self.stats.blocked += count;
+                self.lose(datagrams, item);
             }
         }
     }
 
     /// Remembers whose data frames were lost here: not on the link.
-    fn lose(&mut self, slab: &[u8], item: &Item) {
-        let data = |part: &Range<usize>| slab[part.start] == Kind::Data as u8;
-        let frames = item.parts().filter(data).count() as u64;
+    fn lose(&mut self, datagrams: &[Bytes], item: &Item) {
+        let data = |datagram: &&Bytes| datagram.first() == Some(&(Kind::Data as u8));
+        let frames = datagrams[item.range.clone()].iter().filter(data).count() as u64;
         if let Some(link) = item.link
             && frames > 0
         {
@@ -455,17 +484,15 @@ impl UdpSocket {
     }
 
     /// The kernel did not take this message: without GSO if that may be the cause, else counted.
-    fn refused(&mut self, now: Instant, slab: &[u8], item: &Item, error: &io::Error) {
+    fn refused(&mut self, now: Instant, datagrams: &[Bytes], item: &Item, error: &io::Error) {
         let code = error.raw_os_error().unwrap_or(0);
         let offload =
             [libc::EINVAL, libc::EIO, libc::EMSGSIZE, libc::ENOPROTOOPT, libc::EOPNOTSUPP];
-        if let Some(segment) = item.segment
-            && offload.contains(&code)
-        {
+        if item.segment.is_some() && offload.contains(&code) {
             let (items, too_big): (Vec<_>, _) =
-                (singles(item, segment.into()).collect(), self.stats.too_big);
+                (singles(datagrams, item).collect(), self.stats.too_big);
             // One level deep: single items have no segment size.
-            self.send_items(now, slab, &items);
+            self.send_items(now, datagrams, &items);
             if self.stats.too_big == too_big {
                 tracing::debug!(to = %item.to, %error, "segmentation offload refused");
                 self.paths.spare_gso(now, item.to);
@@ -473,11 +500,11 @@ impl UdpSocket {
             }
             return;
         }
-        let lost = item.datagrams();
+        let lost = item.range.len() as u64;
         match code {
             libc::ENOBUFS | libc::ENOMEM => {
                 self.stats.no_buffer += lost;
-                self.lose(slab, item);
+                self.lose(datagrams, item);
             }
             libc::EMSGSIZE => {
                 self.stats.too_big += lost;
@@ -489,33 +516,34 @@ impl UdpSocket {
     }
 
     /// One `sendmmsg`; how many messages the kernel took, or what it said of the first.
-    fn send_messages(&self, slab: &[u8], items: &[Item]) -> io::Result<usize> {
+    fn send_messages(&self, datagrams: &[Bytes], items: &[Item]) -> io::Result<usize> {
         let count = items.len().min(SEND_MESSAGES);
+        let mut vectors = Vec::with_capacity(items.iter().map(|item| item.range.len()).sum());
+        let mut places = [0; SEND_MESSAGES + 1];
+        for (i, item) in items[..count].iter().enumerate() {
+            gather(&datagrams[item.range.clone()], &mut vectors, places[i]);
+            places[i + 1] = vectors.len();
+        }
         // SAFETY: all-zero is a valid value of these plain C structures.
-        let mut vectors: [libc::iovec; SEND_MESSAGES] = unsafe { zeroed() };
-        // SAFETY: as above.
         let mut messages: [libc::mmsghdr; SEND_MESSAGES] = unsafe { zeroed() };
         let mut controls = [Control::default(); SEND_MESSAGES];
         let mut names: [Option<SockAddr>; SEND_MESSAGES] = [const { None }; SEND_MESSAGES];
         for (i, item) in items[..count].iter().enumerate() {
-            let bytes = &slab[item.range.clone()];
-            // The kernel does not write through a send vector; the type has no const form.
-            vectors[i] =
-                libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
             let used = write_control(&mut controls[i], item.to.is_ipv6(), item.tos, item.segment);
             let name = names[i].insert(SockAddr::from(item.to));
             let header = &mut messages[i].msg_hdr;
             header.msg_name = name.as_ptr().cast_mut().cast();
             header.msg_namelen = name.len();
-            header.msg_iov = &raw mut vectors[i];
-            header.msg_iovlen = 1;
+            let own = &mut vectors[places[i]..places[i + 1]];
+            header.msg_iov = own.as_mut_ptr();
+            header.msg_iovlen = own.len() as _;
             if used > 0 {
                 header.msg_control = controls[i].0.as_mut_ptr().cast();
                 header.msg_controllen = used as _;
             }
         }
-        // SAFETY: the first `count` messages point at names, vectors, control data and slab ranges
-        // that live until the end of this function.
+        // SAFETY: the first `count` messages point at names, vectors, control data and datagrams that
+        // live until the end of this function.
         let n = unsafe {
             libc::sendmmsg(
                 self.fd.as_raw_fd(),
@@ -534,17 +562,28 @@ impl AsFd for UdpSocket {
     }
 }
 
-/// A run as one item per datagram of `size`.
-fn singles(run: &Item, size: usize) -> impl Iterator<Item = Item> {
-    let Item { to, tos, link, .. } = *run;
-    let end = run.range.end;
-    run.range.clone().step_by(size.max(1)).map(move |at| Item {
-        to,
-        tos,
-        range: at..(at + size.max(1)).min(end),
-        segment: None,
-        link,
+/// One item as one for each of its datagrams.
+fn singles(datagrams: &[Bytes], item: &Item) -> impl Iterator<Item = Item> {
+    let (to, tos, link) = (item.to, item.tos, item.link);
+    item.range.clone().map(move |at| {
+        let bytes = datagrams[at].len();
+        Item { to, tos, range: at..at + 1, bytes, segment: None, link }
     })
+}
+
+/// Appends one vector for each piece of memory that the datagrams lie in: those that follow each
+/// other there are one. Vectors before `from` belong to others.
+fn gather(datagrams: &[Bytes], vectors: &mut Vec<libc::iovec>, from: usize) {
+    for datagram in datagrams {
+        let start = datagram.as_ptr().cast_mut();
+        match vectors[from..].last_mut() {
+            Some(last) if last.iov_base.cast::<u8>().wrapping_add(last.iov_len) == start => {
+                last.iov_len += datagram.len();
+            }
+            // The kernel does not write through a send vector; the type has no const form.
+            _ => vectors.push(libc::iovec { iov_base: start.cast(), iov_len: datagram.len() }),
+        }
+    }
 }
 
 /// How many of a received message's bytes can be used, and the length of each datagram in it.

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use crate::buf::Offload;
+use bytes::{Buf as _, BytesMut};
+
+use crate::buf::{Offload, TunPacket};
 use crate::id::StreamId;
 use crate::time::Instant;
-use crate::wire::data::{DataMut, ROUTE};
+use crate::wire::TAG;
+use crate::wire::data::{DataMut, PAYLOAD, ROUTE};
 use crate::wire::header::{EndHeader, RouteHeader};
 
 use super::classify::Head;
 use super::peer::STREAMS;
-use super::segment;
+use super::segment::{Layout, Outgoing};
 use super::{Delivery, DropReason, Forwarder};
 
 /// Longest a packet waits for those before it, whatever its sender asks for: beyond it an inner TCP
@@ -19,22 +22,22 @@ use super::{Delivery, DropReason, Forwarder};
 const HOLD_MAX: Duration = Duration::from_secs(1);
 
 impl Forwarder {
-    /// Takes a packet whose route ends here. `datagram` is the whole frame, its hop seal opened.
+    /// Takes a packet whose route ends here. `bytes` is the whole frame, its hop seal opened; the
+    /// packet is opened where it lies.
     pub(super) fn egress(
         &mut self,
         now: Instant,
         route: &RouteHeader,
-        datagram: &mut [u8],
+        mut bytes: BytesMut,
     ) -> Result<(), DropReason> {
-        let parts = DataMut::split(&mut datagram[ROUTE..]).map_err(|_| DropReason::Malformed)?;
+        let parts = DataMut::split(&mut bytes[ROUTE..]).map_err(|_| DropReason::Malformed)?;
         let end = EndHeader::parse(parts.end).map_err(|_| DropReason::Malformed)?;
         let peer = self.peers.get_mut(&route.source).ok_or(DropReason::EndNoSession)?;
-        let mut frame = self.pool.lend(now, route.age).ok_or(DropReason::NoRoom)?;
-        frame.bytes.resize(parts.payload.len(), 0);
-        let (sealed, out) = (&*parts.payload, &mut frame.bytes[..]);
-        peer.open(now, route, &end, sealed, parts.end_tag, out, &mut self.spare)?;
+        peer.open(now, route, &end, parts.payload, parts.end_tag, &mut self.spare)?;
+        bytes.advance(PAYLOAD);
+        bytes.truncate(bytes.len() - TAG);
 
-        let head = Head::read(&frame.bytes).map_err(|_| DropReason::EndBadPacket)?;
+        let head = Head::read(&bytes).map_err(|_| DropReason::EndBadPacket)?;
         if !peer.may_send_from(head.source) {
             return Err(DropReason::SpoofedSource);
         }
@@ -46,24 +49,26 @@ impl Forwarder {
             if head.ecn == 0 {
                 return Err(DropReason::Congested);
             }
-            mark_congested(&mut frame.bytes);
+            mark_congested(&mut bytes);
         }
+        let layout = Layout::of(&head, &bytes);
         let offload = if route.flags.checksum_partial {
-            segment::partial(&frame.bytes).ok_or(DropReason::EndBadPacket)?
+            layout.ok_or(DropReason::EndBadPacket)?.partial()
         } else {
             Offload::None
         };
         let hold =
             if route.flags.ordered { route.time_left().min(HOLD_MAX) } else { Duration::ZERO };
-        let bytes = frame.bytes.len();
-        let delivery = Delivery { frame, offload, class: route.class };
+        let whole = bytes.len();
+        let packet = Outgoing { packet: TunPacket { bytes, offload }, layout };
+        let delivery = Delivery { packet, class: route.class };
         self.order.push(
             now,
             route.source,
             numbering(&end),
             end.counter,
             hold,
-            bytes,
+            whole,
             delivery,
             &mut self.ready,
         );

@@ -1,108 +1,101 @@
-//! The memory that packets lie in between the doors: buffers that go back to their pool by
-//! themselves.
-//!
-//! A queued, remembered or held packet owns its bytes; they stay where they were sealed. The pool
-//! lends a bounded number and keeps what comes back.
+//! The shapes a packet has between the doors. None of them is copied on its way: each is a piece of
+//! a block of memory ([`Blocks`](crate::buf::Blocks)).
 
-use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use bytes::{Bytes, BytesMut};
 
+use crate::id::{NodeId, StreamId};
 use crate::time::Instant;
+use crate::wire::data::OVERHEAD;
+use crate::wire::header::RouteHeader;
 
-/// A packet on its way through this node.
+use super::segment::Splitter;
+
+/// What waits in a link's queue.
+#[derive(Debug)]
+pub enum Load {
+    /// Another node's packet, to be passed on.
+    Relayed(Frame),
+    /// Packets of this site, to be sealed when their turn comes. Much smaller than the other in
+    /// number: a super-segment is one.
+    Own(Box<Own>),
+}
+
+/// A data frame with its route header open.
+#[derive(Debug)]
 pub struct Frame {
-    /// The bytes: a data frame with its route header open, or at the egress the bare inner packet.
-    pub bytes: Vec<u8>,
+    /// The whole frame.
+    pub(super) bytes: BytesMut,
     /// When it came into this node.
-    pub arrived: Instant,
+    pub(super) arrived: Instant,
     /// Its age then, in ticks of 100 µs.
-    pub age: u16,
-    home: Arc<Home>,
+    pub(super) age: u16,
 }
 
-struct Home {
-    spare: Mutex<Vec<Vec<u8>>>,
-    lent: AtomicUsize,
+/// Packets from the TUN device with all that is needed to seal them.
+#[derive(Debug)]
+pub struct Own {
+    pub(super) destination: NodeId,
+    pub(super) stream: StreamId,
+    pub(super) route: RouteHeader,
+    pub(super) arrived: Instant,
+    pub(super) packets: Packets,
 }
 
-impl Home {
-    fn spare(&self) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {
-        self.spare.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+/// One packet, empty once it was taken, or a super-segment.
+#[derive(Debug)]
+pub enum Packets {
+    /// A packet.
+    One(BytesMut),
+    /// A super-segment and how far it is cut.
+    Many(Splitter),
+}
+
+impl Load {
+    /// How many packets there are.
+    pub(super) fn packets(&self) -> usize {
+        match self {
+            Self::Relayed(_) => 1,
+            Self::Own(own) => own.packets.left(),
+        }
     }
-}
 
-impl fmt::Debug for Frame {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Frame({} bytes, arrived {})", self.bytes.len(), self.arrived)
-    }
-}
-
-impl Drop for Frame {
-    fn drop(&mut self) {
-        let mut bytes = std::mem::take(&mut self.bytes);
-        self.home.lent.fetch_sub(1, Ordering::Relaxed);
-        if bytes.capacity() <= KEEP_CAPACITY {
-            bytes.clear();
-            self.home.spare().push(bytes);
+    /// Bytes of the frames they are or become.
+    pub(super) fn frame_bytes(&self) -> usize {
+        match self {
+            Self::Relayed(frame) => frame.bytes.len(),
+            Self::Own(own) => own.packets.frame_bytes(),
         }
     }
 }
 
-/// Where frames come from.
-#[derive(Clone)]
-pub struct Pool {
-    home: Arc<Home>,
-    limit: usize,
-}
-
-/// Buffers that grew beyond this are not kept.
-const KEEP_CAPACITY: usize = 4096;
-
-impl fmt::Debug for Pool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Pool({} of {} lent)", self.lent(), self.limit)
-    }
-}
-
-impl Pool {
-    /// A pool that lends at most `limit` frames at a time.
-    pub fn new(limit: usize) -> Self {
-        let home = Home { spare: Mutex::new(Vec::new()), lent: AtomicUsize::new(0) };
-        Self { home: Arc::new(home), limit }
-    }
-
-    /// Lends an empty frame; `None` where too many are lent.
-    pub fn lend(&self, arrived: Instant, age: u16) -> Option<Frame> {
-        if self.home.lent.fetch_add(1, Ordering::Relaxed) >= self.limit {
-            self.home.lent.fetch_sub(1, Ordering::Relaxed);
-            return None;
+impl Packets {
+    /// How many are left.
+    pub(super) fn left(&self) -> usize {
+        match self {
+            Self::One(packet) => usize::from(!packet.is_empty()),
+            Self::Many(splitter) => splitter.left(),
         }
-        let bytes = self.home.spare().pop().unwrap_or_default();
-        Some(Frame { bytes, arrived, age, home: Arc::clone(&self.home) })
     }
 
-    /// How many are lent.
-    pub fn lent(&self) -> usize {
-        self.home.lent.load(Ordering::Relaxed)
+    /// Bytes of the frames they become.
+    pub(super) fn frame_bytes(&self) -> usize {
+        let packets = match self {
+            Self::One(packet) => packet.len(),
+            Self::Many(splitter) => splitter.bytes_left(),
+        };
+        packets + self.left() * OVERHEAD
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn frames_are_lent_up_to_the_limit_and_come_back_empty() {
-        let pool = Pool::new(2);
-        let mut a = pool.lend(Instant::ZERO, 0).unwrap();
-        let b = pool.lend(Instant::ZERO, 0).unwrap();
-        assert!(pool.lend(Instant::ZERO, 0).is_none());
-        a.bytes.extend([1; 2000]);
-        drop(a);
-        let again = pool.lend(Instant::ZERO, 7).unwrap();
-        assert!(again.bytes.is_empty() && again.bytes.capacity() >= 2000, "kept");
-        drop((again, b));
-        assert_eq!(pool.lent(), 0);
-    }
+/// A frame that was sent, as it is kept for repair.
+#[derive(Debug)]
+pub struct Kept {
+    /// The frame as it was sent.
+    pub(super) bytes: Bytes,
+    /// Its route header, open.
+    pub(super) route: [u8; RouteHeader::LEN],
+    /// When it came into this node.
+    pub(super) arrived: Instant,
+    /// Its age then, in ticks of 100 µs.
+    pub(super) age: u16,
 }

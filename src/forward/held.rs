@@ -9,7 +9,7 @@ use crate::session::replay::Allowance;
 use super::link::REPAIR_BYTES;
 use super::order::OrderLimits;
 use super::queue::QueueLimits;
-use super::{Forwarder, WINDOW_BITS};
+use super::{Forwarder, HELD_LIMIT, WINDOW_BITS};
 
 /// Packets and their bytes, waiting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct Waiting {
 pub struct Held {
     /// Packets in all: queued, kept for repair, held for order, or on their way to the TUN device.
     pub frames: usize,
+    /// Bytes of the memory that sealed packets lie in, in use or spare.
+    pub memory: usize,
     /// By link.
     pub links: BTreeMap<LinkId, LinkHeld>,
     /// By the node the packets came from.
@@ -67,12 +69,13 @@ impl Held {
     /// What [`Held::bytes`] never exceeds with so many links.
     pub fn bound(links: usize) -> usize {
         let link = QueueLimits::default().bytes + REPAIR_BYTES;
-        links * link + OrderLimits::default().total_bytes
+        (links * link).min(HELD_LIMIT) + OrderLimits::default().total_bytes
     }
 
     /// Adds what another lane holds.
     pub fn add(&mut self, other: &Self) {
         self.frames += other.frames;
+        self.memory += other.memory;
         for (&link, more) in &other.links {
             let sum = self.links.entry(link).or_default();
             sum.queue.add(more.queue);
@@ -101,7 +104,7 @@ impl Forwarder {
     /// What lies here now. Looks at every link, peer and stream: for once a second, not for each
     /// packet.
     pub fn held(&self) -> Held {
-        let mut held = Held { frames: self.frames_held(), ..Held::default() };
+        let mut held = Held::default();
         for link in self.links.iter().flatten() {
             let counts = link.sender.counts();
             let of_link = LinkHeld {
@@ -112,6 +115,7 @@ impl Forwarder {
                 unprotected: counts.unprotected,
                 local_drops: counts.local_drops,
             };
+            held.frames += link.queue.len() + link.sender.kept();
             held.links.insert(link.id, of_link);
         }
         for (&node, peer) in &self.peers {
@@ -120,7 +124,10 @@ impl Forwarder {
         }
         for (node, packets, bytes) in self.order.held() {
             held.peers.entry(node).or_default().order.add(Waiting { packets, bytes });
+            held.frames += packets;
         }
+        held.frames += self.ready.len();
+        held.memory = self.blocks.bytes();
         held
     }
 
@@ -129,6 +136,7 @@ impl Forwarder {
         for link in self.links.iter_mut().flatten() {
             link.sender.give_back();
         }
+        self.blocks.tidy();
         if self.ready.is_empty() {
             halve_vec(&mut self.ready);
         }
@@ -186,11 +194,15 @@ mod tests {
         let one = LinkHeld { queue: waiting, repair_bytes: 50, ..LinkHeld::default() };
         let peer = PeerHeld { order: waiting, window_bits: 1024 };
         let node = NodeId::new(7).unwrap();
-        let lane =
-            Held { frames: 3, links: [(LinkId(1), one)].into(), peers: [(node, peer)].into() };
+        let lane = Held {
+            frames: 3,
+            memory: 9,
+            links: [(LinkId(1), one)].into(),
+            peers: [(node, peer)].into(),
+        };
         let mut sum = lane.clone();
         sum.add(&lane);
-        assert_eq!((sum.frames, sum.bytes()), (6, 2 * (300 + 50 + 300)));
+        assert_eq!((sum.frames, sum.memory, sum.bytes()), (6, 18, 2 * (300 + 50 + 300)));
         assert_eq!(sum.peers[&node].window_bits, 2048);
     }
 }

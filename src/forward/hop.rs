@@ -6,6 +6,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::BytesMut;
+
 use crate::id::{LinkId, NodeId};
 use crate::time::{Deadline, Instant};
 use crate::wire::ack::Ack;
@@ -28,14 +30,14 @@ impl Forwarder {
     pub(super) fn hop(
         &mut self,
         now: Instant,
-        datagram: &mut [u8],
+        mut datagram: BytesMut,
         from: SocketAddr,
         ecn: u8,
     ) -> Result<LinkId, DropReason> {
-        if owner(datagram) != Owner::Frame {
+        if owner(&datagram) != Owner::Frame {
             return Err(DropReason::NotAFrame);
         }
-        let (clear, _) = Clear::parse(datagram).map_err(|error| match error {
+        let (clear, _) = Clear::parse(&datagram).map_err(|error| match error {
             WireError::Kind(_) => DropReason::Unsupported,
             _ => DropReason::Malformed,
         })?;
@@ -55,7 +57,7 @@ impl Forwarder {
         if clear.kind != Kind::Data && datagram.len() > Clear::LEN + Ack::MAX + TAG {
             return Err(DropReason::Malformed);
         }
-        match link.open(now, &clear, datagram, &mut self.spare) {
+        match link.open(now, &clear, &mut datagram, &mut self.spare) {
             Ok(()) => link.forgeries.on_authentic(from),
             Err(reason) => {
                 if reason == DropReason::BadTag {
@@ -83,7 +85,7 @@ impl Forwarder {
         now: Instant,
         id: LinkId,
         peer: NodeId,
-        datagram: &mut [u8],
+        mut datagram: BytesMut,
         ecn: u8,
     ) -> Result<(), DropReason> {
         let parts = DataMut::split(&mut datagram[ROUTE..]).map_err(|_| DropReason::Malformed)?;

@@ -2,22 +2,20 @@
 
 use std::net::SocketAddr;
 
-use crate::buf::Offload;
-use crate::id::{Class, NodeId};
+use bytes::BytesMut;
+
+use crate::buf::{Offload, TunPacket};
+use crate::id::{Class, LinkId, NodeId};
 use crate::time::Instant;
-use crate::wire::TAG;
-use crate::wire::data::{END, PAYLOAD, ROUTE};
-use crate::wire::header::{EndHeader, Flags, RouteHeader, ticks};
+use crate::wire::header::{Flags, RouteHeader, ticks};
 
 use super::classify::{Classified, Head, TCP, UDP};
-use super::lanes::Handed;
+use super::frame::{Load, Own, Packets};
 use super::paths::Way;
-use super::peer::Plain;
-use super::segment::{self, Splitter, Sums};
+use super::segment::{self, Splitter};
 use super::{DropReason, Forwarder};
 
-/// What all packets of one super-segment share.
-#[derive(Clone, Copy)]
+/// Where the packets of one super-segment go.
 struct Course {
     destination: NodeId,
     way: Way,
@@ -26,37 +24,41 @@ struct Course {
 }
 
 impl Forwarder {
-    /// Takes one packet or super-segment.
-    pub(super) fn ingress(
-        &mut self,
-        now: Instant,
-        packet: &mut [u8],
+    /// Takes one packet or super-segment and queues it. It is sealed when its turn comes: what
+    /// overload drops has cost nothing but this.
+    pub(super) fn ingress(&mut self, now: Instant, packet: TunPacket) -> Result<(), DropReason> {
+        let TunPacket { bytes, offload } = packet;
+        let mut course = self.course(&bytes)?;
+        let packets = self.load(&mut course, bytes, offload)?;
+        let Course { destination, way, classified, route } = course;
+        let own = Own { destination, stream: classified.stream, route, arrived: now, packets };
+        self.push_to_link(now, way.link, classified.flow, Load::Own(Box::new(own)))
+    }
+
+    /// The packet as it will be cut, or not.
+    fn load(
+        &self,
+        course: &mut Course,
+        mut packet: BytesMut,
         offload: Offload,
-    ) -> Result<(), DropReason> {
-        let mut course = self.course(packet)?;
-        match offload {
-            Offload::None => self.pack(now, &course, packet),
-            Offload::Checksum { start, offset } => {
-                // What the egress can find again travels undone; anything else is summed here.
-                if segment::partial(packet) == Some(offload) {
-                    course.route.flags.checksum_partial = true;
-                } else if !segment::complete(packet, start, offset) {
-                    return Err(DropReason::BadPacket);
-                }
-                self.pack(now, &course, packet)
-            }
-            Offload::Segments { kind, size, .. } => {
+    ) -> Result<Packets, DropReason> {
+        if let Offload::Segments { kind, size, .. } = offload {
+            course.route.flags.checksum_partial = true;
+            let splitter = Splitter::new(packet, kind, size, self.config.mtu)
+                .map_err(|_| DropReason::BadPacket)?;
+            let fits = splitter.longest() <= self.config.mtu;
+            return if fits { Ok(Packets::Many(splitter)) } else { Err(DropReason::TooBig) };
+        }
+        if let Offload::Checksum { start, offset } = offload {
+            // What the egress can find again travels undone; anything else is summed here.
+            if segment::partial(&packet) == Some(offload) {
                 course.route.flags.checksum_partial = true;
-                let most = self.most_payload(&course.classified, packet);
-                let mut splitter = Splitter::new(packet, kind, size, most, Sums::Partial)
-                    .map_err(|_| DropReason::BadPacket)?;
-                if splitter.longest() > self.config.mtu {
-                    return Err(DropReason::TooBig);
-                }
-                while self.pack_next(now, &course, &mut splitter)? {}
-                Ok(())
+            } else if !segment::complete(&mut packet, start, offset) {
+                return Err(DropReason::BadPacket);
             }
         }
+        let fits = packet.len() <= self.config.mtu;
+        if fits { Ok(Packets::One(packet)) } else { Err(DropReason::TooBig) }
     }
 
     /// Reads a packet and decides where it goes.
@@ -107,88 +109,28 @@ impl Forwarder {
         }
     }
 
-    /// Payload that fits a packet of this flow: the MTU less the headers.
-    fn most_payload(&self, classified: &Classified, packet: &[u8]) -> usize {
-        let transport = usize::from(classified.head.transport);
-        let header = match packet.get(transport + 12) {
-            Some(byte) if classified.head.protocol == TCP => usize::from(byte >> 4) * 4,
-            _ => 8,
-        };
-        self.config.mtu.saturating_sub(transport + header)
-    }
-
-    /// Seals a single packet into a frame and queues it.
-    fn pack(&mut self, now: Instant, course: &Course, packet: &[u8]) -> Result<(), DropReason> {
-        if packet.len() > self.config.mtu {
-            return Err(DropReason::TooBig);
-        }
-        let peer = self.peers.get_mut(&course.destination).ok_or(DropReason::NoSession)?;
-        let mut frame = self.pool.lend(now, 0).ok_or(DropReason::NoRoom)?;
-        frame.bytes.resize(PAYLOAD + packet.len() + TAG, 0);
-        let room = &mut frame.bytes[PAYLOAD..][..packet.len()];
-        let plain = Plain::Elsewhere(packet, room);
-        let (end, tag) = peer.seal(now, &course.route, course.classified.stream, plain);
-        frame.bytes[PAYLOAD + packet.len()..].copy_from_slice(&tag);
-        self.enqueue(now, course, &end, frame, packet.len());
-        Ok(())
-    }
-
-    /// Seals the next packet of a super-segment and queues it; `false` after the last.
-    fn pack_next(
-        &mut self,
-        now: Instant,
-        course: &Course,
-        splitter: &mut Splitter<'_>,
-    ) -> Result<bool, DropReason> {
-        let peer = self.peers.get_mut(&course.destination).ok_or(DropReason::NoSession)?;
-        let mut frame = self.pool.lend(now, 0).ok_or(DropReason::NoRoom)?;
-        frame.bytes.resize(PAYLOAD, 0);
-        if splitter.next_into(&mut frame.bytes).is_none() {
-            return Ok(false);
-        }
-        let plain = Plain::InPlace(&mut frame.bytes[PAYLOAD..]);
-        let (end, tag) = peer.seal(now, &course.route, course.classified.stream, plain);
-        let inner = frame.bytes.len() - PAYLOAD;
-        frame.bytes.extend_from_slice(&tag);
-        self.enqueue(now, course, &end, frame, inner);
-        Ok(true)
-    }
-
-    fn enqueue(
-        &mut self,
-        now: Instant,
-        course: &Course,
-        end: &EndHeader,
-        mut frame: super::Frame,
-        inner: usize,
-    ) {
-        frame.bytes[ROUTE..][..RouteHeader::LEN].copy_from_slice(&course.route.to_bytes());
-        frame.bytes[END..][..EndHeader::LEN].copy_from_slice(&end.to_bytes());
-        self.stats.ingress.add(inner);
-        if course.way.segments.count() > 1 {
-            self.stats.ingress_relayed.add(inner);
-        }
-        if let Some(class) = self.stats.class_sent.get_mut(usize::from(course.route.class.0)) {
-            class.add(inner);
-        }
-        self.push_to_link(now, course.way.link, course.classified.flow, frame);
-    }
-
-    /// Queues a data frame on a link and counts what gave way for it.
+    /// Queues packets on a link and counts what gave way for them.
     pub(super) fn push_to_link(
         &mut self,
         now: Instant,
-        id: crate::id::LinkId,
+        id: LinkId,
         flow: u64,
-        frame: super::Frame,
-    ) {
-        if let Some(lane) = self.elsewhere(id) {
-            return self.hand_over(lane, Handed::Onward { link: id, flow, frame });
+        load: Load,
+    ) -> Result<(), DropReason> {
+        let (bytes, packets) = (load.frame_bytes(), load.packets());
+        if !self.has_room(now, bytes) {
+            // The caller counts one.
+            self.stats.drop_many(DropReason::NoRoom, packets as u64 - 1);
+            return Err(DropReason::NoRoom);
         }
-        let Some(link) = self.link_mut(id) else { return };
-        let bytes = frame.bytes.len();
-        let dropped = link.queue.push(now, flow, bytes, frame);
+        if let Some(lane) = self.elsewhere(id) {
+            self.hand_on(now, lane, id, flow, load);
+            return Ok(());
+        }
+        let Some(link) = self.link_mut(id) else { return Err(DropReason::NoRoute) };
+        let dropped = link.queue.push(now, flow, bytes, packets, load);
         self.stats.drop_many(DropReason::QueueFull, dropped as u64);
         self.list(id);
+        Ok(())
     }
 }

@@ -19,6 +19,8 @@
 //! unless the first has heard of it since. A lane whose own share of a working link does not answer
 //! (the peer has not installed it yet) sends by the first.
 
+use bytes::BytesMut;
+
 use crate::id::{LinkId, NodeId};
 use crate::time::Instant;
 use crate::wire::data::{DataMut, ROUTE};
@@ -26,8 +28,9 @@ use crate::wire::header::{EndHeader, RouteHeader};
 use crate::wire::notice::Notice;
 
 use super::event::ForwardEvent;
-use super::frame::Frame;
+use super::frame::{Frame, Load};
 use super::health::HealthEvent;
+use super::link::seal_own;
 use super::{DropReason, Forwarder};
 
 use std::collections::VecDeque;
@@ -54,7 +57,7 @@ pub enum Handed {
         /// Its header as of its arrival.
         route: RouteHeader,
         /// The frame.
-        frame: Frame,
+        bytes: BytesMut,
     },
     /// A notice to be sent on a link.
     Notice {
@@ -126,10 +129,14 @@ impl Forwarder {
         self.now = now;
         for handed in handed {
             match handed {
-                Handed::Onward { link, flow, frame } => self.push_to_link(now, link, flow, frame),
+                Handed::Onward { link, flow, frame } => {
+                    if let Err(reason) = self.push_to_link(now, link, flow, Load::Relayed(frame)) {
+                        self.stats.drop(reason);
+                    }
+                }
                 Handed::Notice { link, notice } => self.send_notice(link, &notice),
-                Handed::Arrived { route, mut frame } => {
-                    if let Err(reason) = self.egress(now, &route, &mut frame.bytes) {
+                Handed::Arrived { route, bytes } => {
+                    if let Err(reason) = self.egress(now, &route, bytes) {
                         self.stats.drop(reason);
                     }
                 }
@@ -207,27 +214,46 @@ impl Forwarder {
         }
     }
 
+    /// Gives what this lane has for a link to the lane that sends on it. Its own packets are sealed
+    /// here: they carry this lane's number, and the other has enough to do.
+    pub(super) fn hand_on(&mut self, now: Instant, lane: u8, link: LinkId, flow: u64, load: Load) {
+        match load {
+            Load::Relayed(frame) => self.hand_over(lane, Handed::Onward { link, flow, frame }),
+            Load::Own(mut own) => {
+                while own.packets.left() > 0 {
+                    let (peers, blocks) = (&mut self.peers, &mut self.blocks);
+                    match seal_own(&mut own, now, peers, blocks, &mut self.stats) {
+                        Ok(ready) => {
+                            let frame = ready.into_frame();
+                            self.hand_over(lane, Handed::Onward { link, flow, frame });
+                        }
+                        Err((reason, packets)) => {
+                            return self.stats.drop_many(reason, packets as u64);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     /// A packet whose route ends here: opened in the lane that sees all numbers of its stream.
     pub(super) fn arrive(
         &mut self,
         now: Instant,
         route: &RouteHeader,
-        datagram: &mut [u8],
+        mut bytes: BytesMut,
     ) -> Result<(), DropReason> {
         let lane = self.config.lane;
         if lane.count() > 1 {
-            let parts =
-                DataMut::split(&mut datagram[ROUTE..]).map_err(|_| DropReason::Malformed)?;
+            let parts = DataMut::split(&mut bytes[ROUTE..]).map_err(|_| DropReason::Malformed)?;
             let end = EndHeader::parse(parts.end).map_err(|_| DropReason::Malformed)?;
             let home = lane.home(end.lane);
             if home != lane.number() {
-                let mut frame = self.pool.lend(now, route.age).ok_or(DropReason::NoRoom)?;
-                frame.bytes.extend_from_slice(datagram);
-                self.hand_over(home, Handed::Arrived { route: *route, frame });
+                self.hand_over(home, Handed::Arrived { route: *route, bytes });
                 return Ok(());
             }
         }
-        self.egress(now, route, datagram)
+        self.egress(now, route, bytes)
     }
 
     /// The verdict on a link, for all lanes. Only the first has one.

@@ -3,26 +3,29 @@
 //! Sequence is not nonce: a data frame gets its hop sequence once, when it first leaves the queue;
 //! every sending, first or again, takes a fresh counter.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::buf::TxBatch;
+use bytes::{Bytes, BytesMut};
+
+use crate::buf::{Blocks, TxBatch};
 use crate::id::{LinkId, NodeId, StreamId};
 use crate::session::keys::{OpenChain, Scope, SealChain, Secret, nonce};
 use crate::session::replay::{Allowance, Verdict, Window};
 use crate::time::{Deadline, Instant};
 use crate::wire::ack::Ack;
-use crate::wire::data::{DataMut, OVERHEAD, ROUTE, hop_aad};
-use crate::wire::header::{Clear, RouteHeader, span, ticks};
+use crate::wire::data::{DataMut, END, HOP_TAG, OVERHEAD, PAYLOAD, ROUTE, hop_aad};
+use crate::wire::header::{Clear, EndHeader, RouteHeader, span, ticks};
 use crate::wire::{Kind, TAG};
 
 use super::arq;
 use super::event::ForwardEvent;
 use super::forgery::Forgeries;
-use super::frame::Frame;
+use super::frame::{Frame, Kept, Load, Own, Packets};
 use super::greet::Greeter;
 use super::health::LinkHealth;
+use super::peer::Peer;
 use super::queue::{FairQueue, QueueLimits};
 use super::stats::{DropReason, Stats, count_frame};
 
@@ -88,8 +91,8 @@ pub(super) struct Link {
     pub(super) receive_index: u32,
     pub(super) transmit_index: u32,
     pub(super) keys: Keys,
-    pub(super) queue: FairQueue<Frame>,
-    pub(super) sender: arq::Sender<Frame>,
+    pub(super) queue: FairQueue<Load>,
+    pub(super) sender: arq::Sender<Kept>,
     pub(super) receiver: arq::Receiver,
     bare: VecDeque<(Kind, Vec<u8>)>,
     pub(super) greeter: Greeter,
@@ -170,13 +173,15 @@ impl Link {
         !self.queue.is_empty() || !self.bare.is_empty()
     }
 
-    /// Writes what is to be sent, up to about `room` bytes of slab: repairs, then the queue, then
-    /// small frames, which so ride at the end of a run. Returns whether something is left.
+    /// Appends what is to be sent, up to about `room` bytes in the batch: repairs, then the queue,
+    /// then small frames, which so ride at the end of a run. Returns whether something is left.
     pub(super) fn transmit(
         &mut self,
         now: Instant,
         out: &mut TxBatch,
         room: usize,
+        peers: &mut BTreeMap<NodeId, Peer>,
+        blocks: &mut Blocks,
         stats: &mut Stats,
     ) -> bool {
         while let Some(ack) = self.receiver.poll_feedback(now) {
@@ -187,56 +192,80 @@ impl Link {
             }
         }
         self.sender.on_standing(self.queue.standing());
-        stats.link_mut(self.id).repair_late = self.sender.counts().too_late;
-        while out.slab.len() < room {
-            let Some((seq, frame)) = self.sender.poll_repair(now) else { break };
-            let whole = frame.bytes.len();
+        while out.bytes() < room {
+            let Some((seq, kept)) = self.sender.poll_repair(now) else { break };
             let Some(clear) = self.keys.next(now, Kind::Data, self.transmit_index) else { break };
-            write_data(&self.keys, now, clear, frame, seq, false, out, self.id, self.endpoint);
+            let Some(mut frame) = blocks.keep(&kept.bytes) else { break };
+            let mut route = kept.route;
+            patch(&mut route, now, kept.arrived, kept.age, seq, false);
+            seal_hop(&self.keys, clear, &mut frame, &route);
+            let whole = frame.len() as u64;
+            out.push(self.id, self.endpoint, RouteHeader::ecn_of(&route), frame.freeze());
             let counted = stats.link_mut(self.id);
             counted.frames_sent += 1;
             counted.retransmits += 1;
-            counted.sent.repair += whole as u64;
+            counted.sent.repair += whole;
         }
-        while out.slab.len() < room {
-            let late = self.queue.stats().dropped_late;
-            let popped = self.queue.pop(now);
-            stats.drop_many(DropReason::QueueLate, self.queue.stats().dropped_late - late);
-            let Some((frame, _)) = popped else { break };
+        let late = self.queue.stats().dropped_late;
+        while out.bytes() < room {
+            let Some((load, _)) = self.queue.front(now) else { break };
             let Some(clear) = self.keys.next(now, Kind::Data, self.transmit_index) else { break };
-            let (seq, whole) = (self.sender.next_sequence(), frame.bytes.len());
-            let asks = self.sender.asks_feedback(now);
-            write_data(&self.keys, now, clear, &frame, seq, asks, out, self.id, self.endpoint);
+            let (made, more) = match load {
+                Load::Relayed(frame) => (Ok(open_frame(frame)), false),
+                Load::Own(own) => {
+                    let made = seal_own(own, now, peers, blocks, stats);
+                    let more = own.packets.left() > 0 && made.is_ok();
+                    (made, more)
+                }
+            };
+            let Ready { mut bytes, mut route, arrived, age } = match made {
+                Ok(ready) => ready,
+                Err((reason, packets)) => {
+                    stats.drop_many(reason, packets as u64);
+                    self.queue.served(0, false);
+                    continue;
+                }
+            };
+            let whole = bytes.len();
+            self.queue.served(whole, more);
+            let (seq, asks) = (self.sender.next_sequence(), self.sender.asks_feedback(now));
+            patch(&mut route, now, arrived, age, seq, asks);
+            seal_hop(&self.keys, clear, &mut bytes, &route);
+            let bytes = bytes.freeze();
+            out.push(self.id, self.endpoint, RouteHeader::ecn_of(&route), bytes.clone());
             let counted = stats.link_mut(self.id);
             counted.frames_sent += 1;
             count_frame(&mut counted.sent, Kind::Data, whole, whole - OVERHEAD);
-            let give_up_at = give_up_at(&frame);
-            self.sender.push(now, whole, give_up_at, Some(frame));
+            let give_up_at = give_up_at(&route, arrived, age);
+            let kept = give_up_at.map(|_| Kept { bytes, route, arrived, age });
+            self.sender.push(now, whole, give_up_at, kept);
             self.mark(now, seq);
         }
-        while out.slab.len() < room {
+        stats.drop_many(DropReason::QueueLate, self.queue.stats().dropped_late - late);
+        while out.bytes() < room {
             let Some((kind, body)) = self.bare.pop_front() else { break };
             let Some(clear) = self.keys.next(now, kind, self.transmit_index) else { break };
-            let start = out.slab.len();
-            self.seal_bare(clear, &body, &mut out.slab);
-            let whole = out.slab.len() - start;
-            out.close_datagram(start, self.id, self.endpoint, 0);
+            let frame = self.seal_bare(clear, &body);
+            let whole = frame.len();
+            out.push(self.id, self.endpoint, 0, frame);
             let counted = stats.link_mut(self.id);
             counted.frames_sent += 1;
             count_frame(&mut counted.sent, kind, whole, 0);
         }
+        stats.link_mut(self.id).repair_late = self.sender.counts().too_late;
         self.has_work()
     }
 
-    fn seal_bare(&self, clear: Clear, body: &[u8], slab: &mut Vec<u8>) {
+    fn seal_bare(&self, clear: Clear, body: &[u8]) -> Bytes {
         let header = clear.to_bytes();
-        slab.extend_from_slice(&header);
-        let start = slab.len();
-        slab.extend_from_slice(body);
+        let mut frame = Vec::with_capacity(Clear::LEN + body.len() + TAG);
+        frame.extend_from_slice(&header);
+        frame.extend_from_slice(body);
         let key = self.keys.seal.current();
         let nonce = nonce(clear.lane(), StreamId(0), clear.counter);
-        let tag = key.seal_in_place(nonce, &header, &mut slab[start..]);
-        slab.extend_from_slice(&tag);
+        let tag = key.seal_in_place(nonce, &header, &mut frame[Clear::LEN..]);
+        frame.extend_from_slice(&tag);
+        frame.into()
     }
 
     /// Opens a received frame where it lies: of a data frame the route header, of any other all
@@ -372,40 +401,95 @@ fn verdict(verdict: Verdict) -> Result<(), DropReason> {
     }
 }
 
-/// When the frame must have reached the next node to be of use; `None` where nobody waits for it.
-fn give_up_at(frame: &Frame) -> Option<Instant> {
-    let route: &[u8; RouteHeader::LEN] = frame.bytes[ROUTE..].first_chunk()?;
-    let budget = RouteHeader::budget_of(route);
-    let left = budget.saturating_sub(frame.age);
-    (left > 0).then(|| frame.arrived.plus(span(left)))
+/// A data frame that wants only its hop seal.
+pub(super) struct Ready {
+    bytes: BytesMut,
+    /// Its route header, open.
+    route: [u8; RouteHeader::LEN],
+    arrived: Instant,
+    age: u16,
 }
 
-/// Appends a data frame to the slab under a fresh counter: header patched, route header sealed.
-#[expect(clippy::too_many_arguments, reason = "one place where all that a sending needs meets")]
-fn write_data(
-    keys: &Keys,
+impl Ready {
+    /// As it waits in another lane's queue.
+    pub(super) fn into_frame(mut self) -> Frame {
+        self.bytes[ROUTE..HOP_TAG].copy_from_slice(&self.route);
+        Frame { bytes: self.bytes, arrived: self.arrived, age: self.age }
+    }
+}
+
+/// A relayed frame: sealed anew where it lies.
+fn open_frame(frame: &mut Frame) -> Ready {
+    let bytes = std::mem::take(&mut frame.bytes);
+    let mut route = [0; RouteHeader::LEN];
+    route.copy_from_slice(&bytes[ROUTE..HOP_TAG]);
+    Ready { bytes, route, arrived: frame.arrived, age: frame.age }
+}
+
+/// Seals the next packet of this site end to end, from where it was read to where it is sent from.
+///
+/// # Errors
+/// Why the load cannot go, and how many packets that is.
+pub(super) fn seal_own(
+    own: &mut Own,
     now: Instant,
-    clear: Clear,
-    frame: &Frame,
+    peers: &mut BTreeMap<NodeId, Peer>,
+    blocks: &mut Blocks,
+    stats: &mut Stats,
+) -> Result<Ready, (DropReason, usize)> {
+    let left = own.packets.left();
+    let peer = peers.get_mut(&own.destination).ok_or((DropReason::NoSession, left))?;
+    let one;
+    let plain: &[u8] = match &mut own.packets {
+        Packets::One(packet) => {
+            one = std::mem::take(packet);
+            &one
+        }
+        Packets::Many(splitter) => splitter.next_packet().ok_or((DropReason::BadPacket, left))?,
+    };
+    let inner = plain.len();
+    let mut bytes = blocks.room(inner + OVERHEAD).ok_or((DropReason::NoRoom, left))?;
+    let (head, rest) = bytes.split_at_mut(PAYLOAD);
+    let (payload, end_tag) = rest.split_at_mut(inner);
+    let (end, tag) = peer.seal(now, &own.route, own.stream, plain, payload);
+    head[END..][..EndHeader::LEN].copy_from_slice(&end.to_bytes());
+    end_tag.copy_from_slice(&tag);
+    stats.ingress.add(inner);
+    if own.route.segments_left > 0 {
+        stats.ingress_relayed.add(inner);
+    }
+    if let Some(class) = stats.class_sent.get_mut(usize::from(own.route.class.0)) {
+        class.add(inner);
+    }
+    Ok(Ready { bytes, route: own.route.to_bytes(), arrived: own.arrived, age: 0 })
+}
+
+/// When a frame must have reached the next node to be of use; `None` where nobody waits for it.
+fn give_up_at(route: &[u8; RouteHeader::LEN], arrived: Instant, age: u16) -> Option<Instant> {
+    let left = RouteHeader::budget_of(route).saturating_sub(age);
+    (left > 0).then(|| arrived.plus(span(left)))
+}
+
+/// Writes into an open route header what changes with every sending.
+fn patch(
+    route: &mut [u8; RouteHeader::LEN],
+    now: Instant,
+    arrived: Instant,
+    age: u16,
     seq: u32,
     asks: bool,
-    out: &mut TxBatch,
-    link: LinkId,
-    to: SocketAddr,
 ) {
-    let start = out.slab.len();
-    out.slab.extend_from_slice(&frame.bytes);
-    let datagram = &mut out.slab[start..];
+    RouteHeader::patch_hop(route, seq, asks);
+    RouteHeader::patch_age(route, age.saturating_add(ticks(now.since(arrived))));
+}
+
+/// Seals a data frame's route header for this hop under a fresh counter.
+fn seal_hop(keys: &Keys, clear: Clear, frame: &mut [u8], route: &[u8; RouteHeader::LEN]) {
     let header = clear.to_bytes();
-    datagram[..ROUTE].copy_from_slice(&header);
-    let parts = DataMut::split(&mut datagram[ROUTE..]).expect("a stored frame is a data frame");
-    let age = frame.age.saturating_add(ticks(now.since(frame.arrived)));
-    RouteHeader::patch_hop(parts.route, seq, asks);
-    RouteHeader::patch_age(parts.route, age);
-    let ecn = RouteHeader::ecn_of(parts.route);
+    frame[..ROUTE].copy_from_slice(&header);
+    let parts = DataMut::split(&mut frame[ROUTE..]).expect("a queued frame is a data frame");
+    *parts.route = *route;
     let aad = hop_aad(&header, parts.end_tag);
     let nonce = nonce(clear.lane(), StreamId(0), clear.counter);
-    let key = keys.seal.current();
-    *parts.hop_tag = key.seal_in_place(nonce, &aad, parts.route);
-    out.close_datagram(start, link, to, ecn);
+    *parts.hop_tag = keys.seal.current().seal_in_place(nonce, &aad, parts.route);
 }

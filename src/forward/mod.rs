@@ -43,10 +43,11 @@ pub mod stats;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::buf::{Offload, RecvBatch, TunBatch, TxBatch};
+use crate::buf::{Blocks, RecvBatch, TunBatch, TunWrites, TxBatch};
 use crate::id::{Class, Lane, LinkId, NodeId};
 use crate::rng::Dice;
 use crate::route::policy::ClassSpec;
@@ -57,28 +58,30 @@ use crate::time::{Deadline, Instant};
 
 use classify::Classifier;
 use event::{ForwardEvent, ProbeRequest};
-use frame::{Frame, Pool};
 pub use held::Held;
 use lanes::Lanes;
 use link::{Keys, Link};
 use order::{Order, OrderLimits};
 use paths::Paths;
 use peer::Peer;
-use segment::Coalescer;
+use segment::{Coalescer, Outgoing};
 use snapshot::{PeerEntry, Snapshot};
 pub use stats::{DropReason, LinkStats, Stats, Volume};
 
 /// Events kept for the node at most; later ones are counted, not kept.
 const EVENTS_LIMIT: usize = 4096;
-/// Packets in this node at a time: queued, remembered for repair, or held for order. At 1,400 bytes
-/// 90 MiB. Shared by the lanes.
-const FRAMES_LIMIT: usize = 65_536;
+/// Bytes of packets that links hold at a time, queued or remembered for repair: 100 ms at 8 Gbit/s.
+/// Shared by the lanes.
+const HELD_LIMIT: usize = 96 << 20;
+/// Blocks that sealed frames may lie in. What is kept pins whole blocks, so a third more than
+/// [`HELD_LIMIT`]. Shared by the lanes.
+const BLOCKS_LIMIT: usize = (128 << 20) / Blocks::SIZE;
+/// How often what is held is counted again while there is no room.
+const RECOUNT_EVERY: Duration = Duration::from_millis(1);
 /// Bits that all replay windows together may grow by: 64 at full size, 2 MiB. Shared by the lanes.
 const WINDOW_BITS: usize = 64 * MAX_BITS;
 /// Bytes of one [`TxBatch`], about: enough for long runs, little enough to stay in the cache.
 const TX_BYTES: usize = 512 * 1024;
-/// Packets in one [`TunBatch`] we fill.
-const TUN_PACKETS: usize = 512;
 
 /// What the operator decided for the data path.
 #[derive(Clone, Debug)]
@@ -104,8 +107,7 @@ pub struct ForwardConfig {
 /// A packet that may leave for the TUN device.
 #[derive(Debug)]
 struct Delivery {
-    frame: Frame,
-    offload: Offload,
+    packet: Outgoing,
     class: Class,
 }
 
@@ -117,7 +119,10 @@ pub struct Forwarder {
     classifier: Classifier,
     dice: Dice,
     now: Instant,
-    pool: Pool,
+    blocks: Blocks,
+    /// At least as many bytes as are held: what came since the last count, nothing taken off.
+    held: usize,
+    counted_at: Instant,
     peers: BTreeMap<NodeId, Peer>,
     links: Vec<Option<Link>>,
     /// What it shares with the node's other lanes.
@@ -132,9 +137,8 @@ pub struct Forwarder {
     spare: Allowance,
     order: Order<Delivery>,
     ready: Vec<Delivery>,
-    delivered: usize,
     coalescer: Coalescer,
-    plain: TunBatch,
+    outgoing: Vec<Outgoing>,
     /// Links with something to send.
     listed: VecDeque<LinkId>,
     /// When each source was last told that its route is broken here.
@@ -158,7 +162,9 @@ impl Forwarder {
             own,
             dice,
             now,
-            pool: Pool::new(FRAMES_LIMIT / lanes),
+            blocks: Blocks::new(BLOCKS_LIMIT / lanes),
+            held: 0,
+            counted_at: now,
             peers: BTreeMap::new(),
             links: Vec::new(),
             lanes: Lanes::default(),
@@ -169,9 +175,8 @@ impl Forwarder {
             spare: Allowance(WINDOW_BITS / lanes),
             order: Order::new(OrderLimits::default()),
             ready: Vec::new(),
-            delivered: 0,
             coalescer: Coalescer::new(),
-            plain: TunBatch::default(),
+            outgoing: Vec::new(),
             listed: VecDeque::new(),
             noticed: BTreeMap::new(),
             told: Vec::new(),
@@ -181,26 +186,23 @@ impl Forwarder {
         }
     }
 
-    /// Packets came from the TUN device. They may be changed where they lie.
+    /// Packets came from the TUN device; they are taken out of the batch.
     pub fn handle_tun(&mut self, now: Instant, batch: &mut TunBatch) {
         self.now = now;
-        let TunBatch { slab, packets } = batch;
-        for packet in packets.iter() {
-            let Some(bytes) = slab.get_mut(packet.range.clone()) else { continue };
-            if let Err(reason) = self.ingress(now, bytes, packet.offload) {
+        for packet in batch.packets.drain(..) {
+            if let Err(reason) = self.ingress(now, packet) {
                 self.stats.drop(reason);
             }
         }
     }
 
-    /// Datagrams came from the underlay. They are opened where they lie.
+    /// Datagrams came from the underlay; they are taken out of the batch.
     pub fn handle_udp(&mut self, now: Instant, batch: &mut RecvBatch) {
         self.now = now;
-        let RecvBatch { slab, datagrams, local_drops } = batch;
+        let RecvBatch { datagrams, local_drops } = batch;
         let mut last = None;
-        for datagram in datagrams.iter() {
-            let Some(bytes) = slab.get_mut(datagram.range.clone()) else { continue };
-            match self.hop(now, bytes, datagram.from, datagram.ecn) {
+        for datagram in datagrams.drain(..) {
+            match self.hop(now, datagram.bytes, datagram.from, datagram.ecn) {
                 Ok(link) => last = Some(link),
                 Err(reason) => self.stats.drop(reason),
             }
@@ -345,13 +347,16 @@ impl Forwarder {
 
     /// Appends datagrams to be sent; call until it leaves the batch as it was.
     pub fn poll_transmit(&mut self, batch: &mut TxBatch) {
-        while batch.slab.len() < TX_BYTES {
+        while batch.bytes() < TX_BYTES {
             let Some(id) = self.listed.pop_front() else { break };
             let now = self.now;
             let Some(link) = self.links.get_mut(usize::from(id.0)).and_then(Option::as_mut) else {
                 continue;
             };
-            if link.transmit(now, batch, TX_BYTES, &mut self.stats) {
+            let (peers, blocks, before) = (&mut self.peers, &mut self.blocks, batch.bytes());
+            let more = link.transmit(now, batch, TX_BYTES, peers, blocks, &mut self.stats);
+            // A link that can send nothing waits for the next event, not here.
+            if more && batch.bytes() > before {
                 self.listed.push_back(id);
             } else {
                 link.listed = false;
@@ -361,26 +366,16 @@ impl Forwarder {
 
     /// Appends packets for the TUN device, joined where they may be; call until it leaves the batch
     /// as it was.
-    pub fn poll_tun(&mut self, batch: &mut TunBatch) {
-        if self.ready.is_empty() {
-            return;
-        }
-        self.plain.clear();
-        let until = (self.delivered + TUN_PACKETS).min(self.ready.len());
-        for delivery in &self.ready[self.delivered..until] {
-            let bytes = &delivery.frame.bytes;
-            self.plain.push(bytes, delivery.offload);
-            self.stats.egress.add(bytes.len());
-            if let Some(class) = self.stats.class_delivered.get_mut(usize::from(delivery.class.0)) {
-                class.add(bytes.len());
+    pub fn poll_tun(&mut self, batch: &mut TunWrites) {
+        for Delivery { packet, class } in self.ready.drain(..) {
+            let bytes = packet.packet.bytes.len();
+            self.stats.egress.add(bytes);
+            if let Some(class) = self.stats.class_delivered.get_mut(usize::from(class.0)) {
+                class.add(bytes);
             }
+            self.outgoing.push(packet);
         }
-        self.delivered = until;
-        if until == self.ready.len() {
-            self.ready.clear();
-            self.delivered = 0;
-        }
-        self.coalescer.join(&self.plain, self.config.tun_udp, batch);
+        self.coalescer.join(&mut self.outgoing, self.config.tun_udp, batch);
     }
 
     /// News for the node.
@@ -405,9 +400,26 @@ impl Forwarder {
         self.config.node
     }
 
-    /// How many packets lie in this node now.
-    pub fn frames_held(&self) -> usize {
-        self.pool.lent()
+    /// Bytes of packets that lie in this lane now: queued, kept for repair, held for order.
+    pub fn held_bytes(&self) -> usize {
+        self.links_hold() + self.order.held_bytes()
+    }
+
+    fn links_hold(&self) -> usize {
+        let links = self.links.iter().flatten().chain(self.retired.values());
+        links.map(|link| link.queue.bytes() + link.sender.held_bytes()).sum()
+    }
+
+    /// Whether links may hold so many bytes more.
+    fn has_room(&mut self, now: Instant, bytes: usize) -> bool {
+        let limit = HELD_LIMIT / usize::from(self.config.lane.count());
+        if self.held + bytes > limit && now.since(self.counted_at) >= RECOUNT_EVERY {
+            self.counted_at = now;
+            self.held = self.links_hold();
+        }
+        let fits = self.held + bytes <= limit;
+        self.held += if fits { bytes } else { 0 };
+        fits
     }
 
     fn link_mut(&mut self, id: LinkId) -> Option<&mut Link> {

@@ -100,13 +100,15 @@ impl Peer {
         lanes.flat_map(|lane| lane.windows.iter().flatten()).map(|window| &**window)
     }
 
-    /// Fills in the end header of one more packet of a stream and seals the packet into `out`.
+    /// Fills in the end header of one more packet of a stream and seals the packet into `out`, which
+    /// has the packet's length.
     pub(super) fn seal(
         &mut self,
         now: Instant,
         route: &RouteHeader,
         stream: StreamId,
-        plain: Plain<'_>,
+        plain: &[u8],
+        out: &mut [u8],
     ) -> (EndHeader, [u8; TAG]) {
         let at = usize::from(stream.0);
         if self.counters.len() <= at {
@@ -116,49 +118,40 @@ impl Peer {
         self.counters[at] += 1;
         let (key, epoch) = self.seal.next(now);
         let end = EndHeader { epoch, lane: self.lane, stream, counter };
-        let (nonce, aad) = (nonce(self.lane, stream, counter), end_aad(route, &end));
-        let tag = match plain {
-            Plain::Elsewhere(plain, out) => key.seal_into(nonce, &aad, plain, out),
-            Plain::InPlace(text) => key.seal_in_place(nonce, &aad, text),
-        };
+        let nonce = nonce(self.lane, stream, counter);
+        let tag = key.seal_into(nonce, &end_aad(route, &end), plain, out);
         (end, tag)
     }
 
-    /// Opens a packet into `out`, which has the sealed packet's length, and marks its number.
+    /// Opens a packet where it lies and marks its number.
     ///
     /// # Errors
     /// Why it is not delivered.
-    #[expect(clippy::too_many_arguments, reason = "the parts of a frame, in their order")]
     pub(super) fn open(
         &mut self,
         now: Instant,
         route: &RouteHeader,
         end: &EndHeader,
-        sealed: &[u8],
+        sealed: &mut [u8],
         tag: &[u8; TAG],
-        out: &mut [u8],
         spare: &mut Allowance,
     ) -> Result<(), DropReason> {
-        let result = self.inbox.open(now, route, end, sealed, tag, out, spare);
-        let unfit = matches!(result, Err(DropReason::EndBadTag | DropReason::EndUnknownEpoch));
-        match &mut self.before {
-            Some((_, until)) if *until <= now => self.before = None,
-            Some((before, _)) if unfit => {
-                return before.open(now, route, end, sealed, tag, out, spare).or(result);
-            }
-            _ => {}
+        let Some((before, until)) = &mut self.before else {
+            return self.inbox.open(now, route, end, sealed, tag, spare);
+        };
+        if *until <= now {
+            self.before = None;
+            return self.inbox.open(now, route, end, sealed, tag, spare);
+        }
+        // What does not open is spoilt by the attempt, so the second gets a copy.
+        let copy = sealed.to_vec();
+        let result = self.inbox.open(now, route, end, sealed, tag, spare);
+        if matches!(result, Err(DropReason::EndBadTag | DropReason::EndUnknownEpoch)) {
+            sealed.copy_from_slice(&copy);
+            return before.open(now, route, end, sealed, tag, spare).or(result);
         }
         result
     }
-}
-
-/// Where the packet to be sealed lies.
-#[derive(Debug)]
-pub(super) enum Plain<'a> {
-    /// Somewhere else: it is sealed into the second slice, of the same length.
-    Elsewhere(&'a [u8], &'a mut [u8]),
-    /// Where it will be sent from.
-    InPlace(&'a mut [u8]),
 }
 
 impl Inbox {
@@ -166,15 +159,13 @@ impl Inbox {
         Self { secret: secret.clone(), from, to, lanes: Vec::new() }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of a frame, in their order")]
     fn open(
         &mut self,
         now: Instant,
         route: &RouteHeader,
         end: &EndHeader,
-        sealed: &[u8],
+        sealed: &mut [u8],
         tag: &[u8; TAG],
-        out: &mut [u8],
         spare: &mut Allowance,
     ) -> Result<(), DropReason> {
         if end.lane >= Lane::LIMIT || end.stream.0 >= STREAMS {
@@ -194,14 +185,9 @@ impl Inbox {
         let Some((key, turn)) = lane.open.key(end.epoch, now) else {
             return Err(DropReason::EndUnknownEpoch);
         };
-        key.open_into(
-            nonce(end.lane, end.stream, end.counter),
-            &end_aad(route, end),
-            sealed,
-            tag,
-            out,
-        )
-        .map_err(|_| DropReason::EndBadTag)?;
+        let nonce = nonce(end.lane, end.stream, end.counter);
+        key.open_in_place(nonce, &end_aad(route, end), sealed, tag)
+            .map_err(|_| DropReason::EndBadTag)?;
         lane.open.on_authentic(turn, now);
         if lane.windows.len() <= stream {
             lane.windows.resize_with(stream + 1, || None);

@@ -57,6 +57,7 @@ pub struct QueueStats {
 struct Waiting<T> {
     since: Instant,
     bytes: usize,
+    packets: usize,
     item: T,
 }
 
@@ -77,7 +78,7 @@ struct Bucket<T> {
     turn: Turn,
 }
 
-/// A bounded fair queue of `T`.
+/// A bounded fair queue of `T`, which is one packet or several of one flow that are taken one by one.
 #[derive(Debug)]
 pub struct FairQueue<T> {
     limits: QueueLimits,
@@ -86,6 +87,8 @@ pub struct FairQueue<T> {
     old: VecDeque<usize>,
     bytes: usize,
     packets: usize,
+    /// The bucket whose first packet [`FairQueue::front`] has shown.
+    serving: Option<usize>,
     standing: Standing,
     stats: QueueStats,
 }
@@ -101,23 +104,32 @@ impl<T> FairQueue<T> {
             old: VecDeque::new(),
             bytes: 0,
             packets: 0,
+            serving: None,
             standing: Standing::default(),
             stats: QueueStats::default(),
         }
     }
 
-    /// Appends a packet of `bytes` to its flow; returns how many packets gave way for it.
-    pub fn push(&mut self, now: Instant, flow: u64, bytes: usize, item: T) -> usize {
-        self.stats.pushed += 1;
+    /// Appends `packets` packets of together `bytes` to their flow; returns how many packets gave way
+    /// for them.
+    pub fn push(
+        &mut self,
+        now: Instant,
+        flow: u64,
+        bytes: usize,
+        packets: usize,
+        item: T,
+    ) -> usize {
+        self.stats.pushed += packets as u64;
         if self.packets == 0 {
             self.standing.on_empty(now);
         }
         let index = (flow % self.buckets.len() as u64) as usize;
         let bucket = &mut self.buckets[index];
-        bucket.waiting.push_back(Waiting { since: now, bytes, item });
+        bucket.waiting.push_back(Waiting { since: now, bytes, packets, item });
         bucket.bytes += bytes;
         self.bytes += bytes;
-        self.packets += 1;
+        self.packets += packets;
         if bucket.turn == Turn::Idle {
             bucket.turn = Turn::New;
             bucket.credit = self.limits.quantum as i64;
@@ -126,17 +138,49 @@ impl<T> FairQueue<T> {
         let mut dropped = 0;
         while self.bytes > self.limits.bytes || self.packets > self.limits.packets {
             let longest = self.longest();
-            if self.take(longest).is_none() {
-                break;
-            }
-            self.stats.dropped_full += 1;
-            dropped += 1;
+            let Some(shed) = self.take(longest) else { break };
+            dropped += shed;
         }
+        self.stats.dropped_full += dropped as u64;
         dropped
     }
 
-    /// The next packet in fairness, with its wait.
-    pub fn pop(&mut self, now: Instant) -> Option<(T, Duration)> {
+    /// What is next in fairness, with its wait. It stays until [`FairQueue::served`] says that its
+    /// first packet has gone.
+    pub fn front(&mut self, now: Instant) -> Option<(&mut T, Duration)> {
+        let index = self.choose(now)?;
+        self.serving = Some(index);
+        let first = self.buckets[index].waiting.front_mut()?;
+        let wait = now.since(first.since);
+        self.standing.on_wait(now, wait);
+        Some((&mut first.item, wait))
+    }
+
+    /// A packet of `bytes` of what [`FairQueue::front`] has shown has gone; `more`: there are others
+    /// in it.
+    pub fn served(&mut self, bytes: usize, more: bool) {
+        let Some(index) = self.serving.take() else { return };
+        let bucket = &mut self.buckets[index];
+        bucket.credit -= bytes as i64;
+        self.stats.popped += 1;
+        match bucket.waiting.front_mut() {
+            Some(first) if more => {
+                let bytes = bytes.min(first.bytes);
+                let packets = usize::from(first.packets > 0);
+                first.bytes -= bytes;
+                first.packets -= packets;
+                bucket.bytes -= bytes;
+                self.bytes -= bytes;
+                self.packets -= packets;
+            }
+            _ => {
+                self.take(index);
+            }
+        }
+    }
+
+    /// The bucket whose turn it is. Its first packet may go on.
+    fn choose(&mut self, now: Instant) -> Option<usize> {
         loop {
             let (index, new) = match (self.new.front(), self.old.front()) {
                 (Some(&index), _) => (index, true),
@@ -155,24 +199,19 @@ impl<T> FairQueue<T> {
                 self.old.push_back(index);
                 continue;
             }
-            let Some(packet) = self.pull(index, now) else {
-                // A new flow that ran empty passes once through the old ones, or a flow that sends
-                // a packet at a time would always be served first.
-                if new {
-                    self.new.pop_front();
-                    self.buckets[index].turn = Turn::Old;
-                    self.old.push_back(index);
-                } else {
-                    self.old.pop_front();
-                    self.buckets[index].turn = Turn::Idle;
-                }
-                continue;
-            };
-            self.buckets[index].credit -= packet.bytes as i64;
-            let wait = now.since(packet.since);
-            self.standing.on_wait(now, wait);
-            self.stats.popped += 1;
-            return Some((packet.item, wait));
+            if self.ripen(index, now) {
+                return Some(index);
+            }
+            // A new flow that ran empty passes once through the old ones, or a flow that sends a
+            // packet at a time would always be served first.
+            if new {
+                self.new.pop_front();
+                self.buckets[index].turn = Turn::Old;
+                self.old.push_back(index);
+            } else {
+                self.old.pop_front();
+                self.buckets[index].turn = Turn::Idle;
+            }
         }
     }
 
@@ -202,26 +241,27 @@ impl<T> FairQueue<T> {
         self.stats
     }
 
-    /// The flow's next packet, after the law of its bucket has dropped what must not go on. A
-    /// control law on the sojourn (CoDel) has its place here: it sees every packet of one flow, in
-    /// order, with its wait, at the moment of leaving.
-    fn pull(&mut self, index: usize, now: Instant) -> Option<Waiting<T>> {
+    /// Drops what must not go on at the head of a flow; whether something is left. A control law on
+    /// the sojourn (CoDel) has its place here: it sees every packet of one flow, in order, with its
+    /// wait, at the moment of leaving.
+    fn ripen(&mut self, index: usize, now: Instant) -> bool {
         loop {
-            let packet = self.take(index)?;
-            if now.since(packet.since) <= self.limits.wait {
-                return Some(packet);
+            let Some(first) = self.buckets[index].waiting.front() else { return false };
+            if now.since(first.since) <= self.limits.wait {
+                return true;
             }
-            self.stats.dropped_late += 1;
+            self.stats.dropped_late += self.take(index).unwrap_or(0) as u64;
         }
     }
 
-    fn take(&mut self, index: usize) -> Option<Waiting<T>> {
+    /// Takes out the first of a flow; how many packets that was.
+    fn take(&mut self, index: usize) -> Option<usize> {
         let bucket = &mut self.buckets[index];
-        let packet = bucket.waiting.pop_front()?;
-        bucket.bytes -= packet.bytes;
-        self.bytes -= packet.bytes;
-        self.packets -= 1;
-        Some(packet)
+        let first = bucket.waiting.pop_front()?;
+        bucket.bytes -= first.bytes;
+        self.bytes -= first.bytes;
+        self.packets -= first.packets;
+        Some(first.packets)
     }
 
     fn longest(&self) -> usize {
@@ -268,24 +308,61 @@ mod tests {
         Instant::from_micros(ms * 1000)
     }
 
-    fn queue() -> FairQueue<u64> {
+    fn queue() -> FairQueue<Sized<u64>> {
         FairQueue::new(QueueLimits { quantum: 1000, ..QueueLimits::default() })
     }
 
-    fn order(q: &mut FairQueue<u64>, now: Instant) -> Vec<u64> {
+    /// A packet with its number of bytes.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    struct Sized<T>(T, usize);
+
+    impl<T: Copy> FairQueue<Sized<T>> {
+        fn add(&mut self, now: Instant, flow: u64, bytes: usize, item: T) -> usize {
+            self.push(now, flow, bytes, 1, Sized(item, bytes))
+        }
+
+        fn pop(&mut self, now: Instant) -> Option<(T, Duration)> {
+            let (&mut Sized(item, bytes), wait) = self.front(now)?;
+            self.served(bytes, false);
+            Some((item, wait))
+        }
+    }
+
+    fn order(q: &mut FairQueue<Sized<u64>>, now: Instant) -> Vec<u64> {
         std::iter::from_fn(|| q.pop(now).map(|(item, _)| item)).collect()
+    }
+
+    #[test]
+    fn several_packets_in_one_are_served_one_by_one_and_in_fairness() {
+        let mut q: FairQueue<(u64, usize)> =
+            FairQueue::new(QueueLimits { quantum: 1000, ..QueueLimits::default() });
+        q.push(at(0), 1, 3000, 3, (1, 3));
+        q.push(at(0), 2, 2000, 2, (2, 2));
+        assert_eq!((q.len(), q.bytes()), (5, 5000));
+        let mut flows = Vec::new();
+        while let Some(((flow, left), _)) = q.front(at(0)) {
+            *left -= 1;
+            flows.push(*flow);
+            let more = *left > 0;
+            q.served(1000, more);
+        }
+        assert_eq!(flows, [1, 2, 1, 2, 1]);
+        assert_eq!((q.len(), q.bytes(), q.stats().popped), (0, 0, 5));
+        q.push(at(0), 1, 3000, 3, (1, 3));
+        assert!(q.front(at(101)).is_none());
+        assert_eq!(q.stats().dropped_late, 3);
     }
 
     #[test]
     fn a_sparse_flow_overtakes_a_backlog_and_backlogs_share_by_bytes() {
         let mut q = queue();
         for i in 0..6 {
-            q.push(at(0), 1, 1000, 10 + i);
-            q.push(at(0), 2, 500, 20 + i);
+            q.add(at(0), 1, 1000, 10 + i);
+            q.add(at(0), 2, 500, 20 + i);
         }
         let first: Vec<_> = (0..2).filter_map(|_| q.pop(at(0))).map(|(item, _)| item).collect();
         assert_eq!(first, [10, 20]);
-        q.push(at(0), 3, 100, 30);
+        q.add(at(0), 3, 100, 30);
         let rest = order(&mut q, at(0));
         let place = rest.iter().position(|&i| i == 30).unwrap();
         assert!(place <= 1, "the new flow waits for one packet at most: {rest:?}");
@@ -298,10 +375,10 @@ mod tests {
     fn the_longest_flow_pays_for_want_of_room() {
         let mut q = FairQueue::new(QueueLimits { bytes: 10_000, ..QueueLimits::default() });
         for i in 0..9 {
-            q.push(at(0), 1, 1000, i);
+            q.add(at(0), 1, 1000, i);
         }
-        assert_eq!(q.push(at(0), 2, 900, 100), 0);
-        assert_eq!(q.push(at(0), 2, 900, 101), 1);
+        assert_eq!(q.add(at(0), 2, 900, 100), 0);
+        assert_eq!(q.add(at(0), 2, 900, 101), 1);
         assert_eq!(q.stats().dropped_full, 1);
         let all = order(&mut q, at(0));
         assert!(all.contains(&100) && all.contains(&101));
@@ -311,8 +388,8 @@ mod tests {
     #[test]
     fn what_waited_too_long_is_dropped_in_its_turn() {
         let mut q = queue();
-        q.push(at(0), 1, 100, 1);
-        q.push(at(90), 1, 100, 2);
+        q.add(at(0), 1, 100, 1);
+        q.add(at(90), 1, 100, 2);
         assert_eq!(q.pop(at(101)), Some((2, Duration::from_millis(11))));
         assert_eq!(q.stats().dropped_late, 1);
         assert!(q.is_empty() && q.bytes() == 0);
@@ -323,14 +400,14 @@ mod tests {
         let mut q = queue();
         // 20 ms of backlog that never clears.
         for ms in 0..400 {
-            q.push(at(ms), ms, 100, ms);
+            q.add(at(ms), ms, 100, ms);
             if ms >= 20 {
                 q.pop(at(ms));
             }
         }
         assert_eq!(q.standing(), Duration::from_millis(20));
         order(&mut q, at(400));
-        q.push(at(401), 1, 100, 1);
+        q.add(at(401), 1, 100, 1);
         assert_eq!(q.standing(), Duration::ZERO, "once empty, nothing stands");
     }
 
@@ -347,7 +424,7 @@ mod tests {
             let mut last = [0; 6];
             for (step, &(flow, bytes, pop)) in steps.iter().enumerate() {
                 let now = at(step as u64 * 3);
-                q.push(now, flow, bytes, (flow, step + 1));
+                q.add(now, flow, bytes, (flow, step + 1));
                 if pop && let Some(((flow, number), _)) = q.pop(now) {
                     prop_assert!(number > last[flow as usize]);
                     last[flow as usize] = number;

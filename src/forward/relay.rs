@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::BytesMut;
+
 use crate::id::{LinkId, NodeId};
 use crate::time::Instant;
 use crate::wire::Kind;
@@ -9,6 +11,7 @@ use crate::wire::data::{DataMut, OVERHEAD, ROUTE};
 use crate::wire::header::{EndHeader, RouteHeader};
 use crate::wire::notice::{Notice, NoticeReason};
 
+use super::frame::{Frame, Load};
 use super::lanes::{Handed, Word};
 use super::{DropReason, Forwarder};
 
@@ -19,7 +22,7 @@ const NOTICE_SPACE: Duration = Duration::from_millis(50);
 const NOTICED_LIMIT: usize = 1024;
 
 impl Forwarder {
-    /// Carries an opened packet on. `datagram` is the whole frame; `route` is its header, its age
+    /// Carries an opened packet on. `bytes` is the whole frame; `route` is its header, its age
     /// and marks already those of its arrival here.
     pub(super) fn relay(
         &mut self,
@@ -27,7 +30,7 @@ impl Forwarder {
         from: LinkId,
         route: &RouteHeader,
         next: NodeId,
-        datagram: &mut [u8],
+        mut bytes: BytesMut,
     ) -> Result<(), DropReason> {
         if !self.config.relay {
             self.notice(now, from, route, NoticeReason::Refused);
@@ -39,18 +42,17 @@ impl Forwarder {
         };
         let onward = RouteHeader { segments_left: route.segments_left - 1, ..*route };
         let flow = {
-            let parts =
-                DataMut::split(&mut datagram[ROUTE..]).map_err(|_| DropReason::Malformed)?;
+            let parts = DataMut::split(&mut bytes[ROUTE..]).map_err(|_| DropReason::Malformed)?;
             *parts.route = onward.to_bytes();
             let end = EndHeader::parse(parts.end).map_err(|_| DropReason::Malformed)?;
             // Bucketed by multiplication (Fibonacci hashing): sources and streams are small numbers.
             let stream = u64::from(route.source.get()) << 16 | u64::from(end.stream.0);
             stream.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16
         };
-        let mut frame = self.pool.lend(now, route.age).ok_or(DropReason::NoRoom)?;
-        frame.bytes.extend_from_slice(datagram);
-        self.stats.relay.add(datagram.len() - OVERHEAD);
-        self.push_to_link(now, link, flow, frame);
+        let whole = bytes.len();
+        let frame = Frame { bytes, arrived: now, age: route.age };
+        self.push_to_link(now, link, flow, Load::Relayed(frame))?;
+        self.stats.relay.add(whole - OVERHEAD);
         Ok(())
     }
 

@@ -1,10 +1,10 @@
 //! Super-segments: split on the way in, joined on the way out.
 //!
 //! The kernel hands over TCP and UDP data many packets at a time under one header (TSO, USO), and
-//! takes them back the same way, which is worth a factor of six to eight. [`Splitter`] writes the
-//! single packets of a super-segment with the lengths, identifications, sequence numbers, flags and
-//! checksums they would have had; [`Coalescer`] joins packets that follow each other in one flow so
-//! that a split yields exactly the same bytes again.
+//! takes them back the same way, which is worth a factor of six to eight. [`Splitter`] makes the
+//! single packets of a super-segment with the lengths, identifications, sequence numbers and flags
+//! they would have had; [`Coalescer`] joins packets that follow each other in one flow so that a
+//! split yields exactly the same bytes again. Neither copies payload.
 //!
 //! Rules as in Linux (`tcp_gso_segment`, `tcp_gro_receive`, `udp_gro_receive`) and wireguard-go's
 //! `tun/offload_linux.go`: only complete, checksummed packets with equal headers are joined; a
@@ -12,12 +12,16 @@
 
 use std::collections::BTreeMap;
 
+use bytes::{Buf as _, BytesMut};
+
 use super::checksum;
 use super::classify::{Head, TCP, UDP};
-use crate::buf::{Offload, Segmentation, TunBatch};
+use crate::buf::{Offload, Segmentation, TunPacket, TunWrites};
 
 /// The longest IP packet.
 const IP_MAX: usize = 65_535;
+/// Packets joined at most: one write takes 1,024 pieces (`IOV_MAX`), and more gained nothing.
+const CARS: usize = 512;
 const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 const ACK: u8 = 0x10;
@@ -32,19 +36,9 @@ pub enum SegmentError {
     NoSize,
 }
 
-/// What is done with the transport checksum of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sums {
-    /// It is summed here.
-    Complete,
-    /// The field holds the pseudo header's sum and the packet is handed on as
-    /// [`Offload::Checksum`]: whoever writes it to a device lets that add the rest.
-    Partial,
-}
-
 /// How a packet is laid out, for those two protocols that are split and joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Layout {
+pub struct Layout {
     v4: bool,
     tcp: bool,
     /// Offset of the transport header.
@@ -55,7 +49,12 @@ struct Layout {
 
 impl Layout {
     fn read(packet: &[u8]) -> Option<Self> {
-        let head = Head::read(packet).ok()?;
+        Self::of(&Head::read(packet).ok()?, packet)
+    }
+
+    /// The layout of a packet whose head was read; `None` where it is neither TCP nor UDP, or a
+    /// fragment, or shorter than its headers.
+    pub fn of(head: &Head, packet: &[u8]) -> Option<Self> {
         if head.fragment {
             return None;
         }
@@ -73,6 +72,11 @@ impl Layout {
         Some(Self { v4: packet[0] >> 4 == 4, tcp, transport, payload })
     }
 
+    /// What a device needs to finish a checksum that holds only the pseudo header's sum.
+    pub fn partial(&self) -> Offload {
+        Offload::Checksum { start: self.transport as u16, offset: self.sum_offset() as u16 }
+    }
+
     /// Offset of the checksum within the transport header.
     fn sum_offset(&self) -> usize {
         if self.tcp { 16 } else { 6 }
@@ -82,51 +86,36 @@ impl Layout {
         if self.tcp { TCP } else { UDP }
     }
 
-    fn pseudo(&self, packet: &[u8]) -> u64 {
-        let addresses = if self.v4 { &packet[12..20] } else { &packet[8..40] };
-        checksum::pseudo(addresses, self.protocol(), packet.len() - self.transport)
+    /// The pseudo header's sum for a packet of `total` bytes with this head.
+    fn pseudo(&self, head: &[u8], total: usize) -> u64 {
+        let addresses = if self.v4 { &head[12..20] } else { &head[8..40] };
+        checksum::pseudo(addresses, self.protocol(), total - self.transport)
     }
 
-    /// Writes the network header's lengths and sum to fit the slice.
-    fn write_lengths(&self, packet: &mut [u8]) {
-        let total = packet.len();
+    /// Writes lengths and sums into a head for a packet of `total` bytes, of which the transport
+    /// checksum holds the pseudo header's sum only.
+    fn write_head(&self, head: &mut [u8], total: usize) {
         if self.v4 {
-            put16(packet, 2, total as u16);
-            put16(packet, 10, 0);
-            let sum = !checksum::fold(checksum::sum(&packet[..self.transport], 0));
-            put16(packet, 10, sum);
+            put16(head, 2, total as u16);
+            put16(head, 10, 0);
+            let sum = !checksum::fold(checksum::sum(&head[..self.transport], 0));
+            put16(head, 10, sum);
         } else {
-            put16(packet, 4, (total - 40) as u16);
+            put16(head, 4, (total - 40) as u16);
         }
         if !self.tcp {
-            put16(packet, self.transport + 4, (total - self.transport) as u16);
+            put16(head, self.transport + 4, (total - self.transport) as u16);
         }
-    }
-
-    /// Writes the transport checksum, or what a device needs to write it.
-    fn write_sum(&self, packet: &mut [u8], sums: Sums) -> Offload {
-        let at = self.transport + self.sum_offset();
-        let pseudo = self.pseudo(packet);
-        match sums {
-            Sums::Partial => {
-                put16(packet, at, checksum::fold(pseudo));
-                Offload::Checksum { start: self.transport as u16, offset: self.sum_offset() as u16 }
-            }
-            Sums::Complete => {
-                put16(packet, at, 0);
-                let sum = !checksum::fold(checksum::sum(&packet[self.transport..], pseudo));
-                // UDP has no checksum zero: that would say "none" (RFC 768).
-                put16(packet, at, if sum == 0 && !self.tcp { 0xffff } else { sum });
-                Offload::None
-            }
-        }
+        let pseudo = checksum::fold(self.pseudo(head, total));
+        put16(head, self.transport + self.sum_offset(), pseudo);
     }
 
     /// Whether the transport checksum is right; none at all (UDP's zero) is not.
     fn sum_holds(&self, packet: &[u8]) -> bool {
         let at = self.transport + self.sum_offset();
         let none = !self.tcp && packet[at..at + 2] == [0, 0];
-        let sum = checksum::sum(&packet[self.transport..], self.pseudo(packet));
+        let pseudo = self.pseudo(packet, packet.len());
+        let sum = checksum::sum(&packet[self.transport..], pseudo);
         !none && checksum::fold(sum) == 0xffff
     }
 }
@@ -146,9 +135,7 @@ fn get32(packet: &[u8], at: usize) -> u32 {
 /// What a device needs to finish the checksum of a packet that carries only the pseudo header's
 /// sum; `None` where the packet is neither TCP nor UDP.
 pub fn partial(packet: &[u8]) -> Option<Offload> {
-    let layout = Layout::read(packet)?;
-    let offset = layout.sum_offset() as u16;
-    Some(Offload::Checksum { start: layout.transport as u16, offset })
+    Layout::read(packet).map(|layout| layout.partial())
 }
 
 /// Sums what [`Offload::Checksum`] left undone, in place. What it points at may be any protocol;
@@ -163,34 +150,44 @@ pub fn complete(packet: &mut [u8], start: u16, offset: u16) -> bool {
     true
 }
 
-/// Writes the packets of one super-segment, one at a time.
-#[derive(Clone, Debug)]
-pub struct Splitter<'a> {
-    packet: &'a [u8],
+/// Makes the packets of one super-segment, one at a time, where they lie.
+///
+/// A packet's head is written right before its payload, over the end of the payload before: by then
+/// that packet is done with. Transport checksums hold the pseudo header's sum alone; whoever writes
+/// the packet to a device lets that add the rest ([`Layout::partial`]).
+#[derive(Debug)]
+pub struct Splitter {
+    packet: BytesMut,
     layout: Layout,
+    /// The headers, with what every packet but the last has in common.
+    head: Vec<u8>,
+    /// The IPv4 header's sum without length, identification and checksum.
+    head_sum: u64,
+    /// The pseudo header's sum without the length.
+    pseudo: u64,
+    /// Flags of the last packet.
+    flags: u8,
     size: usize,
-    sums: Sums,
-    /// Payload bytes already written.
+    /// Payload bytes already done.
     done: usize,
     index: usize,
 }
 
-impl<'a> Splitter<'a> {
+impl Splitter {
     /// A splitter of `packet`, which the device called [`Offload::Segments`] of `kind` and `size`.
     /// The header's length is read from the packet: devices are known to misstate it. A TCP segment
-    /// never carries more than `most` payload bytes, so that it fits a path narrower than the
-    /// device; datagrams keep their size, it is part of what they say.
+    /// never makes a packet longer than `most`, so that it fits a path narrower than the device;
+    /// datagrams keep their size, it is part of what they say.
     ///
     /// # Errors
     /// Where the packet is not what the offload claims.
     pub fn new(
-        packet: &'a [u8],
+        packet: BytesMut,
         kind: Segmentation,
         size: u16,
         most: usize,
-        sums: Sums,
     ) -> Result<Self, SegmentError> {
-        let layout = Layout::read(packet).ok_or(SegmentError::Malformed)?;
+        let layout = Layout::read(&packet).ok_or(SegmentError::Malformed)?;
         let claimed = match kind {
             Segmentation::Tcp4 => layout.tcp && layout.v4,
             Segmentation::Tcp6 => layout.tcp && !layout.v4,
@@ -199,16 +196,34 @@ impl<'a> Splitter<'a> {
         if !claimed {
             return Err(SegmentError::Malformed);
         }
+        let most = most.saturating_sub(layout.payload);
         let size = if layout.tcp { usize::from(size).min(most) } else { usize::from(size) };
         if size == 0 {
             return Err(SegmentError::NoSize);
         }
-        Ok(Self { packet, layout, size, sums, done: 0, index: 0 })
+        let head = packet[..layout.payload].to_vec();
+        let mut still = head.clone();
+        if layout.v4 {
+            put16(&mut still, 2, 0);
+            put16(&mut still, 4, 0);
+            put16(&mut still, 10, 0);
+        }
+        let head_sum = checksum::sum(&still[..layout.transport], 0);
+        let pseudo = layout.pseudo(&head, layout.transport);
+        let flags = if layout.tcp { head[layout.transport + 13] } else { 0 };
+        Ok(Self { packet, layout, head, head_sum, pseudo, flags, size, done: 0, index: 0 })
     }
 
-    /// How many packets there are in all.
-    pub fn count(&self) -> usize {
-        (self.packet.len() - self.layout.payload).div_ceil(self.size).max(1)
+    /// How many packets are left.
+    pub fn left(&self) -> usize {
+        let rest = self.packet.len() - self.layout.payload - self.done;
+        rest.div_ceil(self.size).max(usize::from(self.index == 0))
+    }
+
+    /// Bytes of all packets that are left.
+    pub fn bytes_left(&self) -> usize {
+        let rest = self.packet.len() - self.layout.payload - self.done;
+        rest + self.left() * self.layout.payload
     }
 
     /// Length of the longest packet.
@@ -216,46 +231,59 @@ impl<'a> Splitter<'a> {
         self.layout.payload + self.size.min(self.packet.len() - self.layout.payload)
     }
 
-    /// Appends the next packet to `out`; `None` after the last.
-    pub fn next_into(&mut self, out: &mut Vec<u8>) -> Option<Offload> {
-        let payload = &self.packet[self.layout.payload..];
-        if self.done >= payload.len() && self.index > 0 {
-            return None;
+    /// Length of the next packet; `None` after the last.
+    pub fn next_len(&self) -> Option<usize> {
+        let rest = self.packet.len() - self.layout.payload - self.done;
+        (rest > 0 || self.index == 0).then(|| self.layout.payload + rest.min(self.size))
+    }
+
+    /// The next packet; `None` after the last.
+    pub fn next_packet(&mut self) -> Option<&mut [u8]> {
+        let total = self.next_len()?;
+        let Layout { v4, tcp, transport, payload } = self.layout;
+        let last = payload + self.done + (total - payload) == self.packet.len();
+        let packet = &mut self.packet[self.done..self.done + total];
+        let head = &mut packet[..payload];
+        head.copy_from_slice(&self.head);
+        if v4 {
+            let id = get16(head, 4).wrapping_add(self.index as u16);
+            let sum = self.head_sum + u64::from(id) + total as u64;
+            put16(head, 2, total as u16);
+            put16(head, 4, id);
+            put16(head, 10, !checksum::fold(sum));
+        } else {
+            put16(head, 4, (total - 40) as u16);
         }
-        let take = self.size.min(payload.len() - self.done);
-        let last = self.done + take == payload.len();
-        let start = out.len();
-        out.extend_from_slice(&self.packet[..self.layout.payload]);
-        out.extend_from_slice(&payload[self.done..self.done + take]);
-        let packet = &mut out[start..];
-        if self.layout.v4 {
-            let id = get16(packet, 4).wrapping_add(self.index as u16);
-            put16(packet, 4, id);
+        if tcp {
+            let seq = get32(head, transport + 4).wrapping_add(self.done as u32);
+            head[transport + 4..transport + 8].copy_from_slice(&seq.to_be_bytes());
+            let first = if self.index == 0 { 0 } else { CWR };
+            head[transport + 13] = self.flags & !(first | if last { 0 } else { FIN | PSH });
+        } else {
+            put16(head, transport + 4, (total - transport) as u16);
         }
-        if self.layout.tcp {
-            let at = self.layout.transport;
-            let seq = get32(packet, at + 4).wrapping_add(self.done as u32);
-            packet[at + 4..at + 8].copy_from_slice(&seq.to_be_bytes());
-            if !last {
-                packet[at + 13] &= !(FIN | PSH);
-            }
-            if self.index > 0 {
-                packet[at + 13] &= !CWR;
-            }
-        }
-        self.layout.write_lengths(packet);
-        let offload = self.layout.write_sum(packet, self.sums);
-        self.done += take;
+        let pseudo = checksum::fold(self.pseudo + (total - transport) as u64);
+        put16(head, transport + self.layout.sum_offset(), pseudo);
+        self.done += total - payload;
         self.index += 1;
-        Some(offload)
+        Some(packet)
     }
 }
 
+/// A packet on its way out, with what was read of it.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The packet.
+    pub packet: TunPacket,
+    /// How it is laid out, where it may have company.
+    pub layout: Option<Layout>,
+}
+
 /// A packet of the input that may have followers: the first of a super-segment.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Train {
-    layout: Layout,
-    /// Places in the input batch, in order.
+    layout: Option<Layout>,
+    /// Places in the input, in order.
     cars: Vec<usize>,
     /// Payload bytes of each packet but the last.
     size: usize,
@@ -272,6 +300,8 @@ pub struct Coalescer {
     trains: Vec<Train>,
     /// The open train of each flow, by the bytes that name the flow.
     open: BTreeMap<[u8; 37], usize>,
+    /// The train that grew last, and its flow: the next packet is most likely its too.
+    last: Option<usize>,
     spare: Vec<Vec<usize>>,
 }
 
@@ -283,10 +313,11 @@ impl Coalescer {
 
     /// Appends the packets of `input` to `out`, joined where a split would give the same packets
     /// again. Order within each flow is kept. `udp`: whether the device takes UDP super-segments.
-    pub fn join(&mut self, input: &TunBatch, udp: bool, out: &mut TunBatch) {
+    pub fn join(&mut self, input: &mut Vec<Outgoing>, udp: bool, out: &mut TunWrites) {
         self.open.clear();
-        for (place, (packet, offload)) in input.iter().enumerate() {
-            self.place(input, place, packet, offload, udp);
+        self.last = None;
+        for place in 0..input.len() {
+            self.place(input, place, udp);
         }
         for train in self.trains.drain(..) {
             write(input, &train, out);
@@ -296,41 +327,50 @@ impl Coalescer {
                 self.spare.push(cars);
             }
         }
+        input.clear();
     }
 
-    fn place(&mut self, input: &TunBatch, at: usize, packet: &[u8], offload: Offload, udp: bool) {
-        let layout = Layout::read(packet);
-        let key = layout.map(|layout| flow_key(packet, &layout));
-        if let (Some(layout), Some(key)) = (layout, key) {
-            let joinable = joinable(packet, &layout, offload, udp);
+    fn place(&mut self, input: &[Outgoing], at: usize, udp: bool) {
+        let Outgoing { packet: TunPacket { bytes: packet, offload }, layout } = &input[at];
+        if let Some(layout) = layout {
+            let joinable = joinable(packet, layout, *offload, udp);
+            if joinable
+                && let Some(train) = self.last.and_then(|last| self.trains.get_mut(last))
+                && train.takes(input, packet, layout)
+            {
+                train.couple(at, packet, layout);
+                return;
+            }
+            let key = flow_key(packet, layout);
             if let Some(&open) = self.open.get(&key) {
                 let train = &mut self.trains[open];
-                if joinable && train.takes(input, packet, &layout) {
-                    train.couple(at, packet, &layout);
+                if joinable && train.takes(input, packet, layout) {
+                    train.couple(at, packet, layout);
+                    self.last = Some(open);
                     return;
                 }
                 // Whatever comes now must not be overtaken by a later packet of its flow.
+                train.closed = true;
                 self.open.remove(&key);
             }
             if joinable {
+                self.last = Some(self.trains.len());
                 self.open.insert(key, self.trains.len());
             }
         }
-        let layout = layout.unwrap_or(Layout { v4: true, tcp: false, transport: 0, payload: 0 });
         let mut cars = self.spare.pop().unwrap_or_default();
         cars.push(at);
-        let size = packet.len() - layout.payload;
         let mut train = Train {
-            layout,
+            layout: *layout,
             cars,
-            size,
+            size: packet.len() - layout.map_or(0, |layout| layout.payload),
             length: packet.len(),
             next_seq: 0,
             next_id: 0,
-            closed: false,
+            closed: layout.is_none(),
         };
-        if key.is_some() {
-            train.follow(packet, &layout);
+        if let Some(layout) = layout {
+            train.follow(packet, layout);
         }
         self.trains.push(train);
     }
@@ -338,37 +378,38 @@ impl Coalescer {
 
 impl Train {
     /// Whether `packet` continues this train.
-    fn takes(&self, input: &TunBatch, packet: &[u8], layout: &Layout) -> bool {
+    fn takes(&self, input: &[Outgoing], packet: &[u8], layout: &Layout) -> bool {
         let size = packet.len() - layout.payload;
         if self.closed
-            || *layout != self.layout
+            || Some(*layout) != self.layout
             || size > self.size
             || self.length + size > IP_MAX
+            || self.cars.len() >= CARS
             || (layout.tcp && get32(packet, layout.transport + 4) != self.next_seq)
         {
             return false;
         }
-        let first = &input.slab[input.packets[self.cars[0]].range.clone()];
+        let first = &input[self.cars[0]].packet.bytes;
         // Identifications either count on, as a split will write them.
         if layout.v4 && get16(packet, 4) != self.next_id {
             return false;
         }
         let t = layout.transport;
         let network = if layout.v4 {
-            // Version and TOS; flags and offset, TTL, protocol; options. Not length, id, sum.
+            // Version and TOS; flags and offset, TTL, protocol; addresses and options. Not length,
+            // id, sum.
             first[..2] == packet[..2]
                 && first[6..10] == packet[6..10]
-                && first[20..t] == packet[20..t]
+                && first[12..t] == packet[12..t]
         } else {
-            first[..4] == packet[..4]
-                && first[6..8] == packet[6..8]
-                && first[40..t] == packet[40..t]
+            first[..4] == packet[..4] && first[6..t] == packet[6..t]
         };
-        // Acknowledgement, window, urgent pointer and options must agree; ports do already.
-        let transport = !layout.tcp
-            || (first[t + 8..t + 13] == packet[t + 8..t + 13]
-                && first[t + 14..t + 16] == packet[t + 14..t + 16]
-                && first[t + 18..layout.payload] == packet[t + 18..layout.payload]);
+        // Ports; then acknowledgement, window, urgent pointer and options.
+        let transport = first[t..t + 4] == packet[t..t + 4]
+            && (!layout.tcp
+                || (first[t + 8..t + 13] == packet[t + 8..t + 13]
+                    && first[t + 14..t + 16] == packet[t + 14..t + 16]
+                    && first[t + 18..layout.payload] == packet[t + 18..layout.payload]));
         network && transport
     }
 
@@ -409,46 +450,45 @@ fn joinable(packet: &[u8], layout: &Layout, offload: Offload, udp: bool) -> bool
     } else {
         udp && usize::from(get16(packet, layout.transport + 4)) == packet.len() - layout.transport
     };
-    let sum_holds = match offload {
-        Offload::None => layout.sum_holds(packet),
-        Offload::Checksum { .. } => true,
-        Offload::Segments { .. } => false,
-    };
     packet.len() > layout.payload
         // Without options, without extension headers: what the kernel itself would join.
         && layout.transport == if layout.v4 { 20 } else { 40 }
         && flags_allow
-        && sum_holds
+        && match offload {
+            Offload::None => layout.sum_holds(packet),
+            Offload::Checksum { .. } => true,
+            Offload::Segments { .. } => false,
+        }
 }
 
-fn write(input: &TunBatch, train: &Train, out: &mut TunBatch) {
-    let bytes = |place: usize| &input.slab[input.packets[place].range.clone()];
-    if let [single] = train.cars[..] {
-        out.push(bytes(single), input.packets[single].offload);
-        return;
-    }
-    let layout = &train.layout;
-    let start = out.slab.len();
+/// Moves a train's packets to `out`: the first with the head of them all, of the others the payload.
+fn write(input: &mut [Outgoing], train: &Train, out: &mut TunWrites) {
+    let start = out.pieces.len();
     for (index, &place) in train.cars.iter().enumerate() {
-        let from = if index == 0 { 0 } else { layout.payload };
-        out.slab.extend_from_slice(&bytes(place)[from..]);
+        let mut piece = std::mem::take(&mut input[place].packet.bytes);
+        if let (Some(layout), true) = (train.layout, index > 0) {
+            if layout.tcp {
+                // A push ends a train, so it is on the last packet alone.
+                let push = piece[layout.transport + 13] & PSH;
+                out.pieces[start][layout.transport + 13] |= push;
+            }
+            piece.advance(layout.payload);
+        }
+        out.pieces.push(piece);
     }
-    let packet = &mut out.slab[start..];
-    if layout.tcp
-        && let Some(&last) = train.cars.last()
-    {
-        packet[layout.transport + 13] |= bytes(last)[layout.transport + 13] & PSH;
-    }
-    layout.write_lengths(packet);
-    layout.write_sum(packet, Sums::Partial);
-    let kind = match (layout.tcp, layout.v4) {
-        (true, true) => Segmentation::Tcp4,
-        (true, false) => Segmentation::Tcp6,
-        (false, _) => Segmentation::Udp,
+    let offload = match train.layout {
+        Some(layout) if train.cars.len() > 1 => {
+            layout.write_head(&mut out.pieces[start][..layout.payload], train.length);
+            let kind = match (layout.tcp, layout.v4) {
+                (true, true) => Segmentation::Tcp4,
+                (true, false) => Segmentation::Tcp6,
+                (false, _) => Segmentation::Udp,
+            };
+            Offload::Segments { kind, header: layout.payload as u16, size: train.size as u16 }
+        }
+        _ => input[train.cars[0]].packet.offload,
     };
-    let offload =
-        Offload::Segments { kind, header: layout.payload as u16, size: train.size as u16 };
-    out.packets.push(crate::buf::TunPacket { range: start..out.slab.len(), offload });
+    out.packets.push((start..out.pieces.len(), offload));
 }
 
 #[cfg(test)]
@@ -505,31 +545,51 @@ mod tests {
         packet
     }
 
-    fn join(packets: &[Vec<u8>]) -> TunBatch {
-        let (mut input, mut out) = (TunBatch::default(), TunBatch::default());
-        for packet in packets {
-            input.push(packet, Offload::None);
+    fn outgoing(packet: &[u8]) -> Outgoing {
+        let bytes = BytesMut::from(packet);
+        Outgoing {
+            layout: Layout::read(&bytes),
+            packet: TunPacket { bytes, offload: Offload::None },
         }
-        Coalescer::new().join(&input, true, &mut out);
-        out
     }
 
-    fn split_all(batch: &TunBatch) -> Vec<Vec<u8>> {
+    fn join(packets: &[Vec<u8>]) -> Vec<(Vec<u8>, Offload)> {
+        let mut input = packets.iter().map(|packet| outgoing(packet)).collect();
+        let mut out = TunWrites::default();
+        Coalescer::new().join(&mut input, true, &mut out);
+        out.whole().collect()
+    }
+
+    /// The next packet, its checksum completed as a device would.
+    fn next_whole(s: &mut Splitter) -> Option<Vec<u8>> {
+        let offload = s.layout.partial();
+        let mut packet = s.next_packet()?.to_vec();
+        let Offload::Checksum { start, offset } = offload else { panic!("{offload:?}") };
+        assert!(complete(&mut packet, start, offset));
+        Some(packet)
+    }
+
+    fn splitter(packet: &[u8], kind: Segmentation, size: u16, most: usize) -> Splitter {
+        Splitter::new(BytesMut::from(packet), kind, size, most).unwrap()
+    }
+
+    fn split_all(batch: &[(Vec<u8>, Offload)]) -> Vec<Vec<u8>> {
         let mut packets = Vec::new();
-        for (packet, offload) in batch.iter() {
-            let Offload::Segments { kind, size, .. } = offload else {
-                packets.push(packet.to_vec());
+        for (packet, offload) in batch {
+            let Offload::Segments { kind, size, .. } = *offload else {
+                packets.push(packet.clone());
                 continue;
             };
-            let mut s = Splitter::new(packet, kind, size, 65_535, Sums::Complete).unwrap();
-            let (count, longest) = (s.count(), s.longest());
+            let mut s = splitter(packet, kind, size, 65_535);
+            let (count, bytes, longest) = (s.left(), s.bytes_left(), s.longest());
             let before = packets.len();
-            let mut out = Vec::new();
-            while s.next_into(&mut out).is_some() {
-                assert!(out.len() <= longest);
-                packets.push(std::mem::take(&mut out));
+            while let Some(length) = s.next_len() {
+                let out = next_whole(&mut s).unwrap();
+                assert!(out.len() == length && length <= longest);
+                packets.push(out);
             }
-            assert_eq!(packets.len() - before, count);
+            assert_eq!((packets.len() - before, s.left(), s.bytes_left()), (count, 0, 0));
+            assert_eq!(packets[before..].iter().map(Vec::len).sum::<usize>(), bytes);
         }
         packets
     }
@@ -543,7 +603,7 @@ mod tests {
             tcp(true, 250, 4, false, &[4; 100]),
         ];
         let out = join(&packets);
-        let shape: Vec<_> = out.iter().map(|(p, o)| (p.len(), o)).collect();
+        let shape: Vec<_> = out.iter().map(|(p, o)| (p.len(), *o)).collect();
         let head = 52;
         let first = Offload::Segments { kind: Segmentation::Tcp4, header: head, size: 100 };
         assert_eq!(shape, [(52 + 250, first), (152, Offload::None)]);
@@ -555,14 +615,14 @@ mod tests {
         let mut broken = tcp(true, 100, 2, false, &[2; 100]);
         broken[60] ^= 1;
         let out = join(&[tcp(true, 0, 1, false, &[1; 100]), broken.clone()]);
-        assert_eq!(out.packets.len(), 2, "a broken packet stays broken and alone");
-        assert_eq!(out.iter().nth(1).unwrap().0, broken);
+        assert_eq!(out.len(), 2, "a broken packet stays broken and alone");
+        assert_eq!(out[1].0, broken);
         let gap = join(&[tcp(false, 0, 0, false, &[1; 9]), tcp(false, 10, 0, false, &[1; 9])]);
-        assert_eq!(gap.packets.len(), 2);
+        assert_eq!(gap.len(), 2);
         let grows = join(&[tcp(false, 0, 0, false, &[1; 9]), tcp(false, 9, 0, false, &[1; 10])]);
-        assert_eq!(grows.packets.len(), 2, "only the last packet may differ, and be shorter");
+        assert_eq!(grows.len(), 2, "only the last packet may differ, and be shorter");
         let pure_acks = join(&[tcp(true, 0, 1, false, &[]), tcp(true, 0, 2, false, &[])]);
-        assert_eq!(pure_acks.packets.len(), 2);
+        assert_eq!(pure_acks.len(), 2);
     }
 
     #[test]
@@ -578,12 +638,10 @@ mod tests {
     #[test]
     fn a_super_segment_is_split_to_a_narrower_path() {
         let packet = tcp(false, 1000, 0, true, &[7; 3000]);
-        let mut s = Splitter::new(&packet, Segmentation::Tcp6, 1400, 1000, Sums::Complete).unwrap();
-        let mut out = Vec::new();
+        let mut s = splitter(&packet, Segmentation::Tcp6, 1400, 1072);
         let mut seen = Vec::new();
-        while s.next_into(&mut out).is_some() {
-            seen.push((out.len(), get32(&out, 44), out[40 + 13] & PSH != 0));
-            out.clear();
+        while let Some(out) = s.next_packet() {
+            seen.push((out.len(), get32(out, 44), out[40 + 13] & PSH != 0));
         }
         assert_eq!(seen, [(1072, 1000, false), (1072, 2000, false), (1072, 3000, true)]);
     }
@@ -591,12 +649,10 @@ mod tests {
     #[test]
     fn a_partial_checksum_is_what_a_device_completes() {
         let whole = udp(true, 1, &[9; 33]);
-        let packet = udp(true, 1, &[9; 33]);
-        let mut s = Splitter::new(&packet, Segmentation::Udp, 33, 0, Sums::Partial).unwrap();
-        let mut out = Vec::new();
-        let offload = s.next_into(&mut out).unwrap();
-        assert_eq!(partial(&out), Some(offload));
-        let Offload::Checksum { start, offset } = offload else { panic!("{offload:?}") };
+        let mut s = splitter(&whole, Segmentation::Udp, 33, 0);
+        let mut out = s.next_packet().unwrap().to_vec();
+        assert_ne!(out, whole);
+        let Some(Offload::Checksum { start, offset }) = partial(&out) else { panic!("no UDP") };
         assert!(complete(&mut out, start, offset));
         assert_eq!(out, whole);
         assert!(!complete(&mut out, 60, 6), "outside of the packet");
@@ -605,7 +661,7 @@ mod tests {
     #[test]
     fn a_false_claim_is_refused() {
         let packet = tcp(true, 0, 1, false, &[1; 100]);
-        let new = |p: &[u8], kind, size| Splitter::new(p, kind, size, 1400, Sums::Complete).err();
+        let new = |p: &[u8], kind, size| Splitter::new(BytesMut::from(p), kind, size, 1400).err();
         assert_eq!(new(&packet, Segmentation::Tcp6, 50), Some(SegmentError::Malformed));
         assert_eq!(new(&packet, Segmentation::Udp, 50), Some(SegmentError::Malformed));
         assert_eq!(new(&packet, Segmentation::Tcp4, 0), Some(SegmentError::NoSize));
@@ -640,7 +696,7 @@ mod tests {
                 }
             }
             let out = join(&packets);
-            for (packet, _) in out.iter() {
+            for (packet, _) in &out {
                 prop_assert!(Head::read(packet).is_ok());
             }
             let again = split_all(&out);
@@ -664,13 +720,10 @@ mod tests {
             bytes[6..8].copy_from_slice(&[0, 0]);
             bytes[9] = if udp { UDP } else { TCP };
             let kind = if udp { Segmentation::Udp } else { Segmentation::Tcp4 };
-            if let Ok(mut s) = Splitter::new(&bytes, kind, size, 1400, Sums::Complete) {
-                let mut out = Vec::new();
-                while s.next_into(&mut out).is_some() {}
+            if let Ok(mut s) = Splitter::new(BytesMut::from(&bytes[..]), kind, size, 1400) {
+                while s.next_packet().is_some() {}
             }
-            let mut batch = TunBatch::default();
-            batch.push(&bytes, Offload::None);
-            Coalescer::new().join(&batch, true, &mut TunBatch::default());
+            Coalescer::new().join(&mut vec![outgoing(&bytes)], true, &mut TunWrites::default());
         }
     }
 }

@@ -79,7 +79,7 @@ fn a_clean_link_sees_no_retransmission_and_little_feedback() {
     let (data, feedback) = (link.sent.data + link.sent.framing, back.sent.feedback);
     // One percent and 32 kbit/s, for four seconds and a bit.
     assert!(feedback > 0 && feedback < data / 100 + 4000 * 5, "{feedback} of {data}");
-    assert_eq!(world.nodes[&1].frames_held(), 0, "all acknowledged, nothing kept");
+    assert_eq!(world.nodes[&1].held_bytes(), 0, "all acknowledged, nothing kept");
 }
 
 #[test]

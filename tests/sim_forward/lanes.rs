@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use thalweg::buf::{Offload, RecvBatch, TunBatch, TxBatch};
+use thalweg::buf::{Offload, RecvBatch, TunBatch, TunWrites, TxBatch};
 use thalweg::forward::event::ForwardEvent;
 use thalweg::forward::lanes::{Handed, Word};
 use thalweg::forward::snapshot::{LinkEntry, PeerEntry, Snapshot};
@@ -183,7 +183,7 @@ impl Lanes {
             self.sent += 1;
             self.air.insert((now.plus(DELAY), self.sent), (n, to, datagram.to_vec()));
         }
-        let mut tun = TunBatch::default();
+        let mut tun = TunWrites::default();
         loop {
             let before = tun.packets.len();
             self.forwarder(n, lane).poll_tun(&mut tun);
@@ -192,10 +192,10 @@ impl Lanes {
             }
         }
         let out = self.out.entry(n).or_default();
-        for (bytes, offload) in tun.iter() {
+        for (bytes, offload) in tun.whole() {
             assert_eq!(offload, Offload::None, "nothing here is joined");
             let port = u16::from_be_bytes([bytes[20], bytes[21]]);
-            out.push((lane, port, payload_number(bytes)));
+            out.push((lane, port, payload_number(&bytes)));
         }
         while let Some(event) = self.forwarder(n, lane).poll_event() {
             self.events.push((now, n, lane, event));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use thalweg::buf::{Offload, RecvBatch, TunBatch, TxBatch};
+use thalweg::buf::{Offload, RecvBatch, TunBatch, TunWrites, TxBatch};
 use thalweg::forward::event::{FlipReason, ForwardEvent};
 use thalweg::forward::snapshot::{LinkEntry, PeerEntry, Snapshot};
 use thalweg::forward::{DropReason, ForwardConfig, Forwarder};
@@ -227,7 +227,7 @@ impl World {
                 self.air.insert(key, (n, to, datagram.to_vec()));
             }
         }
-        let mut tun = TunBatch::default();
+        let mut tun = TunWrites::default();
         loop {
             let before = tun.packets.len();
             forwarder.poll_tun(&mut tun);
@@ -236,7 +236,7 @@ impl World {
             }
         }
         let out = self.out.entry(n).or_default();
-        out.extend(tun.iter().map(|(bytes, offload)| (self.now, bytes.to_vec(), offload)));
+        out.extend(tun.whole().map(|(bytes, offload)| (self.now, bytes, offload)));
         while let Some(event) = forwarder.poll_event() {
             self.events.entry(n).or_default().push((self.now, event));
         }

@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use thalweg::buf::{RecvBatch, Run, TxBatch};
+use bytes::Bytes;
+use thalweg::buf::{Blocks, RecvBatch, Run, TxBatch};
 use thalweg::daemon::poller::Poller;
 use thalweg::daemon::udp::UdpSocket;
 use thalweg::id::LinkId;
@@ -160,12 +161,13 @@ struct Plan {
 
 impl Plan {
     fn new(shape: Shape, source: usize, targets: &[SocketAddr]) -> Self {
-        let run = |to: SocketAddr, segment: usize, count: usize| Run {
-            link: LinkId(0),
-            to,
-            tos: 0,
-            segment,
-            range: 0..segment * count,
+        let mut batch = TxBatch::default();
+        let mut run = |to: SocketAddr, segment: usize, count: usize| {
+            let mut bytes = Bytes::from(vec![0x5a; segment * count]);
+            let start = batch.datagrams.len();
+            batch.datagrams.extend((0..count).map(|_| bytes.split_to(segment)));
+            let range = start..start + count;
+            Run { link: LinkId(0), to, tos: 0, segment, bytes: segment * count, range }
         };
         let (flows, joined) = match shape {
             Shape::Single(size) => (vec![run(targets[0], size, 1)], 1),
@@ -182,8 +184,6 @@ impl Plan {
                 (flows.collect(), 1)
             }
         };
-        let bytes = flows.iter().map(|r| r.range.end).max().unwrap_or(0);
-        let batch = TxBatch { slab: vec![0x5a; bytes], runs: Vec::new() };
         Self { batch, flows, next: 0, joined }
     }
 
@@ -248,7 +248,7 @@ fn sink(mut sockets: Vec<UdpSocket>, stop: &AtomicBool, count: &AtomicU64) -> io
     for (socket, token) in sockets.iter().zip(0..) {
         poller.watch(socket.as_fd(), token)?;
     }
-    let mut batch = RecvBatch::default();
+    let (mut blocks, mut batch) = (Blocks::new(64), RecvBatch::default());
     let mut total = 0;
     while !stop.load(Ordering::Relaxed) {
         let mut ready = [0; MIX_SOCKETS];
@@ -256,7 +256,7 @@ fn sink(mut sockets: Vec<UdpSocket>, stop: &AtomicBool, count: &AtomicU64) -> io
         for (socket, _) in sockets.iter_mut().zip(ready).filter(|(_, ready)| *ready > 0) {
             // A few batches in a row before the next socket's turn.
             for _ in 0..4 {
-                let more = socket.recv(&mut batch)?;
+                let more = socket.recv(&mut blocks, &mut batch)?;
                 total += batch.datagrams.len() as u64;
                 if !more {
                     break;

@@ -11,10 +11,10 @@
 use std::fs::File;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::os::fd::AsFd as _;
 
-use thalweg::buf::{RecvBatch, Run, TxBatch};
+use bytes::{Buf as _, BytesMut};
+use thalweg::buf::{Blocks, RecvBatch, TxBatch};
 use thalweg::daemon::poller::Poller;
 use thalweg::daemon::tun::Tun;
 use thalweg::daemon::udp::UdpSocket;
@@ -46,6 +46,8 @@ const READ_BYTES: usize = 10 + 65_535;
 const PIECES: usize = READ_BYTES.div_ceil(PIECE) + 1;
 /// Reads before sending: single packets, or this many bytes of super-segments.
 const READS: usize = 64;
+/// Blocks of memory for all that is under way.
+const BLOCKS: usize = 256;
 const READ_ENOUGH: usize = 128 << 10;
 
 /// Between a device and a socket.
@@ -55,6 +57,7 @@ struct Ends {
     remote: SocketAddr,
     buffer: Vec<u8>,
     out: TxBatch,
+    blocks: Blocks,
     number: u32,
     joint: Joint,
     /// Keeps the device's offloads.
@@ -66,10 +69,8 @@ struct Ends {
 struct Joint {
     number: u32,
     next: u16,
-    /// What earlier batches held of it.
-    carried: Vec<u8>,
-    /// What this batch holds of it.
-    pieces: Vec<Range<usize>>,
+    /// What came of it.
+    pieces: Vec<BytesMut>,
 }
 
 impl Ends {
@@ -82,6 +83,7 @@ impl Ends {
             remote,
             buffer: vec![0; READ_BYTES],
             out: TxBatch::default(),
+            blocks: Blocks::new(BLOCKS),
             number: 0,
             joint: Joint::default(),
             _device: device,
@@ -97,8 +99,8 @@ impl Ends {
             let mut ready = [false; 2];
             poller.wait(None, |token| ready[token as usize] = true)?;
             if ready[1] {
-                self.socket.recv(&mut received)?;
-                self.put_together(&received);
+                self.socket.recv(&mut self.blocks, &mut received)?;
+                self.put_together(&mut received);
             }
             if ready[0] {
                 self.take_apart()?;
@@ -119,14 +121,15 @@ impl Ends {
             self.number = self.number.wrapping_add(1);
             let count = n.div_ceil(PIECE);
             for (index, piece) in self.buffer[..n].chunks(PIECE).enumerate() {
-                let start = self.out.slab.len();
-                self.out.slab.extend_from_slice(&self.number.to_ne_bytes());
-                self.out.slab.extend_from_slice(&(index as u16).to_ne_bytes());
-                self.out.slab.extend_from_slice(&[u8::from(index + 1 == count), 0]);
-                self.out.slab.extend_from_slice(piece);
-                self.out.close_datagram(start, LinkId(0), self.remote, 0);
+                let room = self.blocks.room(HEADER + piece.len());
+                let mut datagram = room.ok_or(io::ErrorKind::OutOfMemory)?;
+                datagram[..4].copy_from_slice(&self.number.to_ne_bytes());
+                datagram[4..6].copy_from_slice(&(index as u16).to_ne_bytes());
+                datagram[6] = u8::from(index + 1 == count);
+                datagram[HEADER..].copy_from_slice(piece);
+                self.out.push(LinkId(0), self.remote, 0, datagram.freeze());
             }
-            if self.out.slab.len() >= READ_ENOUGH {
+            if self.out.bytes() >= READ_ENOUGH {
                 break;
             }
         }
@@ -134,38 +137,34 @@ impl Ends {
     }
 
     /// Writes each super-segment that is whole, straight from where it was received.
-    fn put_together(&mut self, received: &RecvBatch) {
+    fn put_together(&mut self, received: &mut RecvBatch) {
         let joint = &mut self.joint;
-        for datagram in &received.datagrams {
-            let bytes = &received.slab[datagram.range.clone()];
-            let Some((&[a, b, c, d, i, j, last, _], _)) = bytes.split_first_chunk::<HEADER>()
+        for mut datagram in received.datagrams.drain(..) {
+            let Some((&[a, b, c, d, i, j, last, _], _)) =
+                datagram.bytes.split_first_chunk::<HEADER>()
             else {
                 continue;
             };
             let (number, index) = (u32::from_ne_bytes([a, b, c, d]), u16::from_ne_bytes([i, j]));
             if index == 0 {
                 joint.restart(number);
-            } else if (number, index) != (joint.number, joint.next)
-                || joint.pieces.len() + 1 >= PIECES
+            } else if (number, index) != (joint.number, joint.next) || joint.pieces.len() >= PIECES
             {
                 continue;
             }
             joint.next = index + 1;
-            joint.pieces.push(datagram.range.start + HEADER..datagram.range.end);
+            datagram.bytes.advance(HEADER);
+            joint.pieces.push(datagram.bytes);
             if last == 0 {
                 continue;
             }
             let mut slices = [IoSlice::new(&[]); PIECES];
-            slices[0] = IoSlice::new(&joint.carried);
-            for (slice, piece) in slices[1..].iter_mut().zip(&joint.pieces) {
-                *slice = IoSlice::new(&received.slab[piece.clone()]);
+            for (slice, piece) in slices.iter_mut().zip(&joint.pieces) {
+                *slice = IoSlice::new(piece);
             }
             // What the device does not take is lost, as on any full queue.
-            let _ = self.tun.write_vectored(&slices[..=joint.pieces.len()]);
+            let _ = self.tun.write_vectored(&slices[..joint.pieces.len()]);
             joint.restart(number.wrapping_add(1));
-        }
-        for piece in joint.pieces.drain(..) {
-            joint.carried.extend_from_slice(&received.slab[piece]);
         }
     }
 }
@@ -174,7 +173,6 @@ impl Joint {
     fn restart(&mut self, number: u32) {
         self.number = number;
         self.next = 0;
-        self.carried.clear();
         self.pieces.clear();
     }
 }
@@ -188,35 +186,17 @@ fn relay(one: Pair, two: Pair) -> io::Result<()> {
         poller.watch(socket.as_fd(), token)?;
     }
     let (mut received, mut out) = (RecvBatch::default(), TxBatch::default());
+    let mut blocks = Blocks::new(BLOCKS);
     loop {
         let mut ready = [false; 2];
         poller.wait(None, |token| ready[token as usize] = true)?;
         for side in (0..2).filter(|&side| ready[side]) {
-            sockets[side].recv(&mut received)?;
-            out.runs.clear();
-            for datagram in &received.datagrams {
-                extend(&mut out.runs, datagram.range.clone(), remotes[1 - side]);
+            sockets[side].recv(&mut blocks, &mut received)?;
+            for datagram in received.datagrams.drain(..) {
+                out.push(LinkId(0), remotes[1 - side], 0, datagram.bytes.freeze());
             }
-            std::mem::swap(&mut out.slab, &mut received.slab);
             sockets[1 - side].send(Instant::ZERO, &out);
-            std::mem::swap(&mut out.slab, &mut received.slab);
+            out.clear();
         }
     }
-}
-
-/// As [`TxBatch::close_datagram`], for bytes that lie there already.
-fn extend(runs: &mut Vec<Run>, range: Range<usize>, to: SocketAddr) {
-    if let Some(run) = runs.last_mut() {
-        let held = run.range.len();
-        if run.range.end == range.start
-            && held % run.segment == 0
-            && range.len() <= run.segment
-            && held / run.segment < TxBatch::RUN_SEGMENTS
-            && held + range.len() <= TxBatch::RUN_BYTES
-        {
-            run.range.end = range.end;
-            return;
-        }
-    }
-    runs.push(Run { link: LinkId(0), to, tos: 0, segment: range.len().max(1), range });
 }

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use crate::buf::TunBatch;
+use crate::buf::{Blocks, TunBatch, TunWrites};
 use crate::daemon::tun::{Tun, TunStats};
 
 /// A TUN device, or the place of one.
@@ -35,19 +35,19 @@ impl Device {
     ///
     /// # Errors
     /// The device has just vanished, and is closed now.
-    pub(super) fn recv(&mut self, batch: &mut TunBatch) -> io::Result<()> {
+    pub(super) fn recv(&mut self, blocks: &mut Blocks, batch: &mut TunBatch) -> io::Result<()> {
         let Some(tun) = &mut self.tun else {
             batch.clear();
             return Ok(());
         };
-        tun.recv(batch).map(|_| ()).inspect_err(|_| self.close())
+        tun.recv(blocks, batch).map(|_| ()).inspect_err(|_| self.close())
     }
 
     /// Writes every packet of the batch; without a device they are counted.
     ///
     /// # Errors
     /// The device has just vanished, and is closed now.
-    pub(super) fn send(&mut self, batch: &TunBatch) -> io::Result<()> {
+    pub(super) fn send(&mut self, batch: &TunWrites) -> io::Result<()> {
         let Some(tun) = &mut self.tun else {
             self.before.absent += batch.packets.len() as u64;
             return Ok(());

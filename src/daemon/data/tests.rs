@@ -280,9 +280,8 @@ fn one_received_buffer_may_hold_everyones_datagrams() {
         let mut other = UdpSocket::bind(endpoint("127.0.0.1:0")).unwrap();
         let mut batch = TxBatch::default();
         for first in [0x40, 0x10, 0x05, 0xc0] {
-            let start = batch.slab.len();
-            batch.slab.resize(start + 100, first);
-            batch.close_datagram(start, LinkId(0), endpoint("127.0.0.1:4600"), 0);
+            let to = endpoint("127.0.0.1:4600");
+            batch.push(LinkId(0), to, 0, vec![first; 100].into());
         }
         assert_eq!(batch.runs.len(), 1);
         other.send(Instant::ZERO, &batch);

@@ -10,6 +10,8 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::id::LinkId;
 use crate::time::Instant;
 
@@ -18,7 +20,10 @@ use crate::time::Instant;
 pub(super) struct Item {
     pub(super) to: SocketAddr,
     pub(super) tos: u8,
+    /// Which datagrams of its batch.
     pub(super) range: Range<usize>,
+    /// Bytes of them all.
+    pub(super) bytes: usize,
     /// Split by the kernel into datagrams of this size.
     pub(super) segment: Option<u16>,
     /// Whose frames these are; QUIC's are nobody's.
@@ -49,23 +54,9 @@ enum State {
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     state: State,
-    slab: Vec<u8>,
+    datagrams: Vec<Bytes>,
+    bytes: usize,
     items: Vec<Item>,
-}
-
-impl Item {
-    /// How many datagrams it becomes.
-    pub(super) fn datagrams(&self) -> u64 {
-        self.parts().count() as u64
-    }
-
-    /// Where each datagram lies.
-    pub(super) fn parts(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let end = self.range.end;
-        let size = self.segment.map_or(self.range.len(), usize::from).max(1);
-        let starts = self.range.clone().step_by(size);
-        starts.map(move |at| at..(at + size).min(end))
-    }
 }
 
 impl Pending {
@@ -89,32 +80,23 @@ impl Pending {
         }
     }
 
-    /// Keeps a copy of one message for later. `false` where there is no room, or no hope.
-    pub(super) fn keep(&mut self, slab: &[u8], item: &Item) -> bool {
-        let bytes = &slab[item.range.clone()];
-        let fits = self.slab.len() + bytes.len() <= BYTES;
+    /// Keeps one message for later. `false` where there is no room, or no hope.
+    pub(super) fn keep(&mut self, datagrams: &[Bytes], item: &Item) -> bool {
+        let fits = self.bytes + item.bytes <= BYTES;
         if self.state == State::Stuck || !fits {
             return false;
         }
-        let start = self.slab.len();
-        self.slab.extend_from_slice(bytes);
-        self.items.push(Item { range: start..self.slab.len(), ..item.clone() });
+        let start = self.datagrams.len();
+        self.datagrams.extend_from_slice(&datagrams[item.range.clone()]);
+        self.bytes += item.bytes;
+        self.items.push(Item { range: start..self.datagrams.len(), ..item.clone() });
         true
     }
 
     /// Takes all that waits, to be tried again; what is refused again comes back by `keep`.
-    pub(super) fn take(&mut self) -> (Vec<u8>, Vec<Item>) {
-        (std::mem::take(&mut self.slab), std::mem::take(&mut self.items))
-    }
-
-    /// Gives the memory of what was taken back.
-    pub(super) fn reuse(&mut self, mut slab: Vec<u8>, mut items: Vec<Item>) {
-        // A burst's memory is not kept for the next: overload is not the rule.
-        if self.items.is_empty() && slab.capacity() <= BYTES / 8 {
-            slab.clear();
-            items.clear();
-            (self.slab, self.items) = (slab, items);
-        }
+    pub(super) fn take(&mut self) -> (Vec<Bytes>, Vec<Item>) {
+        self.bytes = 0;
+        (std::mem::take(&mut self.datagrams), std::mem::take(&mut self.items))
     }
 
     /// Whether it is time to try again.
@@ -156,6 +138,6 @@ impl Pending {
 
     /// Bytes that wait.
     pub(super) fn bytes(&self) -> usize {
-        self.slab.len()
+        self.bytes
     }
 }

@@ -19,9 +19,8 @@ fn pair(local: &str) -> (UdpSocket, UdpSocket) {
 fn batch_of(to: SocketAddr, tos: u8, lengths: &[usize]) -> TxBatch {
     let mut batch = TxBatch::default();
     for (i, &length) in lengths.iter().enumerate() {
-        let start = batch.slab.len();
-        batch.slab.extend((0..length).map(|b| (i * 31 + b) as u8));
-        batch.close_datagram(start, LinkId(0), to, tos);
+        let bytes: Vec<u8> = (0..length).map(|b| (i * 31 + b) as u8).collect();
+        batch.push(LinkId(0), to, tos, bytes.into());
     }
     batch
 }
@@ -30,7 +29,7 @@ fn batch_of(to: SocketAddr, tos: u8, lengths: &[usize]) -> TxBatch {
 fn receive(socket: &mut UdpSocket, count: usize) -> Vec<(Vec<u8>, SocketAddr, u8)> {
     let poller = Poller::new().unwrap();
     poller.watch(socket.as_fd(), 0).unwrap();
-    let mut batch = RecvBatch::default();
+    let (mut blocks, mut batch) = (Blocks::new(64), RecvBatch::default());
     let mut out = Vec::new();
     while out.len() < count {
         let mut ready = false;
@@ -38,9 +37,9 @@ fn receive(socket: &mut UdpSocket, count: usize) -> Vec<(Vec<u8>, SocketAddr, u8
         if !ready {
             break;
         }
-        socket.recv(&mut batch).unwrap();
+        socket.recv(&mut blocks, &mut batch).unwrap();
         for d in &batch.datagrams {
-            out.push((batch.slab[d.range.clone()].to_vec(), d.from, d.ecn));
+            out.push((d.bytes.to_vec(), d.from, d.ecn));
         }
     }
     out
@@ -82,8 +81,9 @@ fn a_destination_that_refuses_gso_is_spared_it_and_asked_again_later() {
     let to = b.local();
     let batch = batch_of(to, 0, &[800; 10]);
     let run = batch.runs[0].clone();
-    let item = Item { to, tos: 0, range: run.range.clone(), segment: Some(800), link: None };
-    a.refused(NOW, &batch.slab, &item, &io::Error::from_raw_os_error(libc::EIO));
+    let (range, bytes) = (run.range, run.bytes);
+    let item = Item { to, tos: 0, range, bytes, segment: Some(800), link: None };
+    a.refused(NOW, &batch.datagrams, &item, &io::Error::from_raw_os_error(libc::EIO));
     assert_eq!(a.stats().sent_messages, 10, "what was refused went one by one");
     a.send(NOW.plus(Duration::from_secs(1)), &batch);
     assert_eq!(a.stats().sent_messages, 20, "still spared");
@@ -98,20 +98,12 @@ fn what_cannot_be_sent_is_counted_and_the_rest_goes() {
     let (mut a, mut b) = pair("127.0.0.1:0");
     let mut batch = batch_of(b.local(), 0, &[100]);
     // No datagram is that long.
-    let start = batch.slab.len();
-    batch.slab.resize(start + 66_000, 0);
-    batch.close_datagram(start, LinkId(1), b.local(), 0);
+    batch.push(LinkId(1), b.local(), 0, vec![0; 66_000].into());
     // Port 0 is nobody's.
-    let start = batch.slab.len();
-    batch.slab.resize(start + 50, 0);
-    batch.close_datagram(start, LinkId(2), "127.0.0.1:0".parse().unwrap(), 0);
+    batch.push(LinkId(2), "127.0.0.1:0".parse().unwrap(), 0, vec![0; 50].into());
     // Another family is another socket's business.
-    let start = batch.slab.len();
-    batch.slab.resize(start + 50, 0);
-    batch.close_datagram(start, LinkId(3), "[::1]:9".parse().unwrap(), 0);
-    let start = batch.slab.len();
-    batch.slab.resize(start + 60, 0);
-    batch.close_datagram(start, LinkId(4), b.local(), 0);
+    batch.push(LinkId(3), "[::1]:9".parse().unwrap(), 0, vec![0; 50].into());
+    batch.push(LinkId(4), b.local(), 0, vec![0; 60].into());
     a.send(NOW, &batch);
     let stats = a.stats();
     assert_eq!((stats.sent, stats.too_big, stats.unreachable), (2, 1, 1));
@@ -124,13 +116,13 @@ fn drops_of_the_local_kernel_are_told_apart() {
     // A buffer too small for what follows.
     set(b.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, 4096).unwrap();
     let batch = batch_of(b.local(), 0, &[1200; 64]);
-    a.send_one(NOW, b.local(), 0, &[1; 100]);
+    a.send_one(NOW, b.local(), 0, vec![1; 100].into());
     for _ in 0..20 {
         a.send(NOW, &batch);
     }
     let first = receive(&mut b, usize::MAX).len();
     // The count rides on the next datagram that comes through.
-    a.send_one(NOW, b.local(), 0, &[2; 100]);
+    a.send_one(NOW, b.local(), 0, vec![2; 100].into());
     receive(&mut b, 1);
     let drops = b.stats().kernel_drops;
     assert!(drops > 0, "{first} received, none known as dropped");
@@ -148,7 +140,7 @@ fn a_datagram_without_a_byte_is_counted_and_survived() {
     let (mut a, mut b) = pair("127.0.0.1:0");
     let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     other.send_to(&[], b.local()).unwrap();
-    a.send_one(NOW, b.local(), 0, &[1; 10]);
+    a.send_one(NOW, b.local(), 0, vec![1; 10].into());
     assert_eq!(receive(&mut b, 1).len(), 1);
     assert_eq!((b.stats().empty, b.stats().received), (1, 1));
 }
@@ -180,7 +172,7 @@ fn beside_a_veth(test: impl FnOnce(UdpSocket, SocketAddr) + Send + 'static) {
         // A neighbour that is known: nothing waits for ARP.
         let mut near = UdpSocket::bind("192.168.1.1:0".parse().unwrap()).unwrap();
         let known = (0..10).any(|_| {
-            near.send_one(NOW, far.local(), 0, &[0]);
+            near.send_one(NOW, far.local(), 0, vec![0].into());
             !receive(&mut far, 1).is_empty()
         });
         assert!(known, "the pair does not carry: {:?}", near.stats());
@@ -208,7 +200,7 @@ fn what_a_full_send_buffer_refuses_goes_when_there_is_room() {
         assert_eq!((stats.sent + stats.held, stats.blocked), (400, 0), "{stats:?}");
         assert_eq!(socket.held_bytes() as u64, 1200 * stats.held);
         // QUIC's datagrams go behind what waits.
-        socket.send_one(NOW, to, 0, &[0x40; 900]);
+        socket.send_one(NOW, to, 0, vec![0x40; 900].into());
         assert_eq!(socket.stats().held, stats.held + 1);
         let poller = Poller::new().unwrap();
         poller.watch(socket.as_fd(), 0).unwrap();
@@ -230,10 +222,10 @@ fn what_a_full_send_buffer_refuses_goes_when_there_is_room() {
 fn a_line_that_stands_still_is_given_up_and_its_losses_are_known_as_local() {
     beside_a_veth(|mut socket, to| {
         narrow(&socket, "8kbit");
-        let mut batch = batch_of(to, 0, &[1200; 400]);
-        // Of each other datagram: data frames of the link.
-        for (i, datagram) in batch.slab.chunks_mut(1200).enumerate() {
-            datagram[0] = if i % 2 == 0 { Kind::Data as u8 } else { Kind::Ack as u8 };
+        let mut batch = TxBatch::default();
+        for i in 0..400 {
+            let kind = if i % 2 == 0 { Kind::Data as u8 } else { Kind::Ack as u8 };
+            batch.push(LinkId(0), to, 0, vec![kind; 1200].into());
         }
         socket.send(NOW, &batch);
         assert!(socket.holds_back());

@@ -98,6 +98,7 @@ pub struct Sender<F> {
     /// Most bytes kept for repair.
     cap: usize,
     held: usize,
+    kept: usize,
     records: VecDeque<Record<F>>,
     /// Hop sequence of the first record.
     base: u32,
@@ -137,6 +138,7 @@ impl<F> Sender<F> {
         Self {
             cap,
             held: 0,
+            kept: 0,
             records: VecDeque::new(),
             base: 0,
             highest: None,
@@ -191,6 +193,7 @@ impl<F> Sender<F> {
         self.counts.unprotected += u64::from(wanted.is_some() && !fits);
         let frame = wanted.filter(|_| fits);
         self.held += if frame.is_some() { bytes } else { 0 };
+        self.kept += usize::from(frame.is_some());
         self.records.push_back(Record {
             sent_at: now,
             after: seq.wrapping_add(1),
@@ -401,6 +404,11 @@ impl<F> Sender<F> {
         self.held
     }
 
+    /// Frames kept for repair.
+    pub fn kept(&self) -> usize {
+        self.kept
+    }
+
     /// What became of frames since the last report. A loss that turns out to be none after it was
     /// reported is taken off the next reports.
     pub fn take_report(&mut self) -> Counts {
@@ -523,6 +531,7 @@ impl<F> Sender<F> {
         record.state = State::Arrived;
         if record.frame.take().is_some() {
             self.held -= record.bytes as usize;
+            self.kept -= 1;
         }
     }
 
@@ -607,6 +616,7 @@ impl<F> Sender<F> {
         self.counts.residual += 1;
         if record.frame.take().is_some() {
             self.held -= record.bytes as usize;
+            self.kept -= 1;
         }
     }
 
@@ -673,6 +683,7 @@ impl<F> Sender<F> {
             self.forgotten += u32::from(record.state == State::Abandoned);
             if record.frame.is_some() {
                 self.held -= record.bytes as usize;
+                self.kept -= 1;
             }
             self.base = self.base.wrapping_add(1);
             if before(self.frontier, self.base) {
