@@ -101,3 +101,31 @@ pub(crate) fn ip(words: &str) -> String {
     assert!(output.status.success(), "ip {words}: {errors}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
+
+/// Hands a device of the caller's namespace these bytes as if they were an IP packet.
+pub(crate) fn raw_packet(device: &str, bytes: &[u8]) -> std::io::Result<()> {
+    use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+    let name = std::ffi::CString::new(device).expect("a device's name");
+    // SAFETY: a constant family and kind; the result is checked before it becomes owned.
+    let fd = super::poller::check(unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_DGRAM, 0) })?;
+    // SAFETY: a fresh descriptor that nothing else owns.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: all-zero is a valid value of this plain C structure.
+    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    to.sll_family = libc::AF_PACKET as u16;
+    to.sll_protocol = (libc::ETH_P_IP as u16).to_be();
+    // SAFETY: a C string that outlives the call.
+    to.sll_ifindex = unsafe { libc::if_nametoindex(name.as_ptr()) } as i32;
+    // SAFETY: bytes and address outlive the call, and their lengths are given.
+    let sent = unsafe {
+        libc::sendto(
+            fd.as_raw_fd(),
+            bytes.as_ptr().cast(),
+            bytes.len(),
+            0,
+            (&raw const to).cast(),
+            size_of_val(&to) as libc::socklen_t,
+        )
+    };
+    if sent < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}

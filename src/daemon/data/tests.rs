@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::daemon::namespace::{Site, ip, isolated};
+use crate::daemon::namespace::{Site, ip, isolated, raw_packet};
 use crate::forward::ForwardConfig;
 use crate::forward::snapshot::{LinkEntry, PeerEntry};
 use crate::id::{Class, Lane, LinkId, NodeId};
@@ -268,6 +268,36 @@ fn a_vanished_device_is_told_once_and_its_packets_are_counted() {
         assert!(row.nodes[2].1.tun_lost.try_recv().is_err(), "told once");
         let [_, _, stats] = row.end();
         assert!(stats.tun.absent >= 3, "{:?}", stats.tun);
+    });
+}
+
+#[test]
+fn nonsense_and_giants_from_the_device_are_counted_and_survived() {
+    use crate::forward::DropReason;
+    isolated(|| {
+        let row = Row::start();
+        row.a.run(|| {
+            // As the kernel would never make them: no bytes, no IP, headers cut off or lying.
+            let _ = raw_packet("overlay0", &[]);
+            for nonsense in [&[0x45][..], &[0x45; 19], &[0x60; 39], &[0xff; 200], &[0x00; 60]] {
+                raw_packet("overlay0", nonsense).unwrap();
+            }
+            let mut lying = [0; 40];
+            lying[..4].copy_from_slice(&[0x4f, 0, 0xff, 0xff]);
+            raw_packet("overlay0", &lying).unwrap();
+            // Somebody raises the MTU: the kernel now sends what the overlay does not carry.
+            ip("link set overlay0 mtu 9000");
+            let socket = std::net::UdpSocket::bind((overlay(A)[0], 0)).unwrap();
+            socket.send_to(&[7; 5000], (overlay(B)[0], 9)).unwrap();
+            ip("link set overlay0 mtu 1340");
+        });
+        row.ping();
+        let [stats, ..] = row.end();
+        let dropped = |reason| stats.forward.dropped(reason);
+        assert_eq!(dropped(DropReason::TooBig), 1, "{:?}", stats.forward);
+        let nonsense = [DropReason::TooShort, DropReason::NotIp, DropReason::BadPacket];
+        let counted: u64 = nonsense.into_iter().map(dropped).sum();
+        assert!(dropped(DropReason::NotIp) >= 2 && counted + stats.tun.malformed >= 6, "{stats:?}");
     });
 }
 
