@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use netsim::bench::{self, BenchReport, throughput};
+use netsim::bench::{self, BenchReport, soak, throughput};
 use netsim::check;
 use netsim::demo;
 use netsim::netns::{self, fidelity, lab, stop::Stop};
@@ -112,6 +112,19 @@ enum Bench {
         #[arg(long)]
         peers: bool,
     },
+    /// Mixed traffic over a relay while things go wrong again and again: memory that grows, daemons
+    /// that end.
+    Soak {
+        /// For how long.
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+        /// For a minute: each fault once.
+        #[arg(long)]
+        quick: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// What every bench knows.
@@ -206,6 +219,12 @@ fn run(command: Command) -> anyhow::Result<bool> {
                     let (runs, quick) = (how.runs(), how.quick);
                     let options = throughput::Options { runs, quick, cases: case, only, peers };
                     how.show(throughput::run(&options, &stop)?)
+                }
+                Bench::Soak { minutes, quick, json } => {
+                    let how = How { runs: None, quick, json };
+                    let minutes = if quick { 1 } else { minutes };
+                    let length = std::time::Duration::from_secs(60 * minutes);
+                    how.show(soak::run(soak::Options { length }, &stop)?)
                 }
             }
         }

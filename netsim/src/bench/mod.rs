@@ -14,6 +14,7 @@ pub mod ground;
 pub mod load;
 pub mod peers;
 pub mod pump;
+pub mod soak;
 pub mod throughput;
 
 /// What a bench found.
