@@ -19,6 +19,7 @@ pub use read::{ConfigError, Problem};
 use read::{Reader, Section};
 pub use value::{NODE_NAME_RULE, dscp_by_name, is_node_name};
 
+use crate::id::Lane;
 use crate::route::policy::ClassSpec;
 use crate::unit::{Price, Ratio};
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub underlay: UnderlayConfig,
     /// `[overlay]`: its interface.
     pub overlay: OverlayConfig,
+    /// `[forward]`: how packets are worked on.
+    pub forward: ForwardConfig,
     /// `[[peer]]`: nodes known beforehand.
     pub peers: Vec<PeerConfig>,
     /// `[relay]`: consent to relaying.
@@ -82,6 +85,13 @@ pub struct OverlayConfig {
     pub interface: String,
     /// Largest inner packet, bytes.
     pub mtu: u16,
+}
+
+/// How packets are worked on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ForwardConfig {
+    /// Data threads; `None` where the machine decides.
+    pub lanes: Option<u8>,
 }
 
 /// A node known beforehand.
@@ -259,6 +269,8 @@ fn read_all(reader: &mut Reader<'_>, root: &DeTable<'_>, file: &Path) -> Option<
     let underlay = read_underlay(reader, &underlay);
     let overlay = reader.table(root, "overlay");
     let overlay = read_overlay(reader, &overlay);
+    let forward = reader.table(root, "forward");
+    let forward = ForwardConfig { lanes: forward.read(reader, "lanes", lanes) };
     let peers = reader.tables(root, "peer");
     let peers = read_peers(reader, &peers, node.as_ref().map(|n| n.name.as_str()));
     let relay = reader.table(root, "relay");
@@ -297,6 +309,7 @@ fn read_all(reader: &mut Reader<'_>, root: &DeTable<'_>, file: &Path) -> Option<
         node: node?,
         underlay,
         overlay,
+        forward,
         peers,
         relay,
         uplink,
@@ -375,6 +388,18 @@ fn read_overlay(reader: &mut Reader<'_>, section: &Section<'_, '_>) -> OverlayCo
     OverlayConfig {
         interface: interface.unwrap_or_else(|| "thalweg0".into()),
         mtu: mtu.unwrap_or(1340),
+    }
+}
+
+fn lanes(value: &toml::de::DeValue<'_>) -> value::Read<u8> {
+    let lanes = value::integer(value)?;
+    let limit = Lane::LIMIT;
+    match u8::try_from(lanes) {
+        Ok(lanes @ 1..) if lanes <= limit => Ok(lanes),
+        _ => {
+            let fix = format!("write 1 to {limit}, at most as many as there are processors");
+            Err(value::Bad::new(format!("{lanes} is no number of lanes"), fix))
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use prometheus::proto::{
 };
 
 use crate::report::{
-    Bytes, Histogram, LinkRow, LinkState, PathRow, PeerState, Report, Status, Traffic,
+    Bytes, Histogram, LaneRow, LinkRow, LinkState, PathRow, PeerState, Report, Status, Traffic,
 };
 
 /// What kind of series it is.
@@ -90,6 +90,23 @@ pub const SERIES: &[Series] = &[
         "User packets: ingress (direct or relayed), egress, relay.",
     ),
     counter("thalweg_bytes_total", &["direction", "path_kind"], "Bytes of those packets."),
+    gauge("thalweg_lanes", &[], "Lanes of the data path."),
+    counter(
+        "thalweg_lane_packets_total",
+        &["lane", "direction"],
+        "User packets by the lane that took them in (ingress), gave them out (egress), passed them on (relay).",
+    ),
+    counter(
+        "thalweg_lane_frames_total",
+        &["lane", "direction"],
+        "Frames a lane sent, and received and found authentic.",
+    ),
+    counter("thalweg_lane_handed_packets_total", &["lane"], "Packets a lane handed to another."),
+    counter(
+        "thalweg_lane_stray_frames_total",
+        &["lane"],
+        "Frames that came to a lane's socket and were another's.",
+    ),
     counter("thalweg_dropped_packets_total", &["reason"], "Packets let go."),
     counter("thalweg_refused_messages_total", &["reason"], "Control messages and records refused."),
     counter("thalweg_path_switches_total", &["class", "reason"], "Moves of a path."),
@@ -222,6 +239,12 @@ fn status(sink: &mut Sink, report: &Report) {
     if let Some(traffic) = &status.traffic {
         self::traffic(sink, traffic);
     }
+    if !status.lanes.is_empty() {
+        sink.value("thalweg_lanes", &[], status.lanes.len() as f64);
+    }
+    for lane in &status.lanes {
+        self::lane(sink, lane);
+    }
     for (reason, &count) in status.dropped_packets.iter().flatten() {
         sink.value("thalweg_dropped_packets_total", &[reason], count as f64);
     }
@@ -281,6 +304,24 @@ fn traffic(sink: &mut Sink, traffic: &Traffic) {
         sink.value("thalweg_packets_total", &labels, packets as f64);
         sink.value("thalweg_bytes_total", &labels, bytes as f64);
     }
+}
+
+fn lane(sink: &mut Sink, row: &LaneRow) {
+    let number = row.lane.to_string();
+    let packets = [
+        ("ingress", row.ingress_packets),
+        ("egress", row.egress_packets),
+        ("relay", row.relay_packets),
+    ];
+    for (direction, count) in packets {
+        sink.value("thalweg_lane_packets_total", &[&number, direction], count as f64);
+    }
+    for (direction, count) in [("sent", row.frames_sent), ("received", row.frames_received)] {
+        sink.value("thalweg_lane_frames_total", &[&number, direction], count as f64);
+    }
+    let (handed, strays) = (row.handed_packets, row.stray_frames);
+    sink.value("thalweg_lane_handed_packets_total", &[&number], handed as f64);
+    sink.value("thalweg_lane_stray_frames_total", &[&number], strays as f64);
 }
 
 fn link(sink: &mut Sink, link: &LinkRow) {
@@ -473,6 +514,8 @@ mod tests {
             ingress_relayed: Volume { packets: 4, bytes: 400 },
             ..Traffic::default()
         });
+        let lane = LaneRow { lane: 1, egress_packets: 9, frames_sent: 11, ..LaneRow::default() };
+        report.status.lanes = vec![LaneRow { handed_packets: 5, ..LaneRow::default() }, lane];
         report.status.dropped_packets = Some(BTreeMap::from([("no_route".into(), 7)]));
         let reasons = BTreeMap::from([("link_down".into(), 2)]);
         report.status.path_switches.insert("realtime".into(), reasons);
@@ -531,6 +574,10 @@ mod tests {
             ("thalweg_links{state=\"up\"}", 1.0),
             ("thalweg_packets_total{direction=\"ingress\",path_kind=\"direct\"}", 6.0),
             ("thalweg_bytes_total{direction=\"ingress\",path_kind=\"relayed\"}", 400.0),
+            ("thalweg_lanes", 2.0),
+            ("thalweg_lane_packets_total{lane=\"1\",direction=\"egress\"}", 9.0),
+            ("thalweg_lane_frames_total{lane=\"1\",direction=\"sent\"}", 11.0),
+            ("thalweg_lane_handed_packets_total{lane=\"0\"}", 5.0),
             ("thalweg_dropped_packets_total{reason=\"no_route\"}", 7.0),
             ("thalweg_path_switches_total{class=\"realtime\",reason=\"link_down\"}", 2.0),
             ("thalweg_failover_duration_seconds_bucket{le=\"0.1\"}", 0.0),
@@ -583,7 +630,7 @@ mod tests {
             assert!(!found.contains(name), "{name}");
         }
         assert!(!found.contains("direction=\"inbound\""));
-        assert!(!found.contains("direction=\"received\""));
+        assert!(!found.contains("link=\"2\",direction=\"received\""));
         assert!(!page(&Report::default()).contains("thalweg_packets_total"));
     }
 

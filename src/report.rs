@@ -118,6 +118,9 @@ pub struct Status {
     pub recompute_in_s: Option<f64>,
     /// Packets and bytes through this node.
     pub traffic: Option<Traffic>,
+    /// Each lane of the data path, in order; empty where nothing was counted.
+    #[serde(default)]
+    pub lanes: Vec<LaneRow>,
     /// Packets that came to nothing, by reason. Only reasons that occurred.
     pub dropped_packets: Option<BTreeMap<String, u64>>,
     /// Control messages and records refused, by reason. Only reasons that occurred.
@@ -201,6 +204,27 @@ pub struct Traffic {
     pub egress: Volume,
     /// Passed on for others.
     pub relay: Volume,
+}
+
+/// What one lane of the data path did since the start: a data thread's share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneRow {
+    /// Its number.
+    pub lane: u8,
+    /// Packets it took from local applications and the site.
+    pub ingress_packets: u64,
+    /// Packets it gave to them.
+    pub egress_packets: u64,
+    /// Packets it passed on for others.
+    pub relay_packets: u64,
+    /// Frames it sent on all links.
+    pub frames_sent: u64,
+    /// Frames it received and found authentic on all links.
+    pub frames_received: u64,
+    /// Packets it handed to other lanes.
+    pub handed_packets: u64,
+    /// Frames of other lanes that came to its socket, and were given to them.
+    pub stray_frames: u64,
 }
 
 /// Packets and their bytes.
@@ -305,6 +329,9 @@ pub struct LinkRow {
     pub endpoint: String,
     /// Liveness.
     pub state: LinkState,
+    /// Lanes that both ends have.
+    #[serde(default)]
+    pub lanes: u8,
     /// Whether a path in force starts with it.
     pub in_use: bool,
     /// Least round trip in the window.
@@ -397,6 +424,18 @@ pub struct Bytes {
 }
 
 impl Bytes {
+    /// These and others together.
+    pub const fn plus(&self, other: &Self) -> Self {
+        Self {
+            data: self.data + other.data,
+            framing: self.framing + other.framing,
+            feedback: self.feedback + other.feedback,
+            probes: self.probes + other.probes,
+            repair: self.repair + other.repair,
+            control: self.control + other.control,
+        }
+    }
+
     /// Each kind's label and bytes, in the order they are shown.
     pub const fn kinds(&self) -> [(&'static str, u64); 6] {
         [

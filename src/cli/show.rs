@@ -118,6 +118,13 @@ fn status(s: &Status) -> String {
     row("  of that relayed", volume(s.traffic.map(|t| t.ingress_relayed)));
     row("egress", volume(s.traffic.map(|t| t.egress)));
     row("relayed for others", volume(s.traffic.map(|t| t.relay)));
+    for l in &s.lanes {
+        let text = format!(
+            "{} in, {} out, {} relayed, {} handed over",
+            l.ingress_packets, l.egress_packets, l.relay_packets, l.handed_packets
+        );
+        row(&format!("lane {}", l.lane), text);
+    }
     let dropped = s.dropped_packets.as_ref();
     row("dropped packets", dropped.map_or(NONE.into(), |d| counts(d.iter())));
     row("refused messages", counts(s.refused.iter()));
@@ -248,8 +255,8 @@ fn links(rows: &[LinkRow]) -> String {
         ]);
     }
     let mut bytes = table(&[
-        "LINK", "PEER", "ENDPOINT", "WAY", "DATA", "FRAMING", "FEEDBACK", "PROBES", "REPAIR",
-        "CONTROL",
+        "LINK", "PEER", "ENDPOINT", "LANES", "WAY", "DATA", "FRAMING", "FEEDBACK", "PROBES",
+        "REPAIR", "CONTROL",
     ]);
     for l in rows {
         for (way, count) in [("sent", l.sent), ("received", l.received)] {
@@ -259,6 +266,7 @@ fn links(rows: &[LinkRow]) -> String {
                 only(l.link.to_string()),
                 only(l.peer.clone()),
                 only(l.endpoint.clone()),
+                only(l.lanes.to_string()),
                 way.into(),
             ];
             match count {

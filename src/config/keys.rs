@@ -54,6 +54,7 @@ pub const TABLES: &[Table] = &[
     ),
     table("underlay", false, &[key("listen", "\"0.0.0.0:4600\""), key("advertise", "[]")]),
     table("overlay", false, &[key("interface", "\"thalweg0\""), key("mtu", "1340")]),
+    table("forward", false, &[key("lanes", "")]),
     table("peer", true, &[key("name", ""), key("endpoint", "")]),
     table("relay", false, &[key("relay", "true"), key("use_relays", "true")]),
     table("uplink", false, &[key("price_per_gb", "0.0")]),

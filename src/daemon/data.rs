@@ -1,4 +1,5 @@
-//! The data thread: owns the UDP sockets and the TUN device and drives a `Forwarder`.
+//! The data threads, one a lane: each owns its UDP sockets and its queue of the TUN device and drives
+//! a `Forwarder`.
 //!
 //! A plain thread with epoll: an async runtime's p99 was 2-4 ms where the cores were busy. One turn:
 //! wait; read the clock; take what the control thread left; then from each socket and from the
@@ -15,10 +16,13 @@
 //! The first byte of a datagram tells the two protocols of the port apart: 0x10-0x1f is an overlay
 //! frame, a set 0x40 bit is QUIC (`docs/wire.md`).
 
+mod crossing;
 mod device;
+mod ending;
 mod outlet;
+mod stats;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd as _;
@@ -34,75 +38,59 @@ use tokio::sync::{mpsc, oneshot};
 use super::clock::Clock;
 use super::poller::{Nudge, Poller};
 use super::quic::socket::{INBOUND, QuicDatagram};
-use super::tun::{Tun, TunStats};
-use super::udp::{UdpSocket, UdpStats};
+use super::tun::Tun;
+use super::udp::UdpSocket;
 use crate::buf::{Blocks, RecvBatch, TunBatch, TunWrites, TxBatch};
+use crate::forward::Forwarder;
 use crate::forward::event::{ForwardEvent, ProbeRequest};
 use crate::forward::snapshot::Snapshot;
-use crate::forward::{Forwarder, Held, Stats};
 use crate::time::Instant;
 
+use crossing::Crossing;
 use device::Device;
+use ending::Part;
+pub use stats::{DataStats, LaneStats, QuicBytes};
 
 /// Events and orders on their way between the threads, each way. A table of 500 nodes flipping at
 /// once makes a few thousand events.
 const QUEUE: usize = 4096;
 /// Events kept for a control thread that is behind, beyond its queue.
 const EVENTS_HELD: usize = 16_384;
-/// Endpoints whose QUIC bytes are counted apart: anyone can make new ones.
-const ENDPOINTS: usize = 1024;
 /// How often memory is counted, and given back after a burst.
 const TIDY: Duration = Duration::from_secs(1);
 /// A turn's length at least while a send buffer is full.
 const BLOCKED_TURN: Duration = Duration::from_millis(1);
-/// Blocks that what is received and read may lie in, whoever holds it: 160 MiB.
+/// Blocks that what is received and read may lie in, whoever holds it: 160 MiB. Shared by the lanes.
 const BLOCKS_LIMIT: usize = (160 << 20) / Blocks::SIZE;
 /// How often counters are published.
 pub const PUBLISH: Duration = Duration::from_millis(250);
 
-/// Everything this thread counts.
-#[derive(Clone, Debug, Default)]
-pub struct DataStats {
-    /// The forwarder's own.
-    pub forward: Stats,
-    /// All sockets together.
-    pub udp: UdpStats,
-    /// Datagrams that were longer than the way takes, by destination.
-    pub too_big: BTreeMap<SocketAddr, u64>,
-    /// Bytes that wait for room in a send buffer now.
-    pub udp_held_bytes: usize,
-    /// What lies in the forwarder, as of the last second.
-    pub held: Held,
-    /// The device.
-    pub tun: TunStats,
-    /// QUIC datagrams received that found the control thread's queue full.
-    pub quic_dropped: u64,
-    /// QUIC by endpoint.
-    pub quic: BTreeMap<SocketAddr, QuicBytes>,
-    /// Datagrams that are neither ours nor QUIC's.
-    pub strangers: u64,
-    /// Events that were lost because the control thread was too far behind.
-    pub events_dropped: u64,
-}
-
-/// Bytes of QUIC to and from one endpoint: UDP payload.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct QuicBytes {
-    /// To it.
-    pub sent: u64,
-    /// From it, whoever that was.
-    pub received: u64,
-}
-
 /// The control thread's end: what it may ask. Cheap to clone; nothing here waits.
 #[derive(Clone)]
 pub struct DataDoor {
-    shared: Arc<Shared>,
+    posts: Arc<[Post]>,
+    /// To the first lane, which sends all that is no packet.
     orders: SyncSender<Order>,
+}
+
+/// What a lane's thread takes over.
+#[derive(Debug)]
+pub struct LaneParts {
+    /// Its data path.
+    pub forwarder: Forwarder,
+    /// Its sockets, one a family.
+    pub sockets: Vec<UdpSocket>,
+    /// Its queue of the device.
+    pub tun: Tun,
+}
+
+/// Where things are left for a lane's thread.
+struct Post {
+    shared: Shared,
     nudge: Nudge,
 }
 
-/// What comes up from the data thread.
+/// What comes up from the data threads.
 pub struct DataNews {
     /// What the forwarder saw.
     pub events: mpsc::Receiver<ForwardEvent>,
@@ -110,7 +98,7 @@ pub struct DataNews {
     pub quic: mpsc::Receiver<QuicDatagram>,
     /// The TUN device vanished, and how that was seen: another is wanted by [`DataDoor::give_tun`].
     pub tun_lost: mpsc::Receiver<io::Error>,
-    /// Resolves when the thread has ended: why, if it was not told to.
+    /// Resolves when all threads have ended: why, if they were not told to.
     pub ended: oneshot::Receiver<anyhow::Result<()>>,
 }
 
@@ -128,28 +116,23 @@ enum Order {
     Quic(QuicDatagram),
 }
 
-impl DataStats {
-    fn quic_bytes(&mut self, endpoint: SocketAddr) -> &mut QuicBytes {
-        if self.quic.len() >= ENDPOINTS && !self.quic.contains_key(&endpoint) {
-            self.quic.pop_first();
-        }
-        self.quic.entry(endpoint).or_default()
-    }
-}
-
 impl DataDoor {
-    /// What the forwarder is to read from now on. Replaces one it has not taken yet.
-    pub fn install(&self, snapshot: Snapshot) {
-        let slot = self.shared.snapshot.lock();
-        *slot.unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
-        self.nudge.give();
+    /// What the forwarders are to read from now on. Replaces one they have not taken yet.
+    pub fn install(&self, snapshot: &Snapshot) {
+        for post in self.posts.iter() {
+            let slot = post.shared.snapshot.lock();
+            *slot.unwrap_or_else(PoisonError::into_inner) = Some(snapshot.clone());
+            post.nudge.give();
+        }
     }
 
-    /// A device to take the place of the one that vanished.
-    pub fn give_tun(&self, tun: Tun) {
-        let slot = self.shared.tun.lock();
-        *slot.unwrap_or_else(PoisonError::into_inner) = Some(tun);
-        self.nudge.give();
+    /// The queues of a device that takes the place of the one that vanished.
+    pub fn give_tun(&self, queues: Vec<Tun>) {
+        for (post, tun) in self.posts.iter().zip(queues) {
+            let slot = post.shared.tun.lock();
+            *slot.unwrap_or_else(PoisonError::into_inner) = Some(tun);
+            post.nudge.give();
+        }
     }
 
     /// Has a probe sent.
@@ -162,92 +145,116 @@ impl DataDoor {
         self.order(Order::Quic(datagram));
     }
 
-    /// The counters, at most [`PUBLISH`] old while the thread runs.
-    pub fn stats(&self) -> Arc<DataStats> {
-        self.shared.stats.load_full()
+    /// The counters of all lanes, at most [`PUBLISH`] old while the threads run.
+    pub fn stats(&self) -> DataStats {
+        let lanes: Vec<_> = self.posts.iter().map(|post| post.shared.stats.load_full()).collect();
+        DataStats::of_all(lanes.iter().map(|stats| &**stats))
     }
 
-    /// Probes and QUIC datagrams that found the queue to the data thread full.
+    /// Probes and QUIC datagrams that found the queue to the first data thread full.
     pub fn orders_dropped(&self) -> u64 {
-        self.shared.orders_dropped.load(Ordering::Relaxed)
+        self.posts[0].shared.orders_dropped.load(Ordering::Relaxed)
     }
 
-    /// Ends the thread; what is queued is still sent.
+    /// Ends the threads; what is queued is still sent.
     pub fn stop(&self) {
-        self.shared.stop.store(true, Ordering::Release);
-        self.nudge.give();
+        for post in self.posts.iter() {
+            post.shared.stop.store(true, Ordering::Release);
+            post.nudge.give();
+        }
     }
 
     fn order(&self, order: Order) {
+        let first = &self.posts[0];
         if self.orders.try_send(order).is_err() {
-            self.shared.orders_dropped.fetch_add(1, Ordering::Relaxed);
+            first.shared.orders_dropped.fetch_add(1, Ordering::Relaxed);
         }
-        self.nudge.give();
+        first.nudge.give();
     }
 }
 
-/// Starts the thread. It owns sockets, device and forwarder until it ends.
+impl Post {
+    fn new() -> io::Result<Self> {
+        let shared = Shared {
+            snapshot: Mutex::new(None),
+            tun: Mutex::new(None),
+            stats: ArcSwap::default(),
+            stop: AtomicBool::new(false),
+            orders_dropped: AtomicU64::new(0),
+        };
+        Ok(Self { shared, nudge: Nudge::new()? })
+    }
+}
+
+/// Starts a thread for each lane, in their order. They own sockets, device and forwarders until they
+/// end, which they do together.
 ///
 /// # Errors
-/// No descriptors or no thread to be had.
-pub fn start(
-    clock: Clock,
-    forwarder: Forwarder,
-    sockets: Vec<UdpSocket>,
-    tun: Tun,
-) -> anyhow::Result<(DataDoor, DataNews)> {
-    let nudge = Nudge::new().context("eventfd")?;
-    let poller = Poller::new().context("epoll")?;
-    poller.watch(nudge.as_fd(), NUDGE).context("epoll")?;
-    poller.watch(tun.as_fd(), TUN).context("epoll")?;
-    for (socket, token) in sockets.iter().zip(SOCKETS..) {
-        poller.watch(socket.as_fd(), token).context("epoll")?;
-    }
-    let shared = Arc::new(Shared {
-        snapshot: Mutex::new(None),
-        tun: Mutex::new(None),
-        stats: ArcSwap::default(),
-        stop: AtomicBool::new(false),
-        orders_dropped: AtomicU64::new(0),
-    });
+/// No lane, no descriptors or no thread to be had.
+pub fn start(clock: Clock, lanes: Vec<LaneParts>) -> anyhow::Result<(DataDoor, DataNews)> {
+    let posts: Result<Vec<Post>, _> = lanes.iter().map(|_| Post::new()).collect();
+    let posts: Arc<[Post]> = posts.context("eventfd")?.into();
+    anyhow::ensure!(!posts.is_empty(), "no lane");
+    let nudges: Vec<Nudge> = posts.iter().map(|post| post.nudge.clone()).collect();
     let (orders, inbox) = sync_channel(QUEUE);
     let (events, event_news) = mpsc::channel(QUEUE);
     let (quic, quic_news) = mpsc::channel(INBOUND);
     // One device at a time: one loss at a time.
     let (tun_lost, tun_news) = mpsc::channel(1);
     let (end, ended) = oneshot::channel();
-    let mut data = Data {
-        clock,
-        forwarder,
-        sockets,
-        awaiting_room: 0,
-        tun: Device::new(tun),
-        tun_lost,
-        poller,
-        nudge: nudge.clone(),
-        shared: shared.clone(),
-        inbox,
-        events,
-        waiting: VecDeque::new(),
-        quic,
-        received: RecvBatch::default(),
-        from_tun: TunBatch::default(),
-        to_tun: TunWrites::default(),
-        blocks: Blocks::new(BLOCKS_LIMIT),
-        transmit: TxBatch::default(),
-        stats: DataStats::default(),
-        published_at: Instant::ZERO,
-        tidied_at: Instant::ZERO,
-    };
-    std::thread::Builder::new().name("thalweg-data".to_owned()).spawn(move || {
-        let result = data.run();
-        data.publish(data.clock.now());
-        // Closes device and sockets before the end is known.
-        drop(data);
-        let _ = end.send(result);
-    })?;
+    let mut inbox = Some(inbox);
+    let beside = Crossing::all(&nudges).into_iter().zip(Part::all(&posts, end));
+    let count = lanes.len();
+    let mut threads = Vec::new();
+    for (number, (parts, (crossing, part))) in lanes.into_iter().zip(beside).enumerate() {
+        let LaneParts { forwarder, sockets, tun } = parts;
+        let poller = Poller::new().context("epoll")?;
+        poller.watch(nudges[number].as_fd(), NUDGE).context("epoll")?;
+        poller.watch(tun.as_fd(), TUN).context("epoll")?;
+        for (socket, token) in sockets.iter().zip(SOCKETS..) {
+            poller.watch(socket.as_fd(), token).context("epoll")?;
+        }
+        let data = Data {
+            clock,
+            forwarder,
+            sockets,
+            awaiting_room: 0,
+            tun: Device::new(tun),
+            // All queues vanish at once: one lane tells.
+            tun_lost: (number == 0).then(|| tun_lost.clone()),
+            poller,
+            nudge: nudges[number].clone(),
+            crossing,
+            posts: posts.clone(),
+            number,
+            inbox: inbox.take(),
+            events: events.clone(),
+            waiting: VecDeque::new(),
+            quic: quic.clone(),
+            received: RecvBatch::default(),
+            from_tun: TunBatch::default(),
+            to_tun: TunWrites::default(),
+            blocks: Blocks::new(BLOCKS_LIMIT / count),
+            transmit: TxBatch::default(),
+            stats: DataStats::default(),
+            published_at: Instant::ZERO,
+            tidied_at: Instant::ZERO,
+        };
+        threads.push((data, part));
+    }
+    // No thread runs before all are put together.
+    for (number, (mut data, mut part)) in threads.into_iter().enumerate() {
+        let name = if count == 1 { "thalweg-data".into() } else { format!("thalweg-data{number}") };
+        std::thread::Builder::new().name(name).spawn(move || {
+            let result = data.run();
+            data.publish(data.clock.now());
+            // Closes device and sockets before the end is known.
+            drop(data);
+            part.say(result);
+        })?;
+    }
     let news = DataNews { events: event_news, quic: quic_news, tun_lost: tun_news, ended };
-    Ok((DataDoor { shared, orders, nudge }, news))
+    Ok((DataDoor { posts, orders }, news))
 }
 
 const NUDGE: u64 = 0;
@@ -261,11 +268,15 @@ struct Data {
     /// Sockets whose send buffer is full, one bit each.
     awaiting_room: u64,
     tun: Device,
-    tun_lost: mpsc::Sender<io::Error>,
+    tun_lost: Option<mpsc::Sender<io::Error>>,
     poller: Poller,
     nudge: Nudge,
-    shared: Arc<Shared>,
-    inbox: Receiver<Order>,
+    crossing: Crossing,
+    posts: Arc<[Post]>,
+    /// Which lane, and which of the posts.
+    number: usize,
+    /// The first lane's.
+    inbox: Option<Receiver<Order>>,
     events: mpsc::Sender<ForwardEvent>,
     /// Events that found the queue full.
     waiting: VecDeque<ForwardEvent>,
@@ -301,8 +312,9 @@ impl Data {
             let mut stopping = false;
             if ready.nudge {
                 self.nudge.take();
-                stopping = self.shared.stop.load(Ordering::Acquire);
+                stopping = self.shared().stop.load(Ordering::Acquire);
                 self.take_tun()?;
+                self.take_crossed(now)?;
                 self.take_orders(now)?;
             }
             self.tend_sockets(now, ready.room)?;
@@ -361,7 +373,7 @@ impl Data {
 
     /// A device that takes the place of the one that vanished.
     fn take_tun(&mut self) -> anyhow::Result<()> {
-        let slot = self.shared.tun.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let slot = self.shared().tun.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(tun) = slot {
             self.tun.replace(tun);
             let fd = self.tun.as_fd().context("just put there")?;
@@ -373,19 +385,21 @@ impl Data {
     /// Tells that the device vanished. Closed, it is no longer watched.
     fn lose_tun(&self, error: io::Error) {
         // Full: told already, and not heard yet.
-        let _ = self.tun_lost.try_send(error);
+        let _ = self.tun_lost.as_ref().map(|lost| lost.try_send(error));
     }
 
     /// What the control thread left for us.
     fn take_orders(&mut self, now: Instant) -> anyhow::Result<()> {
-        let slot = self.shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let slot = self.shared().snapshot.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(snapshot) = slot {
             self.forwarder.install(now, &snapshot);
             self.carry_out(now)?;
         }
         // At most one queue's worth a turn: packets wait meanwhile.
         for _ in 0..QUEUE {
-            let Ok(order) = self.inbox.try_recv() else { return Ok(()) };
+            let Some(Ok(order)) = self.inbox.as_ref().map(Receiver::try_recv) else {
+                return Ok(());
+            };
             match order {
                 Order::Probe(request) => {
                     self.forwarder.push_probe(now, request);
@@ -409,11 +423,16 @@ impl Data {
     fn take_datagrams(&mut self, now: Instant, at: usize) -> anyhow::Result<()> {
         let batch = &mut self.received;
         self.sockets[at].recv(&mut self.blocks, batch).context("the UDP socket is broken")?;
-        let (quic, stats) = (&self.quic, &mut self.stats);
+        let (quic, stats, crossing) = (&self.quic, &mut self.stats, &mut self.crossing);
         batch.datagrams.retain(|datagram| {
             let payload = &datagram.bytes;
             match payload.first() {
-                Some(0x10..=0x1f) => return true,
+                Some(0x10..=0x1f) => {
+                    let (strays, kept) = crossing.strays(datagram.from, datagram.ecn, payload);
+                    stats.strays += u64::from(strays);
+                    stats.strays_dropped += u64::from(!kept);
+                    return !strays;
+                }
                 Some(first) if first & 0x40 != 0 => {
                     let (endpoint, ecn) = (datagram.from, datagram.ecn);
                     stats.quic_bytes(endpoint).received += payload.len() as u64;
@@ -428,6 +447,7 @@ impl Data {
             self.forwarder.handle_udp(now, batch);
             self.carry_out(now)?;
         }
+        self.cross_over();
         Ok(())
     }
 
@@ -451,7 +471,12 @@ impl Data {
                 self.stats.events_dropped += 1;
             }
         }
+        self.cross_over();
         Ok(())
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.posts[self.number].shared
     }
 
     fn pass_events(&mut self) {
@@ -485,27 +510,27 @@ impl Data {
             stats.udp_held_bytes += socket.held_bytes();
             stats.too_big.extend(socket.too_big());
         }
-        self.shared.stats.store(Arc::new(stats));
+        self.shared().stats.store(Arc::new(stats));
     }
 }
 
-/// Binds what a listening address asks for: a wildcard stands for both families.
+/// Binds what a listening address asks for, for each lane: a wildcard stands for both families.
 ///
 /// # Errors
 /// An address in use or not ours. Where the wildcard was asked, a machine without IPv6 is not an
 /// error.
-pub fn bind(listen: SocketAddr) -> io::Result<Vec<UdpSocket>> {
-    let first = UdpSocket::bind(listen)
+pub fn bind(listen: SocketAddr, lanes: u8) -> io::Result<Vec<Vec<UdpSocket>>> {
+    let first = UdpSocket::bind_group(listen, lanes)
         .map_err(|error| io::Error::new(error.kind(), format!("UDP {listen}: {error}")))?;
-    let port = first.local().port();
-    let mut sockets = vec![first];
+    let port = first[0].local().port();
+    let mut sockets: Vec<_> = first.into_iter().map(|socket| vec![socket]).collect();
     if listen.ip().is_unspecified() {
         let other = match listen {
             SocketAddr::V4(_) => (Ipv6Addr::UNSPECIFIED, port).into(),
             SocketAddr::V6(_) => (Ipv4Addr::UNSPECIFIED, port).into(),
         };
-        match UdpSocket::bind(other) {
-            Ok(socket) => sockets.push(socket),
+        match UdpSocket::bind_group(other, lanes) {
+            Ok(group) => sockets.iter_mut().zip(group).for_each(|(own, other)| own.push(other)),
             Err(error) => tracing::info!(%error, address = %other, "only one family is served"),
         }
     }

@@ -26,6 +26,7 @@ pub struct Device {
     name: String,
     mtu: u16,
     addresses: Vec<IpAddr>,
+    queues: u8,
     routes: BTreeSet<IpNet>,
     state: State,
 }
@@ -41,21 +42,28 @@ enum State {
 }
 
 impl Device {
-    /// Makes the device and raises it.
+    /// Makes the device and raises it. Gives its queues: so many, or one where the system does not
+    /// let us say which a packet takes.
     ///
     /// # Errors
     /// No privilege, the name is taken, an address or the MTU is refused.
-    pub async fn open(name: &str, mtu: u16, addresses: &[IpAddr]) -> anyhow::Result<(Self, Tun)> {
-        let (tun, netlink) = raise(name, mtu, addresses).await?;
+    pub async fn open(
+        name: &str,
+        queues: u8,
+        mtu: u16,
+        addresses: &[IpAddr],
+    ) -> anyhow::Result<(Self, Vec<Tun>)> {
+        let (tuns, netlink) = raise(name, queues, mtu, addresses).await?;
         let device = Self {
             // Where the name was a pattern, the device comes back under the number it had.
-            name: tun.name().to_owned(),
+            name: tuns[0].name().to_owned(),
             mtu,
+            queues: tuns.len() as u8,
             addresses: addresses.to_vec(),
             routes: BTreeSet::new(),
             state: State::Up(netlink),
         };
-        Ok((device, tun))
+        Ok((device, tuns))
     }
 
     /// Makes the routes over the device exactly these, now or when it is back.
@@ -90,14 +98,14 @@ impl Device {
 
     /// Tries to make the device anew; `None` where it is there, or where that failed and is to be
     /// tried again later.
-    pub async fn reopen(&mut self) -> Option<Tun> {
+    pub async fn reopen(&mut self) -> Option<Vec<Tun>> {
         let State::Gone { wait, .. } = self.state else { return None };
-        match raise(&self.name, self.mtu, &self.addresses).await {
-            Ok((tun, mut netlink)) => {
+        match raise(&self.name, self.queues, self.mtu, &self.addresses).await {
+            Ok((tuns, mut netlink)) => {
                 netlink.install(&self.routes).await;
                 self.state = State::Up(netlink);
                 tracing::info!(device = %self.name, "the TUN device is back");
-                Some(tun)
+                Some(tuns)
             }
             Err(error) => {
                 let next = (wait * 2).min(WAIT.1);
@@ -123,11 +131,16 @@ impl Device {
 }
 
 /// Makes a device of this name with its addresses and MTU, and sets it up.
-async fn raise(name: &str, mtu: u16, addresses: &[IpAddr]) -> anyhow::Result<(Tun, Netlink)> {
-    let tun = Tun::open(name).with_context(|| format!("TUN device {name}"))?;
-    let netlink = Netlink::start(tun.name()).await?;
+async fn raise(
+    name: &str,
+    queues: u8,
+    mtu: u16,
+    addresses: &[IpAddr],
+) -> anyhow::Result<(Vec<Tun>, Netlink)> {
+    let tuns = Tun::open_queues(name, queues).with_context(|| format!("TUN device {name}"))?;
+    let netlink = Netlink::start(tuns[0].name()).await?;
     netlink.raise(addresses, mtu).await?;
-    Ok((tun, netlink))
+    Ok((tuns, netlink))
 }
 
 #[cfg(test)]
@@ -141,7 +154,7 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async {
                 let own: [IpAddr; 1] = ["10.77.0.1".parse().unwrap()];
-                let (mut device, tun) = Device::open("test%d", 1300, &own).await.unwrap();
+                let (mut device, tun) = Device::open("test%d", 2, 1300, &own).await.unwrap();
                 device.install(["10.77.0.2/32".parse().unwrap()].into()).await;
                 assert!(ip("route").contains("10.77.0.2"));
                 assert!(device.reopen_at().is_none() && device.reopen().await.is_none());
@@ -158,7 +171,7 @@ mod tests {
                 drop(other);
 
                 let tun = device.reopen().await.unwrap();
-                assert_eq!((tun.name(), device.reopen_at()), ("test0", None));
+                assert_eq!((tun[0].name(), tun.len(), device.reopen_at()), ("test0", 2, None));
                 let shown = ip("addr show dev test0");
                 for part in ["mtu 1300", "10.77.0.1/32", ",UP"] {
                     assert!(shown.contains(part), "{part} in {shown}");

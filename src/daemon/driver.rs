@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::admin::{ASKS, AdminSocket, Ask};
 use super::clock::{Clock, unix_seconds};
-use super::data::{self, DataDoor, DataNews};
+use super::data::{self, DataDoor, DataNews, LaneParts};
 use super::device::Device;
 use super::http::HttpServer;
 use super::pki::Identity as Papers;
@@ -104,13 +104,17 @@ impl Driver {
             Some(listen) => Some(HttpServer::bind(listen).await.context("metrics")?),
             None => None,
         };
-        let sockets = data::bind(config.underlay.listen)?;
-        let port = sockets[0].local().port();
-        for socket in &sockets {
-            tracing::info!(address = %socket.local(), buffers = ?socket.buffers(), "listening");
-        }
         let overlay = &config.overlay;
-        let (device, tun) = Device::open(&overlay.interface, overlay.mtu, &own.addresses).await?;
+        let wanted = config.forward.lanes.unwrap_or_else(usual_lanes);
+        let (device, tuns) =
+            Device::open(&overlay.interface, wanted, overlay.mtu, &own.addresses).await?;
+        let lanes = tuns.len() as u8;
+        let sockets = data::bind(config.underlay.listen, lanes)?;
+        let port = sockets[0][0].local().port();
+        for socket in &sockets[0] {
+            let (address, buffers) = (socket.local(), socket.buffers());
+            tracing::info!(%address, ?buffers, lanes, "listening");
+        }
 
         let forward = ForwardConfig {
             node: own.node,
@@ -119,11 +123,16 @@ impl Driver {
             classes: config.classes.clone(),
             networks: own.networks().collect(),
             relay: config.relay.relay && own.relay,
-            tun_udp: tun.takes_udp_segments(),
+            tun_udp: tuns[0].takes_udp_segments(),
             lane: Lane::ONLY,
         };
-        let forwarder = Forwarder::new(forward, random(), clock.now());
-        let (data, news) = data::start(clock, forwarder, sockets, tun)?;
+        let parts = Lane::all(lanes).zip(sockets.into_iter().zip(tuns));
+        let parts = parts.map(|(lane, (sockets, tun))| {
+            let config = ForwardConfig { lane, ..forward.clone() };
+            let forwarder = Forwarder::new(config, random(), clock.now());
+            LaneParts { forwarder, sockets, tun }
+        });
+        let (data, news) = data::start(clock, parts.collect())?;
         // After the data thread's start, which would inherit it.
         if let Err(error) = step_back() {
             tracing::debug!(%error, "the control thread keeps its priority");
@@ -144,7 +153,7 @@ impl Driver {
             signer: Box::new(papers.signer()),
             trust: Box::new(WallTrust::new(anchors, unix_seconds)),
         };
-        let node = node_config(&config, known, boot);
+        let node = NodeConfig { lanes, ..node_config(&config, known, boot) };
         let node = Node::new(node, identity, &restored, random(), clock.now());
         tokio::spawn(admin.serve(asks_in.clone()));
         if let Some(metrics) = metrics {
@@ -236,8 +245,8 @@ impl Driver {
             Input::Timeout => self.node.handle_timeout(now),
             Input::TunLost(error) => self.device.on_lost(&error),
             Input::Reopen => {
-                if let Some(tun) = self.device.reopen().await {
-                    self.data.give_tun(tun);
+                if let Some(queues) = self.device.reopen().await {
+                    self.data.give_tun(queues);
                 }
             }
             Input::Ask(Ask { command, answer }) => {
@@ -258,7 +267,7 @@ impl Driver {
         while let Some(snapshot) = self.node.poll_snapshot() {
             let others = snapshot.routes.owners().filter(|(_, node)| *node != self.own.node);
             let routes: BTreeSet<IpNet> = others.map(|(net, _)| net).collect();
-            self.data.install(snapshot);
+            self.data.install(&snapshot);
             self.device.install(routes).await;
         }
         while let Some(probe) = self.node.poll_send() {
@@ -311,7 +320,15 @@ fn restore(state: &StateFile) -> Restored {
     })
 }
 
-/// What the node is told of the operator's configuration.
+/// Lanes where the operator gives no number: half of the processors, since applications and the
+/// kernel's own work on packets want some, and no more than four, which pays where one peer sends
+/// more than a few Gbit/s.
+fn usual_lanes() -> u8 {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (processors / 2).clamp(1, 4) as u8
+}
+
+/// What the node is told of the operator's configuration. Its data path has one lane.
 pub fn node_config(config: &Config, seeds: Vec<Seed>, boot: u64) -> NodeConfig {
     NodeConfig {
         seeds,

@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-use super::data::DataStats;
+use super::data::{DataStats, LaneStats};
 use crate::forward::Held;
 use crate::id::{LinkId, NodeId};
 use crate::report::{
-    Answer, Doors, LinkHeld, LinkRow, Memory, PeerHeld, PeerRow, Status, Traffic, Volume,
+    Answer, Doors, LaneRow, LinkHeld, LinkRow, Memory, PeerHeld, PeerRow, Status, Traffic, Volume,
 };
 
 /// Adds the data thread's figures to an answer of the node. `refused`: handshakes refused.
@@ -33,6 +33,17 @@ fn complete_status(status: &mut Status, stats: &DataStats, refused: u64) {
         egress: volume(forward.egress),
         relay: volume(forward.relay),
     });
+    let lane = |(lane, counted): (u8, &LaneStats)| LaneRow {
+        lane,
+        ingress_packets: counted.ingress_packets,
+        egress_packets: counted.egress_packets,
+        relay_packets: counted.relay_packets,
+        frames_sent: counted.frames_sent,
+        frames_received: counted.frames_received,
+        handed_packets: counted.handed,
+        stray_frames: counted.strays,
+    };
+    status.lanes = (0..).zip(&stats.lanes).map(lane).collect();
     let (udp, tun) = (&stats.udp, &stats.tun);
     let drops = forward.drops().map(|(reason, count)| (reason.name(), count));
     let local = [
@@ -49,6 +60,7 @@ fn complete_status(status: &mut Status, stats: &DataStats, refused: u64) {
         ("tun_absent", tun.absent),
         ("not_for_us", stats.strangers),
         ("quic_queue_full", stats.quic_dropped),
+        ("lane_stray_full", stats.strays_dropped),
     ];
     status.memory = Some(memory(stats));
     status.doors = Some(Doors {
@@ -73,7 +85,7 @@ fn memory(stats: &DataStats) -> Memory {
         resident_bytes: resident_bytes(),
         frames: held.frames as u64,
         waiting_bytes: held.bytes() as u64,
-        waiting_bound_bytes: Held::bound(held.links.len()) as u64,
+        waiting_bound_bytes: Held::bound(held.links.len(), stats.lanes.len().max(1)) as u64,
         send_pending_bytes: stats.udp_held_bytes as u64,
         window_bits: links.chain(peers).sum::<usize>() as u64,
     }

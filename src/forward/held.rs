@@ -66,10 +66,10 @@ impl Held {
         links.chain(self.peers.values().map(|p| p.order.bytes)).sum()
     }
 
-    /// What [`Held::bytes`] never exceeds with so many links.
-    pub fn bound(links: usize) -> usize {
+    /// What [`Held::bytes`] never exceeds with so many links and lanes.
+    pub fn bound(links: usize, lanes: usize) -> usize {
         let link = QueueLimits::default().bytes + REPAIR_BYTES;
-        (links * link).min(HELD_LIMIT) + OrderLimits::default().total_bytes
+        (links * lanes * link).min(HELD_LIMIT) + lanes * OrderLimits::default().total_bytes
     }
 
     /// Adds what another lane holds.

@@ -238,6 +238,17 @@ pub struct LinkStats {
     pub repair_late: u64,
 }
 
+impl LinkStats {
+    fn absorb(&mut self, other: &Self) {
+        self.sent = self.sent.plus(&other.sent);
+        self.received = self.received.plus(&other.received);
+        self.frames_sent += other.frames_sent;
+        self.frames_received += other.frames_received;
+        self.retransmits += other.retransmits;
+        self.repair_late += other.repair_late;
+    }
+}
+
 /// Adds one whole frame to the bytes of its kind. `inner`: bytes of the user's packet in it.
 pub(super) fn count_frame(bytes: &mut Bytes, kind: Kind, frame: usize, inner: usize) {
     let whole = frame as u64;
@@ -325,6 +336,34 @@ impl Stats {
     pub fn links(&self) -> impl Iterator<Item = (LinkId, &LinkStats)> + '_ {
         let numbered = self.links.iter().enumerate();
         numbered.filter_map(|(n, stats)| Some((LinkId(n as u16), stats.as_ref()?)))
+    }
+
+    /// Adds what another lane of the same node counted.
+    pub fn absorb(&mut self, other: &Self) {
+        for (sum, count) in self.drops.iter_mut().zip(&other.drops) {
+            *sum += count;
+        }
+        let volumes = [
+            (&mut self.ingress, other.ingress),
+            (&mut self.ingress_relayed, other.ingress_relayed),
+            (&mut self.egress, other.egress),
+            (&mut self.relay, other.relay),
+        ];
+        let sent = self.class_sent.iter_mut().zip(other.class_sent.iter().copied());
+        let delivered = self.class_delivered.iter_mut().zip(other.class_delivered.iter().copied());
+        for (sum, volume) in volumes.into_iter().chain(sent).chain(delivered) {
+            sum.packets += volume.packets;
+            sum.bytes += volume.bytes;
+        }
+        self.flips += other.flips;
+        self.flips_back += other.flips_back;
+        self.notices_sent += other.notices_sent;
+        self.handed += other.handed;
+        self.events_lost += other.events_lost;
+        self.probes_refused += other.probes_refused;
+        for (link, stats) in other.links() {
+            self.link_mut(link).absorb(stats);
+        }
     }
 
     pub(super) fn drop(&mut self, reason: DropReason) {

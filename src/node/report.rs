@@ -147,6 +147,7 @@ impl Node {
                 peer: session.peer.name.clone(),
                 node: node.get(),
                 endpoint: session.endpoint.to_string(),
+                lanes: session.lanes,
                 state: match session.health {
                     LinkHealth::Up(_) => LinkState::Up,
                     LinkHealth::New(_) | LinkHealth::Down(_) => LinkState::Down,

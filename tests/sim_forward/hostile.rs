@@ -96,7 +96,7 @@ fn what_waits_is_bounded_whatever_is_thrown_at_a_node() {
     let mut world = World::mesh(7, ms(10), REPAIRED);
     world.run_until(at_ms(100));
     let held = |world: &World| world.nodes[&1].held();
-    let bound = Held::bound(6);
+    let bound = Held::bound(6, 1);
     let payload = [7; 1200];
     let mut most = Held::default();
     for step in 0..60_u32 {

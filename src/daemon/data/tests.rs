@@ -36,14 +36,14 @@ fn secret(a: u16, b: u16) -> Secret {
     Secret::new([(a.min(b) * 16 + a.max(b)) as u8; 32])
 }
 
-fn peer(own: u16, other: u16, link: Option<(u16, SocketAddr)>) -> PeerEntry {
+fn peer(own: u16, other: u16, link: Option<(u16, SocketAddr, u8)>) -> PeerEntry {
     let index = |to: u16, from: u16| u32::from(to) << 16 | u32::from(from) << 8;
-    let links = link.into_iter().map(|(link, endpoint)| LinkEntry {
+    let links = link.into_iter().map(|(link, endpoint, lanes)| LinkEntry {
         link: LinkId(link),
         endpoint,
         receive_index: index(own, other),
         transmit_index: index(other, own),
-        lanes: 1,
+        lanes,
     });
     PeerEntry {
         node: node(other),
@@ -68,10 +68,11 @@ fn routes(paths: &[(u16, &[u16])]) -> Arc<RouteTable> {
 }
 
 /// Starts node `number` in the caller's namespace.
-fn start_node(number: u16, listen: &str, snapshot: Snapshot) -> (DataDoor, DataNews) {
+fn start_node(number: u16, lanes: u8, listen: &str, snapshot: &Snapshot) -> (DataDoor, DataNews) {
     let clock = Clock::start();
-    let sockets = bind(endpoint(listen)).unwrap();
-    let tun = Tun::open("overlay%d").unwrap();
+    let sockets = bind(endpoint(listen), lanes).unwrap();
+    let tuns = Tun::open_queues("overlay%d", lanes).unwrap();
+    assert_eq!(tuns.len(), usize::from(lanes));
     for address in overlay(number) {
         let own = ipnet::IpNet::from(address);
         ip(&format!("addr add {own} dev overlay0"));
@@ -91,11 +92,16 @@ fn start_node(number: u16, listen: &str, snapshot: Snapshot) -> (DataDoor, DataN
         }],
         networks: overlay(number).into_iter().map(Into::into).collect(),
         relay: true,
-        tun_udp: tun.takes_udp_segments(),
+        tun_udp: tuns[0].takes_udp_segments(),
         lane: Lane::ONLY,
     };
-    let forwarder = Forwarder::new(config, number.into(), clock.now());
-    let (door, news) = start(clock, forwarder, sockets, tun).unwrap();
+    let parts =
+        Lane::all(lanes).zip(sockets.into_iter().zip(tuns)).map(|(lane, (sockets, tun))| {
+            let config = ForwardConfig { lane, ..config.clone() };
+            let seed = u64::from(number) * 16 + u64::from(lane.number());
+            LaneParts { forwarder: Forwarder::new(config, seed, clock.now()), sockets, tun }
+        });
+    let (door, news) = start(clock, parts.collect()).unwrap();
     door.install(snapshot);
     (door, news)
 }
@@ -146,8 +152,14 @@ struct Row {
 }
 
 impl Row {
-    /// Starts them. Only within [`isolated`].
+    /// Starts them with a lane each. Only within [`isolated`].
     fn start() -> Self {
+        Self::with_lanes([1, 1, 1])
+    }
+
+    /// Starts them with so many lanes: A, R and B. Only within [`isolated`].
+    fn with_lanes(lanes: [u8; 3]) -> Self {
+        let [of_a, of_r, of_b] = lanes;
         let (a, b) = (Site::new(), Site::new());
         ip("link set lo up");
         for (site, third) in [(&a, 1), (&b, 2)] {
@@ -163,22 +175,22 @@ impl Row {
         let listen = "0.0.0.0:4600";
         let snapshot = Snapshot {
             peers: Arc::new(vec![
-                peer(R, A, Some((0, endpoint("192.168.1.2:4600")))),
-                peer(R, B, Some((1, endpoint("192.168.2.2:4600")))),
+                peer(R, A, Some((0, endpoint("192.168.1.2:4600"), of_r.min(of_a)))),
+                peer(R, B, Some((1, endpoint("192.168.2.2:4600"), of_r.min(of_b)))),
             ]),
             routes: routes(&[]),
         };
-        let node_r = start_node(R, listen, snapshot);
-        let start_edge = |site: &Site, own: u16, other: u16, relay: &'static str| {
+        let node_r = start_node(R, of_r, listen, &snapshot);
+        let start_edge = |site: &Site, own: u16, lanes: u8, other: u16, relay: &'static str| {
             site.run(move || {
-                let link = Some((0, endpoint(relay)));
+                let link = Some((0, endpoint(relay), lanes.min(of_r)));
                 let peers = Arc::new(vec![peer(own, R, link), peer(own, other, None)]);
                 let routes = routes(&[(other, &[R, other])]);
-                start_node(own, listen, Snapshot { peers, routes })
+                start_node(own, lanes, listen, &Snapshot { peers, routes })
             })
         };
-        let node_a = start_edge(&a, A, B, "192.168.1.1:4600");
-        let node_b = start_edge(&b, B, A, "192.168.2.1:4600");
+        let node_a = start_edge(&a, A, of_a, B, "192.168.1.1:4600");
+        let node_b = start_edge(&b, B, of_b, A, "192.168.2.1:4600");
         let row = Self { a, b, nodes: [node_a, node_r, node_b] };
         // Links come up by the first exchange; until then packets have no way.
         row.ping();
@@ -192,7 +204,7 @@ impl Row {
     }
 
     /// Ends the three and returns what A, R and B counted.
-    fn end(self) -> [Arc<DataStats>; 3] {
+    fn end(self) -> [DataStats; 3] {
         self.nodes.map(|(door, news)| {
             door.stop();
             news.ended.blocking_recv().unwrap().unwrap();
@@ -238,7 +250,7 @@ fn a_relay_without_its_device_goes_on_relaying_and_takes_another() {
         ip("addr add 10.77.0.2/32 dev overlay0");
         ip("link set overlay0 up");
         ip("route add 10.77.0.0/24 dev overlay0");
-        row.nodes[1].0.give_tun(tun);
+        row.nodes[1].0.give_tun(vec![tun]);
         // Nobody answers for that address: its packets are read, and dropped by name.
         let dropped =
             |stats: &DataStats| stats.forward.dropped(crate::forward::DropReason::NoOwner);
@@ -306,7 +318,7 @@ fn one_received_buffer_may_hold_everyones_datagrams() {
     isolated(|| {
         ip("link set lo up");
         let empty = Snapshot { peers: Arc::new(Vec::new()), routes: routes(&[]) };
-        let (door, mut news) = start_node(A, "127.0.0.1:4600", empty);
+        let (door, mut news) = start_node(A, 1, "127.0.0.1:4600", &empty);
         let mut other = UdpSocket::bind(endpoint("127.0.0.1:0")).unwrap();
         let mut batch = TxBatch::default();
         for first in [0x40, 0x10, 0x05, 0xc0] {
@@ -360,5 +372,116 @@ fn a_full_line_makes_the_forwarder_hold_and_drop_and_the_thread_go_on() {
         row.ping();
         let [stats, ..] = row.end();
         assert!(stats.udp.held > 0 && stats.udp.blocked == 0, "{:?}", stats.udp);
+    });
+}
+
+/// Numbered datagrams of several flows from A to B, a burst at a time; gives what came of each flow,
+/// in the order it came.
+fn flows(row: &Row, flows: u16, bursts: u32) -> Vec<Vec<u32>> {
+    const BURST: u32 = 16;
+    let to = overlay(B)[0];
+    let inbox = row.b.run(move || {
+        let socket = std::net::UdpSocket::bind((to, 7000)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        socket
+    });
+    let sender = row.a.spawn(move || {
+        let from = overlay(A)[0];
+        let sockets: Vec<_> =
+            (0..flows).map(|f| std::net::UdpSocket::bind((from, 20_000 + f)).unwrap()).collect();
+        for burst in 0..bursts {
+            for number in burst * BURST..(burst + 1) * BURST {
+                for socket in &sockets {
+                    socket.send_to(&number.to_be_bytes(), (to, 7000)).unwrap();
+                }
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    });
+    let mut came = vec![Vec::new(); usize::from(flows)];
+    let mut bytes = [0; 64];
+    let all = usize::from(flows) * (bursts * BURST) as usize;
+    for _ in 0..all {
+        let Ok((4, from)) = inbox.recv_from(&mut bytes) else { break };
+        let number = u32::from_be_bytes(bytes[..4].try_into().unwrap());
+        came[usize::from(from.port() - 20_000)].push(number);
+    }
+    sender.join();
+    came
+}
+
+#[test]
+fn flows_are_spread_over_lanes_and_each_keeps_its_order_whatever_the_others_have() {
+    for lanes in [[2, 2, 2], [2, 1, 2], [3, 3, 2], [1, 2, 3]] {
+        isolated(move || {
+            let row = Row::with_lanes(lanes);
+            let sorted = |numbers: &Vec<u32>| numbers.windows(2).all(|pair| pair[0] < pair[1]);
+            let came = flows(&row, 12, 60);
+            let total: usize = came.iter().map(Vec::len).sum();
+            // Queues may overflow on a machine that is busy; order is kept all the same.
+            assert!(total > 12 * 60 * 16 * 9 / 10, "{lanes:?}: {total}");
+            assert!(came.iter().all(sorted), "{lanes:?}: a flow's order was lost");
+            for address in overlay(B) {
+                let listener = row.b.run(move || TcpListener::bind((address, 0)).unwrap());
+                bulk(address, listener, &row.a, 4 << 20);
+            }
+            let stats = row.end();
+            let pairs = [lanes[0].min(lanes[1]), lanes[1].min(lanes[2])];
+            for (at, count) in lanes.into_iter().enumerate() {
+                let stats = &stats[at];
+                assert_eq!(stats.lanes.len(), usize::from(count));
+                let links = if at == 1 { pairs[0].max(pairs[1]) } else { pairs[at / 2] };
+                let all = pairs[0].min(pairs[1]);
+                for (number, lane) in (0..).zip(&stats.lanes) {
+                    // Hello alone is a handful of frames.
+                    let busy = lane.frames_sent > 100 || lane.frames_received > 100;
+                    assert!(busy || number >= all, "{lanes:?} {at}: {lane:?}");
+                    assert!(!busy || number < links, "{lanes:?} {at}: {lane:?}");
+                }
+                let read = stats.lanes.iter().filter(|lane| lane.ingress_packets > 100).count();
+                assert!(at != 0 || read == usize::from(count), "{lanes:?}: all queues are read");
+                let full = stats.forward.dropped(crate::forward::DropReason::LaneFull);
+                assert_eq!((full, stats.strays_dropped), (0, 0), "{lanes:?} {at}");
+                let handed = stats.forward.handed;
+                let must = match at {
+                    0 => lanes[0] > lanes[1],
+                    1 => pairs[0] > pairs[1],
+                    _ => lanes[2] > 1 && pairs[1] < lanes[2].min(lanes[0]),
+                };
+                assert_eq!(handed > 100, must, "{lanes:?} {at}: {handed} handed over");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_frame_that_came_to_the_wrong_socket_is_given_to_its_lane() {
+    isolated(|| {
+        ip("link set lo up");
+        let empty = Snapshot { peers: Arc::new(Vec::new()), routes: routes(&[]) };
+        let (door, news) = start_node(A, 2, "127.0.0.1:4600", &empty);
+        let mut other = UdpSocket::bind(endpoint("127.0.0.1:0")).unwrap();
+        let mut batch = TxBatch::default();
+        // One run of both lanes, as a network card may join them: it goes where its first belongs.
+        for lane in [0, 1, 1, 0] {
+            let mut frame = vec![0x10, 0, 0, 0, 7, lane];
+            frame.resize(200, 0);
+            batch.push(LinkId(0), endpoint("127.0.0.1:4600"), 0, frame.into());
+        }
+        assert_eq!(batch.runs.len(), 1);
+        other.send(Instant::ZERO, &batch);
+        let unknown =
+            |stats: &DataStats| stats.forward.dropped(crate::forward::DropReason::UnknownIndex);
+        for _ in 0..100 {
+            std::thread::sleep(Duration::from_millis(20));
+            if unknown(&door.stats()) == 4 {
+                break;
+            }
+        }
+        door.stop();
+        news.ended.blocking_recv().unwrap().unwrap();
+        let stats = door.stats();
+        assert_eq!((unknown(&stats), stats.strays, stats.strangers), (4, 2, 0), "{stats:?}");
+        assert_eq!(stats.lanes.iter().map(|lane| lane.strays).collect::<Vec<_>>(), [2, 0]);
     });
 }
