@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use netsim::bench::{self, BenchReport, soak, throughput};
+use netsim::bench::{self, BenchReport, control, soak, throughput};
 use netsim::check;
 use netsim::demo;
 use netsim::netns::{self, fidelity, lab, stop::Stop};
@@ -125,6 +125,11 @@ enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// Delay and loss of a steady flow while the control side works hard: scrapes, reconnects, tables.
+    Control {
+        #[command(flatten)]
+        how: How,
+    },
 }
 
 /// What every bench knows.
@@ -226,6 +231,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
                     let length = std::time::Duration::from_secs(60 * minutes);
                     how.show(soak::run(soak::Options { length }, &stop)?)
                 }
+                Bench::Control { how } => how.show(control::run(how.runs(), how.quick, &stop)?),
             }
         }
         Command::Pump { tun, local, remote } => {

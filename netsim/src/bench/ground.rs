@@ -10,6 +10,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,7 +63,8 @@ pub struct Ground {
     /// In front of its metrics: `raw_`, `pump_`, nothing for the daemon.
     pub prefix: &'static str,
     carrier: Carrier,
-    _side: Option<SidePath>,
+    /// Where there is one, the case is a relay's.
+    side: Option<SidePath>,
     /// A, B and perhaps R.
     pub sites: Vec<SiteNet>,
     from: IpAddr,
@@ -78,7 +80,10 @@ enum Carrier {
 
 /// A process that is ended when dropped.
 #[derive(Debug)]
-pub struct Program(Child);
+pub struct Program {
+    process: Child,
+    leaves: Option<PathBuf>,
+}
 
 impl Program {
     /// Starts it in a namespace, at the priority of any other; its output is lost.
@@ -88,15 +93,26 @@ impl Program {
     pub fn start(ns: &Namespace, command: &mut Command) -> io::Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         sys::start_in_net(command, ns.fd(), 0)?;
-        Ok(Self(command.spawn()?))
+        Ok(Self { process: command.spawn()?, leaves: None })
+    }
+
+    /// A file it leaves behind when it is killed.
+    #[must_use]
+    pub fn leaving(mut self, file: impl Into<PathBuf>) -> Self {
+        self.leaves = Some(file.into());
+        self
     }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
         // It may have ended by itself; either way it is collected here.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if let Some(file) = &self.leaves {
+            // Perhaps it tidied up after all.
+            let _ = std::fs::remove_file(file);
+        }
     }
 }
 
@@ -116,6 +132,16 @@ pub fn ip(ns: Option<&Namespace>, command: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A veth from `device` in one place, where it gets this address, to `eth0` in the other.
+fn join(one: &SiteNet, device: &str, address: Ipv4Addr, two: &SiteNet) -> anyhow::Result<()> {
+    let (a, b) = (one.ns.name(), two.ns.name());
+    ip(None, &format!("link add {device} netns {a} type veth peer name eth0 netns {b}"))?;
+    ip(Some(&one.ns), &format!("addr add {address}/24 dev {device}"))?;
+    ip(Some(&one.ns), &format!("link set {device} up"))?;
+    ip(Some(&two.ns), &format!("addr add {}/24 dev eth0", two.address))?;
+    ip(Some(&two.ns), "link set eth0 up")
+}
+
 /// Namespaces with veth between them.
 ///
 /// # Errors
@@ -123,14 +149,6 @@ pub fn ip(ns: Option<&Namespace>, command: &str) -> anyhow::Result<()> {
 pub fn lay(case: Case, label: &str) -> anyhow::Result<Vec<SiteNet>> {
     let site = |name: &str, address: Ipv4Addr| -> io::Result<SiteNet> {
         Ok(SiteNet { ns: Namespace::new(&format!("{label}{name}"))?, address })
-    };
-    let join = |one: &SiteNet, device: &str, address: Ipv4Addr, two: &SiteNet| {
-        let (a, b) = (one.ns.name(), two.ns.name());
-        ip(None, &format!("link add {device} netns {a} type veth peer name eth0 netns {b}"))?;
-        ip(Some(&one.ns), &format!("addr add {address}/24 dev {device}"))?;
-        ip(Some(&one.ns), &format!("link set {device} up"))?;
-        ip(Some(&two.ns), &format!("addr add {}/24 dev eth0", two.address))?;
-        ip(Some(&two.ns), "link set eth0 up")
     };
     let a = site("a", Ipv4Addr::new(198, 18, 1, 1))?;
     Ok(match case {
@@ -163,7 +181,7 @@ impl Ground {
             ip(Some(&sites[B].ns), &format!("route add default via {R_TO_B}"))?;
         }
         let [from, to] = [A, B].map(|i| IpAddr::V4(sites[i].address));
-        Self { prefix: "raw_", carrier: Carrier::Nothing, _side: None, sites, from, to }.ready()
+        Self { prefix: "raw_", carrier: Carrier::Nothing, side: None, sites, from, to }.ready()
     }
 
     /// Pumps in the daemons' place.
@@ -192,10 +210,10 @@ impl Ground {
         if let Some(r) = sites.get(R) {
             programs.push((R, start(r, None, &[(r.address, a), (R_TO_B, b)])?));
         }
-        Self::programs("pump_", sites, programs, "pump0", OVERLAY_MTU)
+        Self::programs("pump_", sites, programs, &["pump0"; 2], OVERLAY_MTU)
     }
 
-    /// Programs that made a device of this name in A and B; gives the devices their addresses.
+    /// Programs that made devices of these names in A and B; gives the devices their addresses.
     ///
     /// # Errors
     /// No device, or no packets across it.
@@ -203,11 +221,11 @@ impl Ground {
         prefix: &'static str,
         sites: Vec<SiteNet>,
         programs: Vec<(usize, Program)>,
-        device: &str,
+        devices: &[&str; 2],
         mtu: u32,
     ) -> anyhow::Result<Self> {
         for i in [A, B] {
-            let ns = &sites[i].ns;
+            let (ns, device) = (&sites[i].ns, devices[i]);
             let up = format!("link set {device} mtu {mtu} txqueuelen 2000 up");
             wait_for(Duration::from_secs(5), || ip(Some(ns), &up).is_ok())
                 .with_context(|| format!("device {device} of {prefix}"))?;
@@ -216,7 +234,7 @@ impl Ground {
         }
         let carrier = Carrier::Programs(programs);
         let [from, to] = [A, B].map(|i| IpAddr::V4(overlay_address(i)));
-        Self { prefix, carrier, _side: None, sites, from, to }.ready()
+        Self { prefix, carrier, side: None, sites, from, to }.ready()
     }
 
     /// Our daemons, started: they need some seconds until [`Self::ready`].
@@ -252,7 +270,33 @@ impl Ground {
         }
         let carrier = Carrier::Fleet(fleet);
         let [from, to] = [A, B].map(|i| IpAddr::V4(overlay_address(i)));
-        Ok(Self { prefix: "", carrier, _side: side, sites, from, to })
+        Ok(Self { prefix: "", carrier, side, sites, from, to })
+    }
+
+    /// Two daemons, direct, and a place for a third beside A that is not started: its index is [`R`].
+    ///
+    /// # Errors
+    /// No privilege, no iproute2.
+    pub fn daemons_and_third() -> anyhow::Result<Self> {
+        let mut sites = lay(Case::Direct, "tw")?;
+        let address = Ipv4Addr::new(198, 18, 3, 1);
+        let third = SiteNet { ns: Namespace::new("twc")?, address };
+        let beside = Ipv4Addr::new(198, 18, 3, 254);
+        join(&sites[A], "eth1", beside, &third)?;
+        ip(Some(&third.ns), &format!("route add default via {beside}"))?;
+        sites.push(third);
+        let node = |name: &str, seeds: Vec<usize>| NodeSpec {
+            name: name.to_owned(),
+            seeds,
+            config: toml::Table::new(),
+        };
+        let specs = [node("a", vec![B]), node("b", Vec::new()), node("c", vec![A])];
+        let mut fleet = Fleet::new(&sites, &specs)?.at_plain_priority();
+        fleet.start(&sites, A)?;
+        fleet.start(&sites, B)?;
+        let carrier = Carrier::Fleet(fleet);
+        let [from, to] = [A, B].map(|i| IpAddr::V4(overlay_address(i)));
+        Ok(Self { prefix: "", carrier, side: None, sites, from, to })
     }
 
     /// Waits until packets cross; makes sure that they cross R where there is one.
@@ -289,7 +333,7 @@ impl Ground {
     /// Packets R has relayed, where daemons are the carrier and there is an R.
     pub fn relayed_packets(&self) -> Option<u64> {
         match &self.carrier {
-            Carrier::Fleet(fleet) if self.sites.len() > R => {
+            Carrier::Fleet(fleet) if self.side.is_some() => {
                 fleet.report(R)?.status.traffic.map(|t| t.relay.packets)
             }
             _ => None,
@@ -301,7 +345,7 @@ impl Ground {
         match &self.carrier {
             Carrier::Nothing => Vec::new(),
             Carrier::Programs(programs) => {
-                programs.iter().filter(|p| p.0 == site).map(|p| p.1.0.id()).collect()
+                programs.iter().filter(|p| p.0 == site).map(|p| p.1.process.id()).collect()
             }
             Carrier::Fleet(fleet) => fleet.pid(site).into_iter().collect(),
         }
@@ -325,13 +369,19 @@ impl Ground {
         Some(line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? / 1024.0)
     }
 
-    /// The daemons, where they are the carrier.
+    /// The daemons and their places, where daemons are the carrier.
     pub fn fleet(&mut self) -> Option<(&mut Fleet, &[SiteNet])> {
         match &mut self.carrier {
             Carrier::Fleet(fleet) => Some((fleet, &self.sites)),
             _ => None,
         }
     }
+}
+
+/// From A to B inside the overlay.
+pub fn overlay_way(sites: &[SiteNet]) -> Way<'_> {
+    let [from, to] = [A, B].map(|i| IpAddr::V4(overlay_address(i)));
+    Way { a: &sites[A].ns, b: &sites[B].ns, from, to }
 }
 
 /// Tries again and again, at most so long.

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
-
+pub mod control;
 pub mod ground;
 pub mod load;
 pub mod peers;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::ground::{A, B, Case, Ground, Program, ip, lay, wait_for};
+use super::ground::{A, B, Case, Ground, Program, lay, wait_for};
 use crate::netns::SiteNet;
 use crate::netns::fleet::overlay_address;
 
@@ -64,14 +64,15 @@ const WIREGUARD_MTU: u32 = 1420;
 const COME_UP: Duration = Duration::from_secs(5);
 
 fn wireguard(prefix: &'static str, program: &str, sites: Vec<SiteNet>) -> anyhow::Result<Ground> {
-    let mut programs = Vec::new();
+    let (mut programs, mut devices) = (Vec::new(), Vec::new());
     for (own, other) in [(A, B), (B, A)] {
-        // The sockets of all namespaces lie in one directory, so the names must differ.
-        let name = format!("{}{}", ["wga", "wgb"][own], std::process::id());
+        // The sockets of all namespaces lie in one directory, so the names must differ; no device's
+        // may be longer than 15.
+        let name = format!("{}{own}-{}", &prefix[..2], std::process::id());
         let mut command = Command::new(program);
-        command.arg("-f").arg(&name).env("WG_SUDO", "1");
-        let started = Program::start(&sites[own].ns, &mut command)?;
+        command.arg("-f").arg(&name).env("WG_SUDO", "true");
         let socket = format!("/var/run/wireguard/{name}.sock");
+        let started = Program::start(&sites[own].ns, &mut command)?.leaving(&socket);
         wait_for(COME_UP, || Path::new(&socket).exists()).context("no control socket")?;
         let mut stream = UnixStream::connect(&socket).context("control socket")?;
         stream.set_read_timeout(Some(COME_UP))?;
@@ -89,11 +90,8 @@ fn wireguard(prefix: &'static str, program: &str, sites: Vec<SiteNet>) -> anyhow
         let answer = String::from_utf8_lossy(&answer[..n]).into_owned();
         anyhow::ensure!(answer.contains("errno=0"), "control socket says {:?}", answer.trim());
         drop(stream);
-        ip(Some(&sites[own].ns), &format!("link set {name} name {DEVICE}"))?;
         programs.push((own, started));
+        devices.push(name);
     }
-    Ground::programs(prefix, sites, programs, DEVICE, WIREGUARD_MTU)
+    Ground::programs(prefix, sites, programs, &[&devices[0], &devices[1]], WIREGUARD_MTU)
 }
-
-/// What the device is called in A and B.
-const DEVICE: &str = "vpn0";
