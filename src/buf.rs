@@ -113,8 +113,8 @@ pub struct Datagram {
     pub bytes: BytesMut,
     /// The underlay endpoint it came from.
     pub from: SocketAddr,
-    /// The two ECN bits of its outer header.
-    pub ecn: u8,
+    /// The TOS or traffic class of its outer header: DSCP and ECN.
+    pub tos: u8,
 }
 
 /// Datagrams received from the underlay. Frames are opened where they lie.
@@ -134,8 +134,8 @@ impl RecvBatch {
     }
 
     /// Appends a copy of one datagram.
-    pub fn push(&mut self, payload: &[u8], from: SocketAddr, ecn: u8) {
-        self.datagrams.push(Datagram { bytes: BytesMut::from(payload), from, ecn });
+    pub fn push(&mut self, payload: &[u8], from: SocketAddr, tos: u8) {
+        self.datagrams.push(Datagram { bytes: BytesMut::from(payload), from, tos });
     }
 }
 

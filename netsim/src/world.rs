@@ -66,7 +66,7 @@ impl Host {
 #[derive(Debug)]
 enum Due {
     /// A datagram arrives.
-    Datagram { to: usize, from: usize, ecn: u8, bytes: Vec<u8> },
+    Datagram { to: usize, from: usize, tos: u8, bytes: Vec<u8> },
     /// A stream says something to the node that lived when it was said.
     Control { to: usize, life: u64, input: ControlInput },
     /// A flow's next packet.
@@ -307,10 +307,10 @@ impl World {
     fn happen(&mut self, due: Due) -> anyhow::Result<()> {
         let now = self.now;
         match due {
-            Due::Datagram { to, from, ecn, bytes } => {
+            Due::Datagram { to, from, tos, bytes } => {
                 self.trace.note(now, b'd', to, tail(&bytes));
                 self.recv.clear();
-                self.recv.push(&bytes, endpoint(from), ecn);
+                self.recv.push(&bytes, endpoint(from), tos);
                 self.gather(to);
                 if let Some(host) = self.hosts.get_mut(&to) {
                     host.forward.handle_udp(now, &mut self.recv);
@@ -377,9 +377,9 @@ impl World {
             if !same {
                 break;
             }
-            if let Due::Datagram { from, ecn, bytes, .. } = entry.remove() {
+            if let Due::Datagram { from, tos, bytes, .. } = entry.remove() {
                 self.trace.note(self.now, b'd', site, tail(&bytes));
-                self.recv.push(&bytes, endpoint(from), ecn);
+                self.recv.push(&bytes, endpoint(from), tos);
             }
         }
     }
@@ -442,7 +442,8 @@ impl World {
                     let Verdict::Deliver { at, ecn, again } = verdict else { continue };
                     for at in [Some(at), again].into_iter().flatten() {
                         self.serial += 1;
-                        let due = Due::Datagram { to, from: site, ecn, bytes: bytes.to_vec() };
+                        let tos = run.tos & !3 | ecn;
+                        let due = Due::Datagram { to, from: site, tos, bytes: bytes.to_vec() };
                         self.due.insert((at, self.serial), due);
                     }
                 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::read::{Reader, Section};
 use super::value;
 use crate::id::Class;
-use crate::route::policy::{ClassSpec, Delivery, Limits, Match, Objective, Policy};
+use crate::route::policy::{ClassSpec, Delivery, Limits, Marking, Match, Objective, Policy};
 
 /// Longest repair budget: the header's 16 bits of 100 µs hold 6.5 s for budget and path together.
 pub const LONGEST_BUDGET: Duration = Duration::from_secs(5);
@@ -35,6 +35,7 @@ fn built_in(
             budget: Duration::from_millis(budget_ms),
             reorder: Duration::from_millis(reorder_ms),
         },
+        marking: Marking::Copy,
     }
 }
 
@@ -103,6 +104,7 @@ fn read_one(reader: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<ClassS
     let name = section.need(reader, "name", "\"video\"", value::node_name);
     let prefixes = section.read(reader, "prefixes", |v| value::list(v, value::prefix));
     let dscp = section.read(reader, "dscp", |v| value::list(v, value::dscp));
+    let marking = section.read(reader, "outer_dscp", value::marking);
     let words = Objective::ALL.map(|objective| (objective.name(), objective));
     let objective = section.read(reader, "objective", |v| value::word(v, &words));
     let limits = Limits {
@@ -135,5 +137,6 @@ fn read_one(reader: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<ClassS
         matches: Match { prefixes: prefixes.unwrap_or_default(), dscp: dscp.unwrap_or_default() },
         policy: Policy { objective: objective.unwrap_or_default(), limits },
         delivery: Delivery { budget, reorder },
+        marking: marking.unwrap_or_default(),
     })
 }

@@ -71,6 +71,7 @@ pub const TABLES: &[Table] = &[
             key("max_price", ""),
             key("repair_budget", "\"500ms\""),
             key("reorder", "\"0ms\""),
+            key("outer_dscp", "\"copy\""),
         ],
     ),
     table(

@@ -1,7 +1,7 @@
 //! Good files, bad files, and the exact words they are answered with.
 
 use super::*;
-use crate::route::policy::Objective;
+use crate::route::policy::{Marking, Objective};
 
 const LEAST: &str = r#"
 [node]
@@ -156,8 +156,10 @@ fn classes_keep_their_order_and_something_takes_the_rest() {
          max_loss = \"1%\"\n\
          max_price = 0.2\n\
          repair_budget = \"40ms\"\n\
+         outer_dscp = \"AF41\"\n\
          [[class]]\n\
          name = \"copies\"\n\
+         outer_dscp = \"copy\"\n\
          prefixes = [\"10.9.0.0/16\"]\n\
          objective = \"cost\"\n"
     );
@@ -170,6 +172,11 @@ fn classes_keep_their_order_and_something_takes_the_rest() {
     assert_eq!(voice.policy.limits.max_price, Some(Price(200_000)));
     assert_eq!(voice.delivery.budget, Duration::from_millis(40));
     assert_eq!(classes[1].policy.objective, Objective::Cost);
+    let markings: Vec<_> = classes.iter().map(|c| c.marking).collect();
+    assert_eq!(markings, [Marking::As(34), Marking::Copy, Marking::Copy]);
+    let wrong = text.replace("AF41", "AF99");
+    let told = parse(&wrong).unwrap_err().to_string();
+    assert!(told.contains("outer_dscp") && told.contains("write \"copy\", a name"), "{told}");
 }
 
 #[test]

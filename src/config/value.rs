@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::de::DeValue;
 
+use crate::route::policy::Marking;
 use crate::unit::{Price, Ratio};
 
 /// What is wrong with a value, and what to write instead.
@@ -182,6 +183,15 @@ pub(super) fn dscp(value: &DeValue<'_>) -> Read<u8> {
         Ok(number @ 0..=63) => Ok(number as u8),
         _ => Err(Bad::new("is no DSCP", fix)),
     }
+}
+
+/// `"copy"`, or a DSCP.
+pub(super) fn marking(value: &DeValue<'_>) -> Read<Marking> {
+    if value.as_str() == Some("copy") {
+        return Ok(Marking::Copy);
+    }
+    let fix = "write \"copy\", a name like \"EF\", \"AF41\" or \"CS5\", or a number from 0 to 63";
+    dscp(value).map(Marking::As).map_err(|bad| Bad { fix: fix.into(), ..bad })
 }
 
 /// The code point of this name, in any case, or of this decimal number.

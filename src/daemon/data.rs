@@ -428,13 +428,13 @@ impl Data {
             let payload = &datagram.bytes;
             match payload.first() {
                 Some(0x10..=0x1f) => {
-                    let (strays, kept) = crossing.strays(datagram.from, datagram.ecn, payload);
+                    let (strays, kept) = crossing.strays(datagram.from, datagram.tos, payload);
                     stats.strays += u64::from(strays);
                     stats.strays_dropped += u64::from(!kept);
                     return !strays;
                 }
                 Some(first) if first & 0x40 != 0 => {
-                    let (endpoint, ecn) = (datagram.from, datagram.ecn);
+                    let (endpoint, ecn) = (datagram.from, datagram.tos & 3);
                     stats.quic_bytes(endpoint).received += payload.len() as u64;
                     let news = QuicDatagram { endpoint, ecn, payload: payload.to_vec() };
                     stats.quic_dropped += u64::from(quic.try_send(news).is_err());

@@ -304,14 +304,14 @@ impl UdpSocket {
                 std::mem::swap(slot, &mut piece);
             }
             self.stats.received += count;
-            let ecn = notes.tos & 3;
+            let tos = notes.tos;
             while piece.len() > segment {
-                batch.datagrams.push(Datagram { bytes: piece.split_to(segment), from, ecn });
+                batch.datagrams.push(Datagram { bytes: piece.split_to(segment), from, tos });
             }
             if small {
-                batch.datagrams.push(Datagram { bytes: piece, from, ecn });
+                batch.datagrams.push(Datagram { bytes: piece, from, tos });
             } else {
-                batch.datagrams.push(Datagram { bytes: piece.split(), from, ecn });
+                batch.datagrams.push(Datagram { bytes: piece.split(), from, tos });
                 blocks.give(piece);
             }
         }

@@ -323,6 +323,7 @@ mod tests {
             },
             policy: Policy::default(),
             delivery: Delivery { budget: std::time::Duration::ZERO, reorder: Default::default() },
+            marking: Default::default(),
         }
     }
 

@@ -29,6 +29,8 @@ pub struct Frame {
     pub(super) arrived: Instant,
     /// Its age then, in ticks of 100 µs.
     pub(super) age: u16,
+    /// The DSCP of its datagrams.
+    pub(super) dscp: u8,
 }
 
 /// Packets from the TUN device with all that is needed to seal them.
@@ -39,6 +41,8 @@ pub struct Own {
     pub(super) route: RouteHeader,
     pub(super) arrived: Instant,
     pub(super) packets: Packets,
+    /// The DSCP of their datagrams.
+    pub(super) dscp: u8,
 }
 
 /// One packet, empty once it was taken, or a super-segment.
@@ -98,4 +102,6 @@ pub struct Kept {
     pub(super) arrived: Instant,
     /// Its age then, in ticks of 100 µs.
     pub(super) age: u16,
+    /// The DSCP of its datagrams.
+    pub(super) dscp: u8,
 }

@@ -32,7 +32,7 @@ impl Forwarder {
         now: Instant,
         mut datagram: BytesMut,
         from: SocketAddr,
-        ecn: u8,
+        tos: u8,
     ) -> Result<LinkId, DropReason> {
         if owner(&datagram) != Owner::Frame {
             return Err(DropReason::NotAFrame);
@@ -72,7 +72,7 @@ impl Forwarder {
         counted.frames_received += 1;
         count_frame(&mut counted.received, clear.kind, datagram.len(), inner);
         if clear.kind == Kind::Data {
-            self.on_data(now, id, peer, datagram, ecn)?;
+            self.on_data(now, id, peer, datagram, tos)?;
         } else {
             let body = &datagram[Clear::LEN..datagram.len() - TAG];
             self.on_bare(now, id, peer, clear.kind, body)?;
@@ -86,12 +86,12 @@ impl Forwarder {
         id: LinkId,
         peer: NodeId,
         mut datagram: BytesMut,
-        ecn: u8,
+        tos: u8,
     ) -> Result<(), DropReason> {
         let parts = DataMut::split(&mut datagram[ROUTE..]).map_err(|_| DropReason::Malformed)?;
         let mut route = RouteHeader::parse(parts.route).map_err(|_| DropReason::Malformed)?;
         let whole = datagram.len();
-        let (asks, ce) = (route.flags.ack_wanted, ecn & 3 == 3);
+        let (asks, ce) = (route.flags.ack_wanted, tos & 3 == 3);
         let Some(link) = self.link_mut(id) else { return Err(DropReason::UnknownIndex) };
         let arrival = link.receiver.on_frame(now, route.hop_seq, whole, ce, asks);
         let transit = link.transit();
@@ -108,7 +108,8 @@ impl Forwarder {
             route.ecn = 3;
         }
         match route.next() {
-            Some(next) => self.relay(now, id, &route, next, datagram),
+            // The outside keeps its marking from end to end (RFC 2983, uniform among us).
+            Some(next) => self.relay(now, id, &route, next, datagram, tos >> 2),
             None => self.arrive(now, &route, datagram),
         }
     }

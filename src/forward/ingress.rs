@@ -6,6 +6,7 @@ use bytes::BytesMut;
 
 use crate::buf::{Offload, TunPacket};
 use crate::id::{Class, LinkId, NodeId};
+use crate::route::policy::Marking;
 use crate::time::Instant;
 use crate::wire::header::{Flags, RouteHeader, ticks};
 
@@ -31,7 +32,9 @@ impl Forwarder {
         let mut course = self.course(&bytes)?;
         let packets = self.load(&mut course, bytes, offload)?;
         let Course { destination, way, classified, route } = course;
-        let own = Own { destination, stream: classified.stream, route, arrived: now, packets };
+        let dscp = self.marking(&classified);
+        let stream = classified.stream;
+        let own = Own { destination, stream, route, arrived: now, packets, dscp };
         self.push_to_link(now, way.link, classified.flow, Load::Own(Box::new(own)))
     }
 
@@ -85,6 +88,14 @@ impl Forwarder {
         }
         let route = self.route_header(&way, classified.class, head);
         Ok(Course { destination, way, classified, route })
+    }
+
+    /// What a packet's datagrams are marked with.
+    fn marking(&self, classified: &Classified) -> u8 {
+        match self.config.classes.get(usize::from(classified.class.0)).map(|spec| spec.marking) {
+            Some(Marking::As(dscp)) => dscp & 63,
+            Some(Marking::Copy) | None => classified.head.dscp,
+        }
     }
 
     fn route_header(&self, way: &Way, class: Class, head: &Head) -> RouteHeader {

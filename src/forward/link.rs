@@ -200,7 +200,8 @@ impl Link {
             patch(&mut route, now, kept.arrived, kept.age, seq, false);
             seal_hop(&self.keys, clear, &mut frame, &route);
             let whole = frame.len() as u64;
-            out.push(self.id, self.endpoint, RouteHeader::ecn_of(&route), frame.freeze());
+            let tos = kept.dscp << 2 | RouteHeader::ecn_of(&route);
+            out.push(self.id, self.endpoint, tos, frame.freeze());
             let counted = stats.link_mut(self.id);
             counted.frames_sent += 1;
             counted.retransmits += 1;
@@ -218,7 +219,7 @@ impl Link {
                     (made, more)
                 }
             };
-            let Ready { mut bytes, mut route, arrived, age } = match made {
+            let Ready { mut bytes, mut route, arrived, age, dscp } = match made {
                 Ok(ready) => ready,
                 Err((reason, packets)) => {
                     stats.drop_many(reason, packets as u64);
@@ -232,12 +233,13 @@ impl Link {
             patch(&mut route, now, arrived, age, seq, asks);
             seal_hop(&self.keys, clear, &mut bytes, &route);
             let bytes = bytes.freeze();
-            out.push(self.id, self.endpoint, RouteHeader::ecn_of(&route), bytes.clone());
+            let tos = dscp << 2 | RouteHeader::ecn_of(&route);
+            out.push(self.id, self.endpoint, tos, bytes.clone());
             let counted = stats.link_mut(self.id);
             counted.frames_sent += 1;
             count_frame(&mut counted.sent, Kind::Data, whole, whole - OVERHEAD);
             let give_up_at = give_up_at(&route, arrived, age);
-            let kept = give_up_at.map(|_| Kept { bytes, route, arrived, age });
+            let kept = give_up_at.map(|_| Kept { bytes, route, arrived, age, dscp });
             self.sender.push(now, whole, give_up_at, kept);
             self.mark(now, seq);
         }
@@ -408,13 +410,14 @@ pub(super) struct Ready {
     route: [u8; RouteHeader::LEN],
     arrived: Instant,
     age: u16,
+    dscp: u8,
 }
 
 impl Ready {
     /// As it waits in another lane's queue.
     pub(super) fn into_frame(mut self) -> Frame {
         self.bytes[ROUTE..HOP_TAG].copy_from_slice(&self.route);
-        Frame { bytes: self.bytes, arrived: self.arrived, age: self.age }
+        Frame { bytes: self.bytes, arrived: self.arrived, age: self.age, dscp: self.dscp }
     }
 }
 
@@ -423,7 +426,7 @@ fn open_frame(frame: &mut Frame) -> Ready {
     let bytes = std::mem::take(&mut frame.bytes);
     let mut route = [0; RouteHeader::LEN];
     route.copy_from_slice(&bytes[ROUTE..HOP_TAG]);
-    Ready { bytes, route, arrived: frame.arrived, age: frame.age }
+    Ready { bytes, route, arrived: frame.arrived, age: frame.age, dscp: frame.dscp }
 }
 
 /// Seals the next packet of this site end to end, from where it was read to where it is sent from.
@@ -461,7 +464,8 @@ pub(super) fn seal_own(
     if let Some(class) = stats.class_sent.get_mut(usize::from(own.route.class.0)) {
         class.add(inner);
     }
-    Ok(Ready { bytes, route: own.route.to_bytes(), arrived: own.arrived, age: 0 })
+    let route = own.route.to_bytes();
+    Ok(Ready { bytes, route, arrived: own.arrived, age: 0, dscp: own.dscp })
 }
 
 /// When a frame must have reached the next node to be of use; `None` where nobody waits for it.

@@ -202,7 +202,7 @@ impl Forwarder {
         let RecvBatch { datagrams, local_drops } = batch;
         let mut last = None;
         for datagram in datagrams.drain(..) {
-            match self.hop(now, datagram.bytes, datagram.from, datagram.ecn) {
+            match self.hop(now, datagram.bytes, datagram.from, datagram.tos) {
                 Ok(link) => last = Some(link),
                 Err(reason) => self.stats.drop(reason),
             }

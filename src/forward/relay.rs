@@ -23,7 +23,7 @@ const NOTICED_LIMIT: usize = 1024;
 
 impl Forwarder {
     /// Carries an opened packet on. `bytes` is the whole frame; `route` is its header, its age
-    /// and marks already those of its arrival here.
+    /// and marks already those of its arrival here. `dscp`: what its datagram bore.
     pub(super) fn relay(
         &mut self,
         now: Instant,
@@ -31,6 +31,7 @@ impl Forwarder {
         route: &RouteHeader,
         next: NodeId,
         mut bytes: BytesMut,
+        dscp: u8,
     ) -> Result<(), DropReason> {
         if !self.config.relay {
             self.notice(now, from, route, NoticeReason::Refused);
@@ -50,7 +51,7 @@ impl Forwarder {
             stream.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16
         };
         let whole = bytes.len();
-        let frame = Frame { bytes, arrived: now, age: route.age };
+        let frame = Frame { bytes, arrived: now, age: route.age, dscp };
         self.push_to_link(now, link, flow, Load::Relayed(frame))?;
         self.stats.relay.add(whole - OVERHEAD);
         Ok(())

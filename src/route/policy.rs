@@ -66,6 +66,16 @@ pub struct Delivery {
     pub reorder: Duration,
 }
 
+/// The DSCP on the outside of a class's packets, all the way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Marking {
+    /// That of the packet inside.
+    #[default]
+    Copy,
+    /// This one, below 64.
+    As(u8),
+}
+
 /// Which packets a class takes: all conditions that are given must hold; none given takes all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Match {
@@ -86,4 +96,6 @@ pub struct ClassSpec {
     pub policy: Policy,
     /// How its packets are delivered.
     pub delivery: Delivery,
+    /// How its packets are marked on the outside.
+    pub marking: Marking,
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use thalweg::buf::{Offload, Segmentation, TunBatch, TxBatch};
+use thalweg::buf::{Offload, RecvBatch, Segmentation, TunBatch, TunWrites, TxBatch};
 use thalweg::forward::event::{ForwardEvent, ProbeRequest};
 use thalweg::id::LinkId;
+use thalweg::route::policy::Marking;
 
 use crate::world::*;
 
@@ -64,6 +65,54 @@ fn datagrams_of_one_flow_leave_as_one_run() {
     assert_eq!(tx.runs.len(), 1, "{:?}", tx.runs);
     assert_eq!(tx.runs[0].segment, 528 + 78);
     assert_eq!(tx.datagrams().count(), 20);
+}
+
+/// What node 1's data frames to node 2, and node 2's to node 3, bear on the outside.
+fn outside(marking: Marking, inner_tos: u8, underlay_marks: bool) -> (u8, u8, Vec<u8>) {
+    let mut world = World::marked(3, ms(10), REPAIRED, marking);
+    world.install(1, &[(&[2, 3], None)]);
+    world.run_until(at_ms(100));
+    let mut inner = packet(1, 3, 1, b"marked");
+    inner[1] = inner_tos;
+    let mut batch = TunBatch::default();
+    batch.push(&inner, Offload::None);
+    let now = world.now;
+    let sent = |world: &mut World, n: u16| {
+        let mut tx = TxBatch::default();
+        world.nodes.get_mut(&n).unwrap().poll_transmit(&mut tx);
+        let data = tx.datagrams().find(|(_, datagram)| datagram[0] == 0x10);
+        let (run, datagram) = data.expect("a data frame");
+        (run.tos, datagram.to_vec())
+    };
+    world.nodes.get_mut(&1).unwrap().handle_tun(now, &mut batch);
+    let (first, datagram) = sent(&mut world, 1);
+    let mut arrived = RecvBatch::default();
+    arrived.push(&datagram, endpoint(1), if underlay_marks { first | 3 } else { first });
+    world.nodes.get_mut(&2).unwrap().handle_udp(now, &mut arrived);
+    let (second, datagram) = sent(&mut world, 2);
+    arrived.clear();
+    arrived.push(&datagram, endpoint(2), second);
+    let far = world.nodes.get_mut(&3).unwrap();
+    far.handle_udp(now, &mut arrived);
+    let mut out = TunWrites::default();
+    far.poll_tun(&mut out);
+    let inside = out.whole().next().expect("it arrives").0;
+    (first, second, inside)
+}
+
+#[test]
+fn the_outside_bears_the_inner_packets_marking_over_every_hop() {
+    const EF: u8 = 46 << 2;
+    for ecn in 0..3 {
+        let (first, second, inside) = outside(Marking::Copy, EF | ecn, false);
+        assert_eq!((first, second, inside[1]), (EF | ecn, EF | ecn, EF | ecn));
+    }
+    // Congestion on the way changes the two bits and nothing else (RFC 6040).
+    let (first, second, inside) = outside(Marking::Copy, EF | 2, true);
+    assert_eq!((first, second, inside[1]), (EF | 2, EF | 3, EF | 3));
+    // A class may be marked otherwise: outside, not inside.
+    let (first, second, inside) = outside(Marking::As(10), EF | 2, false);
+    assert_eq!((first, second, inside[1]), (10 << 2 | 2, 10 << 2 | 2, EF | 2));
 }
 
 #[test]

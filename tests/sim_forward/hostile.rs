@@ -181,6 +181,7 @@ fn the_egress_takes_only_what_its_sender_is_certified_for() {
             matches: Default::default(),
             policy: Default::default(),
             delivery: PLAIN,
+            marking: Default::default(),
         }],
         networks: vec![network(1), network(9)],
         relay: true,

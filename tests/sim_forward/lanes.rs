@@ -70,6 +70,7 @@ impl Lanes {
                         matches: Default::default(),
                         policy: Default::default(),
                         delivery,
+                        marking: Default::default(),
                     }],
                     networks: vec![network(n)],
                     relay: true,

@@ -12,7 +12,7 @@ use thalweg::forward::snapshot::{LinkEntry, PeerEntry, Snapshot};
 use thalweg::forward::{DropReason, ForwardConfig, Forwarder};
 use thalweg::id::{Class, Lane, LinkId, NodeId};
 use thalweg::rng::Dice;
-use thalweg::route::policy::{ClassSpec, Delivery};
+use thalweg::route::policy::{ClassSpec, Delivery, Marking};
 use thalweg::route::prefix::PrefixMap;
 use thalweg::route::table::{Path, Route, RouteTable};
 use thalweg::session::keys::Secret;
@@ -112,11 +112,22 @@ pub(crate) fn index(from: u16, to: u16) -> u32 {
 impl World {
     /// Nodes 1 to `count`, every pair joined by `delay`, sessions everywhere, direct routes.
     pub(crate) fn mesh(count: u16, delay: Duration, delivery: Delivery) -> Self {
+        Self::marked(count, delay, delivery, Marking::Copy)
+    }
+
+    /// The same, its one class marked like this on the outside.
+    pub(crate) fn marked(
+        count: u16,
+        delay: Duration,
+        delivery: Delivery,
+        marking: Marking,
+    ) -> Self {
         let spec = ClassSpec {
             name: "default".into(),
             matches: Default::default(),
             policy: Default::default(),
             delivery,
+            marking,
         };
         let mut world = Self {
             now: at_ms(1),

@@ -279,6 +279,7 @@ fn start_node(
             matches: Match::default(),
             policy: Policy::default(),
             delivery: Delivery { budget: Duration::from_millis(500), reorder: Duration::ZERO },
+            marking: Default::default(),
         }],
         networks: vec![IpAddr::V4(own).into()],
         relay: true,

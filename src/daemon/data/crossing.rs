@@ -79,14 +79,14 @@ impl Crossing {
 
     /// Whether a frame came to the wrong socket; if so it is on its way to its lane, and `false`
     /// in the second place says that there was no room.
-    pub(super) fn strays(&mut self, from: SocketAddr, ecn: u8, payload: &[u8]) -> (bool, bool) {
+    pub(super) fn strays(&mut self, from: SocketAddr, tos: u8, payload: &[u8]) -> (bool, bool) {
         let byte = payload.get(Clear::LANE_AT).copied().unwrap_or(0);
         let lane = byte % self.own.count();
         if lane == self.own.number() {
             return (false, true);
         }
         let bytes = BytesMut::from(payload);
-        (true, self.put(lane, Parcel::Stray(Datagram { bytes, from, ecn })))
+        (true, self.put(lane, Parcel::Stray(Datagram { bytes, from, tos })))
     }
 
     fn put(&mut self, lane: u8, parcel: Parcel) -> bool {
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(a.strays(from, 0, &[0x10, 0, 9]), (false, true), "too short for a lane");
         assert_eq!(a.strays(from, 2, &[0x10, 0, 9, 9, 9, 3, 7]), (true, true), "three modulo two");
         let Ok(Parcel::Stray(got)) = b.parcels.try_recv() else { panic!() };
-        assert_eq!((got.from, got.ecn, &got.bytes[..]), (from, 2, &[0x10, 0, 9, 9, 9, 3, 7][..]));
+        assert_eq!((got.from, got.tos, &got.bytes[..]), (from, 2, &[0x10, 0, 9, 9, 9, 3, 7][..]));
         for _ in 0..PARCELS {
             assert_eq!(a.strays(from, 0, &[0x10, 0, 0, 0, 0, 1]), (true, true));
         }

@@ -89,6 +89,7 @@ fn start_node(number: u16, lanes: u8, listen: &str, snapshot: &Snapshot) -> (Dat
             matches: Match::default(),
             policy: Policy::default(),
             delivery: Delivery { budget: Duration::from_millis(100), reorder: Duration::ZERO },
+            marking: Default::default(),
         }],
         networks: overlay(number).into_iter().map(Into::into).collect(),
         relay: true,

@@ -39,7 +39,7 @@ fn receive(socket: &mut UdpSocket, count: usize) -> Vec<(Vec<u8>, SocketAddr, u8
         }
         socket.recv(&mut blocks, &mut batch).unwrap();
         for d in &batch.datagrams {
-            out.push((d.bytes.to_vec(), d.from, d.ecn));
+            out.push((d.bytes.to_vec(), d.from, d.tos));
         }
     }
     out
@@ -53,7 +53,10 @@ fn round_trip(local: &str) {
     let got = receive(&mut b, lengths.len());
     let sent: Vec<Vec<u8>> = batch.datagrams().map(|(_, d)| d.to_vec()).collect();
     assert_eq!(got.iter().map(|g| g.0.clone()).collect::<Vec<_>>(), sent);
-    assert!(got.iter().all(|g| g.1 == a.local() && g.2 == 0b10), "source and ECN came along");
+    assert!(
+        got.iter().all(|g| g.1 == a.local() && g.2 == 0b1011_1010),
+        "source, DSCP and ECN came along"
+    );
     let stats = a.stats();
     assert_eq!(stats.sent, lengths.len() as u64);
     assert_eq!(stats.sent_bytes, lengths.iter().sum::<usize>() as u64);

@@ -52,6 +52,7 @@ pub(super) fn config(seeds: &[u16]) -> NodeConfig {
             matches: Match::default(),
             policy: Policy::default(),
             delivery: Delivery { budget: Duration::ZERO, reorder: Duration::ZERO },
+            marking: Default::default(),
         }],
         relay: true,
         use_relays: true,
