@@ -119,6 +119,7 @@ pub const SERIES: &[Series] = &[
     gauge("thalweg_frames_held", &[], "Packets in the data path, wherever they wait."),
     gauge("thalweg_waiting_bytes", &[], "Bytes queued, kept for repair or held for order."),
     gauge("thalweg_waiting_bound_bytes", &[], "What those cannot exceed with the links there are."),
+    gauge("thalweg_block_bytes", &[], "Bytes of the blocks that packets lie in, in use or spare."),
     gauge("thalweg_send_pending_bytes", &[], "Bytes that wait for room in a send buffer."),
     gauge("thalweg_replay_window_bits", &[], "Bits of all windows against replays."),
     counter("thalweg_send_buffer_full_total", &[], "Times a send buffer was found full."),
@@ -267,6 +268,7 @@ fn held(sink: &mut Sink, report: &Report) {
         sink.value("thalweg_frames_held", &[], memory.frames as f64);
         sink.value("thalweg_waiting_bytes", &[], memory.waiting_bytes as f64);
         sink.value("thalweg_waiting_bound_bytes", &[], memory.waiting_bound_bytes as f64);
+        sink.value("thalweg_block_bytes", &[], memory.block_bytes as f64);
         sink.value("thalweg_send_pending_bytes", &[], memory.send_pending_bytes as f64);
         sink.value("thalweg_replay_window_bits", &[], memory.window_bits as f64);
     }
@@ -520,7 +522,8 @@ mod tests {
         let reasons = BTreeMap::from([("link_down".into(), 2)]);
         report.status.path_switches.insert("realtime".into(), reasons);
         report.status.failover_s.observe(Duration::from_millis(150));
-        report.status.memory = Some(Memory { waiting_bytes: 77, ..Memory::default() });
+        report.status.memory =
+            Some(Memory { waiting_bytes: 77, block_bytes: 88, ..Memory::default() });
         report.status.doors = Some(Doors { tun_reopened: 2, ..Doors::default() });
         report.peers.push(PeerRow { state: PeerState::Connected, ..PeerRow::default() });
         let mut link = LinkRow {
@@ -600,6 +603,7 @@ mod tests {
             ("thalweg_link_too_big_total{peer=\"lyon\",link=\"2\"}", 6.0),
             ("thalweg_link_queue_bytes{peer=\"lyon\",link=\"2\"}", 900.0),
             ("thalweg_waiting_bytes", 77.0),
+            ("thalweg_block_bytes", 88.0),
             ("thalweg_tun_reopened_total", 2.0),
             ("thalweg_path_hops{peer=\"nice\",class=\"default\"}", 1.0),
             ("thalweg_path_delay_seconds{peer=\"nice\",class=\"default\"}", 0.03),

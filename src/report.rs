@@ -146,6 +146,8 @@ pub struct Memory {
     pub waiting_bytes: u64,
     /// What `waiting_bytes` cannot exceed with the links there are.
     pub waiting_bound_bytes: u64,
+    /// Bytes of the blocks that packets lie in, in use or spare.
+    pub block_bytes: u64,
     /// Bytes of datagrams that wait for room in a send buffer.
     pub send_pending_bytes: u64,
     /// Bits of all windows against replays.

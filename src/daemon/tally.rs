@@ -58,6 +58,8 @@ fn complete_status(status: &mut Status, stats: &DataStats, refused: u64) {
         ("tun_refused", tun.refused),
         ("tun_malformed", tun.malformed),
         ("tun_absent", tun.absent),
+        ("udp_no_memory", udp.no_memory),
+        ("tun_no_memory", tun.no_memory),
         ("not_for_us", stats.strangers),
         ("quic_queue_full", stats.quic_dropped),
         ("lane_stray_full", stats.strays_dropped),
@@ -86,6 +88,7 @@ fn memory(stats: &DataStats) -> Memory {
         frames: held.frames as u64,
         waiting_bytes: held.bytes() as u64,
         waiting_bound_bytes: Held::bound(held.links.len(), stats.lanes.len().max(1)) as u64,
+        block_bytes: held.memory as u64,
         send_pending_bytes: stats.udp_held_bytes as u64,
         window_bits: links.chain(peers).sum::<usize>() as u64,
     }
