@@ -18,6 +18,8 @@ pub struct Blocks {
     open: Option<BytesMut>,
     /// Blocks that pieces were cut from, oldest first; free again once those are gone.
     out: VecDeque<BytesMut>,
+    /// Free blocks. The last is used next: it is the likeliest to lie in the processor's cache.
+    free: Vec<BytesMut>,
     alive: usize,
     limit: usize,
     refused: u64,
@@ -30,25 +32,31 @@ impl Blocks {
     /// block in use is then at least a quarter full, which bounds the memory by the packets in it.
     pub const SMALL: usize = Self::SIZE / 4;
     /// Free blocks kept for the next burst by [`Blocks::tidy`].
-    const SPARE: usize = 16;
+    const SPARE: usize = 8;
     /// Blocks looked at for a free one before a new one is made.
     const LOOKS: usize = 4;
 
     /// No memory yet, and at most `limit` blocks ever.
     pub fn new(limit: usize) -> Self {
-        Self { open: None, out: VecDeque::new(), alive: 0, limit: limit.max(1), refused: 0 }
+        Self {
+            open: None,
+            out: VecDeque::new(),
+            free: Vec::new(),
+            alive: 0,
+            limit: limit.max(1),
+            refused: 0,
+        }
     }
 
     /// An empty block with room for [`Blocks::SIZE`] bytes; `None` where too many are alive. It is
     /// given back with [`Blocks::give`], whatever was cut from it.
     pub fn take(&mut self) -> Option<BytesMut> {
-        let looks = if self.alive < self.limit { Self::LOOKS } else { self.out.len() };
-        for _ in 0..looks.min(self.out.len()) {
-            let Some(mut block) = self.out.pop_front() else { break };
-            if block.try_reclaim(Self::SIZE) {
-                return Some(block);
-            }
-            self.out.push_back(block);
+        if self.free.is_empty() {
+            let looks = if self.alive < self.limit { Self::LOOKS } else { self.out.len() };
+            self.look(looks);
+        }
+        if let Some(block) = self.free.pop() {
+            return Some(block);
         }
         if self.alive >= self.limit {
             self.refused += 1;
@@ -64,6 +72,16 @@ impl Blocks {
             self.alive += 1;
             BytesMut::with_capacity(Self::SIZE)
         })
+    }
+
+    /// Makes a block that pieces were cut from whole again: the same, which still lies in the
+    /// processor's cache, where they are all gone, else another.
+    pub fn renew(&mut self, block: &mut BytesMut) {
+        block.clear();
+        if !block.try_reclaim(Self::SIZE) {
+            let other = self.take_anyway();
+            self.give(std::mem::replace(block, other));
+        }
     }
 
     /// Takes back a block, or what is left of it after pieces were cut off.
@@ -89,18 +107,28 @@ impl Blocks {
 
     /// Frees blocks that a burst left behind, but for a few.
     pub fn tidy(&mut self) {
-        let mut spare = 0;
-        for _ in 0..self.out.len() {
+        self.look(self.out.len());
+        let spare = self.free.len().min(Self::SPARE);
+        self.alive -= self.free.len() - spare;
+        self.free.truncate(spare);
+    }
+
+    /// Looks at so many blocks, the oldest first, whether they are free again.
+    fn look(&mut self, count: usize) {
+        for _ in 0..count {
             let Some(mut block) = self.out.pop_front() else { break };
             if block.try_reclaim(Self::SIZE) {
-                spare += 1;
-                if spare > Self::SPARE {
-                    self.alive -= 1;
-                    continue;
-                }
+                self.free.push(block);
+            } else {
+                self.out.push_back(block);
             }
-            self.out.push_back(block);
         }
+    }
+
+    /// Whether as many blocks are alive as may be and none was free when last looked: nothing should be
+    /// cut that another may hold.
+    pub fn is_spent(&self) -> bool {
+        self.alive >= self.limit && self.free.is_empty()
     }
 
     /// Bytes of all blocks alive, in use or spare.

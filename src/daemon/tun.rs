@@ -68,8 +68,8 @@ pub struct Tun {
     fd: OwnedFd,
     name: String,
     udp_segments: bool,
-    /// The block that the next packet is read into; empty between two calls.
-    slot: BytesMut,
+    /// Blocks that packets are read into.
+    slots: Vec<BytesMut>,
     /// Where the small pieces of a packet are put together.
     joined: Vec<u8>,
     stats: TunStats,
@@ -168,7 +168,7 @@ impl Tun {
             fd,
             name,
             udp_segments,
-            slot: BytesMut::new(),
+            slots: Vec::new(),
             joined: Vec::new(),
             stats: TunStats::default(),
         })
@@ -196,15 +196,18 @@ impl Tun {
     /// The device is gone. Nothing waiting is not an error.
     pub fn recv(&mut self, blocks: &mut Blocks, batch: &mut TunBatch) -> io::Result<bool> {
         batch.clear();
-        let mut bytes = 0;
+        // What the last call cut up is mostly free again, and still in the cache.
+        self.slots.iter_mut().for_each(|slot| blocks.renew(slot));
+        let (mut bytes, mut at) = (0, 0);
         for _ in 0..READS {
             if bytes >= BATCH_BYTES {
                 return Ok(true);
             }
-            if self.slot.capacity() < READ_BYTES {
-                self.slot = blocks.take_anyway();
+            if self.slots.len() <= at {
+                self.slots.push(blocks.take_anyway());
             }
-            let room = self.slot.spare_capacity_mut();
+            let slot = &mut self.slots[at];
+            let room = slot.spare_capacity_mut();
             // SAFETY: `room` is writable for READ_BYTES, which is what is given.
             let n =
                 unsafe { libc::read(self.fd.as_raw_fd(), room.as_mut_ptr().cast(), READ_BYTES) };
@@ -222,43 +225,35 @@ impl Tun {
                 }
             };
             // SAFETY: the kernel has written `n` bytes into it, and it has room for them.
-            unsafe { self.slot.set_len(n) };
-            let decoded = self.slot.split_first_chunk::<HEADER>().and_then(|(header, packet)| {
+            unsafe { slot.set_len(n) };
+            let decoded = slot.split_first_chunk::<HEADER>().and_then(|(header, packet)| {
                 let offload = decode(*header, packet)?;
                 Some((offload, packet.len()))
             });
             let Some((offload, length)) = decoded else {
-                self.slot.clear();
+                slot.clear();
                 self.stats.malformed += 1;
                 continue;
             };
             self.stats.read += 1;
             self.stats.read_bytes += length as u64;
-            match self.cut(blocks) {
+            let packet = if n < Blocks::SMALL {
+                blocks.keep(&slot[HEADER..])
+            } else {
+                (!blocks.is_spent()).then(|| {
+                    at += 1;
+                    slot.advance(HEADER);
+                    slot.split()
+                })
+            };
+            slot.clear();
+            match packet {
                 Some(bytes) => batch.packets.push(TunPacket { bytes, offload }),
                 None => self.stats.no_memory += 1,
             }
             bytes += n;
         }
         Ok(true)
-    }
-
-    /// The packet in the slot, without its header; the slot is empty then.
-    fn cut(&mut self, blocks: &mut Blocks) -> Option<BytesMut> {
-        if self.slot.len() < Blocks::SMALL {
-            let copy = blocks.keep(&self.slot[HEADER..]);
-            self.slot.clear();
-            return copy;
-        }
-        let Some(fresh) = blocks.take() else {
-            self.slot.clear();
-            return None;
-        };
-        let mut block = std::mem::replace(&mut self.slot, fresh);
-        let mut packet = block.split();
-        blocks.give(block);
-        packet.advance(HEADER);
-        Some(packet)
     }
 
     /// Writes every packet of the batch. What the kernel refuses is counted and forgotten.

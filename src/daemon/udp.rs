@@ -108,7 +108,7 @@ pub struct UdpSocket {
     /// Data frames this machine dropped, by link, since somebody asked.
     lost: BTreeMap<LinkId, u64>,
     items: Vec<Item>,
-    /// Blocks that the next messages are received into; all empty between two calls.
+    /// Blocks that messages are received into.
     slots: Vec<BytesMut>,
     drops_seen: u32,
     stats: UdpStats,
@@ -222,6 +222,8 @@ impl UdpSocket {
     /// The socket is broken. Nothing waiting is not an error.
     pub fn recv(&mut self, blocks: &mut Blocks, batch: &mut RecvBatch) -> io::Result<bool> {
         batch.clear();
+        // What the last call cut up is mostly free again, and still in the cache.
+        self.slots.iter_mut().for_each(|slot| blocks.renew(slot));
         while self.slots.len() < RECV_MESSAGES {
             self.slots.push(blocks.take_anyway());
         }
@@ -291,29 +293,24 @@ impl UdpSocket {
                 continue;
             }
             let count = whole.div_ceil(segment) as u64;
-            let small = whole < Blocks::SMALL;
-            let piece = if small { blocks.keep(slot) } else { blocks.take() };
+            let piece = if whole < Blocks::SMALL {
+                let copy = blocks.keep(slot);
+                slot.clear();
+                copy
+            } else {
+                (!blocks.is_spent()).then(|| slot.split())
+            };
             let Some(mut piece) = piece else {
                 slot.clear();
                 self.stats.no_memory += count;
                 continue;
             };
-            if small {
-                slot.clear();
-            } else {
-                std::mem::swap(slot, &mut piece);
-            }
             self.stats.received += count;
             let tos = notes.tos;
             while piece.len() > segment {
                 batch.datagrams.push(Datagram { bytes: piece.split_to(segment), from, tos });
             }
-            if small {
-                batch.datagrams.push(Datagram { bytes: piece, from, tos });
-            } else {
-                batch.datagrams.push(Datagram { bytes: piece.split(), from, tos });
-                blocks.give(piece);
-            }
+            batch.datagrams.push(Datagram { bytes: piece, from, tos });
         }
         self.stats.kernel_drops += batch.local_drops;
         Ok(n == RECV_MESSAGES)
