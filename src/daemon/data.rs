@@ -36,7 +36,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
 use super::clock::Clock;
-use super::poller::{Nudge, Poller};
+use super::poller::{Nudge, Poller, step_forward};
 use super::quic::socket::{INBOUND, QuicDatagram};
 use super::tun::Tun;
 use super::udp::UdpSocket;
@@ -246,6 +246,9 @@ pub fn start(clock: Clock, lanes: Vec<LaneParts>) -> anyhow::Result<(DataDoor, D
     for (number, (mut data, mut part)) in threads.into_iter().enumerate() {
         let name = if count == 1 { "thalweg-data".into() } else { format!("thalweg-data{number}") };
         std::thread::Builder::new().name(name).spawn(move || {
+            if let Err(error) = step_forward() {
+                tracing::info!(%error, "packets have no priority over other programs");
+            }
             let result = data.run();
             data.publish(data.clock.now());
             // Closes device and sockets before the end is known.

@@ -188,12 +188,32 @@ impl AsFd for Nudge {
 /// # Errors
 /// As the system reports; the thread then runs on as it did.
 pub fn step_back() -> io::Result<()> {
+    shift_nice(CONTROL_NICE)
+}
+
+/// Has the calling thread go before those of ordinary priority: a packet otherwise waits while the
+/// applications it is for use up their time slice, 5 ms at the median where both cores are busy.
+///
+/// # Errors
+/// As the system reports, mostly for want of CAP_SYS_NICE; the thread then runs on as it did.
+pub fn step_forward() -> io::Result<()> {
+    shift_nice(DATA_NICE)
+}
+
+/// Moves the calling thread's priority, from what the operator gave the process.
+fn shift_nice(by: libc::c_int) -> io::Result<()> {
     // SAFETY: takes no pointers. Zero is the calling thread: on Linux priorities are each thread's.
-    check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, CONTROL_NICE) }).map(|_| ())
+    // The kernel keeps the sum within its bounds; −1 is a nice value as well as an error, and then
+    // the sum is off by what nobody feels.
+    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    // SAFETY: as above.
+    check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice + by) }).map(|_| ())
 }
 
 /// A third of the processor's share against a thread of ordinary priority, so never starved.
 const CONTROL_NICE: libc::c_int = 5;
+/// Nine times the share of a thread of ordinary priority, and its turn at once.
+const DATA_NICE: libc::c_int = -10;
 
 /// The result of a system call that answers −1 on failure.
 pub(super) fn check(result: libc::c_int) -> io::Result<RawFd> {
