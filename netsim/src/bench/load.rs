@@ -79,6 +79,9 @@ const TURN: u64 = 64;
 /// A mix has this many sockets at each end, hence the square of it in flows.
 const MIX_SOCKETS: usize = 10;
 
+/// Blocks of memory a sink may have: each of its sockets holds eight to receive into.
+const BLOCKS: usize = 16 * MIX_SOCKETS;
+
 /// A running UDP load.
 #[derive(Debug)]
 pub struct Udp {
@@ -195,6 +198,10 @@ impl Plan {
             self.batch.runs.push(self.flows[self.next].clone());
             self.next = (self.next + 1) % self.flows.len();
         }
+        if socket.wants_room() {
+            // What a full buffer refused waits in the socket until it is told to try again.
+            socket.handle_writable(Instant::ZERO);
+        }
         socket.send(Instant::ZERO, &self.batch);
         messages * self.joined
     }
@@ -248,7 +255,7 @@ fn sink(mut sockets: Vec<UdpSocket>, stop: &AtomicBool, count: &AtomicU64) -> io
     for (socket, token) in sockets.iter().zip(0..) {
         poller.watch(socket.as_fd(), token)?;
     }
-    let (mut blocks, mut batch) = (Blocks::new(64), RecvBatch::default());
+    let (mut blocks, mut batch) = (Blocks::new(BLOCKS), RecvBatch::default());
     let mut total = 0;
     while !stop.load(Ordering::Relaxed) {
         let mut ready = [0; MIX_SOCKETS];

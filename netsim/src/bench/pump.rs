@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
+use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use thalweg::buf::{Blocks, RecvBatch, TxBatch};
@@ -81,7 +82,7 @@ impl Ends {
             tun,
             socket: UdpSocket::bind(local)?,
             remote,
-            buffer: vec![0; READ_BYTES],
+            buffer: vec![0; HEADER + READ_BYTES],
             out: TxBatch::default(),
             blocks: Blocks::new(BLOCKS),
             number: 0,
@@ -97,7 +98,8 @@ impl Ends {
         let mut received = RecvBatch::default();
         loop {
             let mut ready = [false; 2];
-            poller.wait(None, |token| ready[token as usize] = true)?;
+            poller.wait(patience(&self.socket), |token| ready[token as usize] = true)?;
+            self.socket.handle_writable(Instant::ZERO);
             if ready[1] {
                 self.socket.recv(&mut self.blocks, &mut received)?;
                 self.put_together(&mut received);
@@ -113,21 +115,23 @@ impl Ends {
     fn take_apart(&mut self) -> io::Result<()> {
         self.out.clear();
         for _ in 0..READS {
-            let n = match self.tun.read(&mut self.buffer) {
+            let n = match self.tun.read(&mut self.buffer[HEADER..]) {
                 Ok(n) => n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) => return Err(e),
             };
             self.number = self.number.wrapping_add(1);
-            let count = n.div_ceil(PIECE);
-            for (index, piece) in self.buffer[..n].chunks(PIECE).enumerate() {
-                let room = self.blocks.room(HEADER + piece.len());
-                let mut datagram = room.ok_or(io::ErrorKind::OutOfMemory)?;
+            for start in (0..n).step_by(PIECE) {
+                let end = n.min(start + PIECE) + HEADER;
+                // Over the end of the piece before, which is copied already.
+                let datagram = &mut self.buffer[start..end];
                 datagram[..4].copy_from_slice(&self.number.to_ne_bytes());
-                datagram[4..6].copy_from_slice(&(index as u16).to_ne_bytes());
-                datagram[6] = u8::from(index + 1 == count);
-                datagram[HEADER..].copy_from_slice(piece);
-                self.out.push(LinkId(0), self.remote, 0, datagram.freeze());
+                datagram[4..6].copy_from_slice(&((start / PIECE) as u16).to_ne_bytes());
+                datagram[6..HEADER].copy_from_slice(&[u8::from(end == n + HEADER), 0]);
+                // No memory for it: lost, as on any full queue.
+                if let Some(datagram) = self.blocks.keep(datagram) {
+                    self.out.push(LinkId(0), self.remote, 0, datagram.freeze());
+                }
             }
             if self.out.bytes() >= READ_ENOUGH {
                 break;
@@ -189,7 +193,9 @@ fn relay(one: Pair, two: Pair) -> io::Result<()> {
     let mut blocks = Blocks::new(BLOCKS);
     loop {
         let mut ready = [false; 2];
-        poller.wait(None, |token| ready[token as usize] = true)?;
+        let wait = patience(&sockets[0]).or(patience(&sockets[1]));
+        poller.wait(wait, |token| ready[token as usize] = true)?;
+        sockets.iter_mut().for_each(|s| s.handle_writable(Instant::ZERO));
         for side in (0..2).filter(|&side| ready[side]) {
             sockets[side].recv(&mut blocks, &mut received)?;
             for datagram in received.datagrams.drain(..) {
@@ -199,4 +205,9 @@ fn relay(one: Pair, two: Pair) -> io::Result<()> {
             out.clear();
         }
     }
+}
+
+/// What a full send buffer refused waits in the socket, and is tried again soon.
+fn patience(socket: &UdpSocket) -> Option<Duration> {
+    socket.wants_room().then_some(Duration::from_micros(200))
 }
