@@ -108,7 +108,8 @@ enum Bench {
         /// Only these steps.
         #[arg(long, value_enum, value_delimiter = ',')]
         only: Vec<throughput::Step>,
-        /// Other programs beside ours, where installed: boringtun, wireguard-go.
+        /// Other programs beside ours, where installed: boringtun, wireguard-go, nebula,
+        /// tinc.
         #[arg(long)]
         peers: bool,
     },

@@ -18,6 +18,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tempfile::TempDir;
 
 use super::load::{self, Way};
 use crate::netns::fleet::{Fleet, NodeSpec, overlay_address, process_cpu_s};
@@ -83,6 +84,7 @@ enum Carrier {
 pub struct Program {
     process: Child,
     leaves: Option<PathBuf>,
+    home: Option<Arc<TempDir>>,
 }
 
 impl Program {
@@ -93,13 +95,20 @@ impl Program {
     pub fn start(ns: &Namespace, command: &mut Command) -> io::Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         sys::start_in_net(command, ns.fd(), 0)?;
-        Ok(Self { process: command.spawn()?, leaves: None })
+        Ok(Self { process: command.spawn()?, leaves: None, home: None })
     }
 
     /// A file it leaves behind when it is killed.
     #[must_use]
     pub fn leaving(mut self, file: impl Into<PathBuf>) -> Self {
         self.leaves = Some(file.into());
+        self
+    }
+
+    /// A directory it needs, which goes with its last program.
+    #[must_use]
+    pub fn at_home(mut self, directory: Arc<TempDir>) -> Self {
+        self.home = Some(directory);
         self
     }
 }
@@ -109,6 +118,7 @@ impl Drop for Program {
         // It may have ended by itself; either way it is collected here.
         let _ = self.process.kill();
         let _ = self.process.wait();
+        self.home = None;
         if let Some(file) = &self.leaves {
             // Perhaps it tidied up after all.
             let _ = std::fs::remove_file(file);
