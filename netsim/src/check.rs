@@ -57,6 +57,7 @@ pub fn play(scenario: &Scenario, seed: Option<u64>) -> anyhow::Result<Played> {
         tcp: Vec::new(),
         relayed_share: None,
         payload: payload.then_some((carried.searched, carried.found)),
+        lanes: Vec::new(),
         checks: Vec::new(),
     };
     judge(scenario, world.ledgers(), 0, &notes, &mut findings);

@@ -1,7 +1,7 @@
 //! The daemon: the only code that awaits, opens and reads.
 //!
-//! Two kinds of threads. The *data thread* owns the UDP sockets and the TUN device and drives a
-//! `Forwarder`, batch by batch. The *control thread* is tokio on one thread and drives the `Node`,
+//! Two kinds of threads. A *data thread* owns UDP sockets and a queue of the TUN device and drives a
+//! `Forwarder`, batch by batch; there is one for each lane. The *control thread* is tokio on one thread and drives the `Node`,
 //! QUIC, netlink and the operator's doors. Two bounded queues join them.
 
 pub mod admin;

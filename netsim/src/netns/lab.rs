@@ -3,11 +3,13 @@
 //! Time zero is the daemons' start. Flows run inside the overlay between the nodes' own addresses;
 //! events and checks are taken at their times to within a tenth of a second.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::Serialize;
+use thalweg::report::LaneRow;
 
 use crate::scenario::{Check, Flow, Happening, Scenario, Tcp};
 
@@ -32,6 +34,8 @@ pub struct Findings {
     pub payload: Option<(u64, u64)>,
     /// Share of the flows' packets that crossed a relay, by the daemons' own count.
     pub relayed_share: Option<f64>,
+    /// Each site whose daemon lives at the end; none on the virtual floor, where it has one lane.
+    pub lanes: Vec<LanesFinding>,
     /// Each check.
     pub checks: Vec<CheckFinding>,
 }
@@ -62,6 +66,23 @@ pub struct FlowFinding {
     pub p99_ms: Option<f64>,
     /// Longest silence.
     pub longest_gap_ms: Option<f64>,
+    /// Packets that a later one overtook.
+    pub reordered: u64,
+    /// Copies beyond the first.
+    pub duplicates: u64,
+}
+
+/// What a site's daemon says of its lanes at the end.
+#[derive(Clone, Debug, Serialize)]
+pub struct LanesFinding {
+    /// The site.
+    pub site: String,
+    /// Each lane.
+    pub lanes: Vec<LaneRow>,
+    /// Lanes that it shares with each peer.
+    pub shared: BTreeMap<String, u8>,
+    /// Packets that came to nothing, by reason.
+    pub dropped: BTreeMap<String, u64>,
 }
 
 /// One check.
@@ -172,10 +193,23 @@ pub fn run(scenario: &Scenario, stop: &Stop) -> anyhow::Result<Option<Findings>>
             .packets
             .filter(|(all, _)| *all > 0)
             .map(|(all, relayed)| relayed as f64 / all as f64),
+        lanes: (0..alive.len())
+            .filter_map(|site| lanes(&fleet, &scenario.sites[site].name, site))
+            .collect(),
         checks: Vec::new(),
     };
     judge(scenario, &ledgers, start_ns, &notes, &mut found);
     Ok(Some(found))
+}
+
+fn lanes(fleet: &Fleet, name: &str, site: usize) -> Option<LanesFinding> {
+    let report = fleet.report(site)?;
+    Some(LanesFinding {
+        site: name.to_owned(),
+        lanes: report.status.lanes,
+        shared: report.links.into_iter().map(|link| (link.peer, link.lanes)).collect(),
+        dropped: report.status.dropped_packets.unwrap_or_default(),
+    })
 }
 
 /// Direct and overlay.
@@ -295,6 +329,8 @@ pub(crate) fn judge(
                 p50_ms: q.p50_ms,
                 p99_ms: q.p99_ms,
                 longest_gap_ms: q.longest_gap_ms,
+                reordered: q.reordered,
+                duplicates: q.duplicates,
             }
         })
         .collect();
