@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use thalweg::buf::{Blocks, RecvBatch, TxBatch};
-use thalweg::daemon::poller::Poller;
+use thalweg::daemon::poller::{Poller, step_forward};
 use thalweg::daemon::tun::Tun;
 use thalweg::daemon::udp::UdpSocket;
 use thalweg::id::LinkId;
@@ -30,6 +30,9 @@ pub type Pair = (SocketAddr, SocketAddr);
 /// # Errors
 /// No such device or address to be had, or one that broke.
 pub fn run(tun: Option<&str>, pairs: &[Pair]) -> anyhow::Result<()> {
+    if let Err(error) = step_forward() {
+        eprintln!("pump: at ordinary priority: {error}");
+    }
     match (tun, pairs) {
         (Some(name), &[(local, remote)]) => Ends::open(name, local, remote)?.run()?,
         (None, &[one, two]) => relay(one, two)?,

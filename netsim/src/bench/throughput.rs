@@ -2,7 +2,8 @@
 //! bare link and an unencrypted pump carry.
 //!
 //! Within a run every metric is taken from all candidates in turn before the next metric, so that the
-//! machine's moods hit all alike. Everything runs at the priority of an ordinary program.
+//! machine's moods hit all alike. Everything is started at the priority of an ordinary
+//! program; data threads and pumps raise their own alike.
 
 use std::time::Duration;
 
