@@ -142,11 +142,11 @@ impl LinkHealth {
 
     /// The peer confirmed what was sent at `sent_at`.
     pub fn on_confirmed(&mut self, now: Instant, sent_at: Instant) {
+        self.confirmed = self.confirmed.max(sent_at);
         if self.state == Health::Down {
             self.on_sign_of_life(now, sent_at);
             return;
         }
-        self.confirmed = self.confirmed.max(sent_at);
         let Some(&first) = self.open.front() else { return };
         if sent_at < first {
             return;
@@ -582,5 +582,48 @@ mod tests {
         b.run(at(0), at(60_000), None);
         assert!(b.pings < 100, "{}", b.pings);
         assert!(b.ups.is_empty());
+    }
+
+    /// An idle link that is up, its first answer sent at 0 and come at 20 ms.
+    fn idle() -> LinkHealth {
+        let mut health = LinkHealth::new(at(0));
+        assert!(health.poll_ping(at(0)));
+        health.on_round_trip(at(20), ms(20));
+        health.on_confirmed(at(20), at(0));
+        assert_eq!((health.poll_event(), health.is_up()), (Some(HealthEvent::Up), true));
+        health
+    }
+
+    #[test]
+    fn another_lane_s_doubt_has_the_link_asked_at_once_and_an_answer_ends_it() {
+        let mut health = idle();
+        assert!(!health.poll_ping(at(5_000)), "an idle link is not asked");
+        health.doubt(at(5_000));
+        assert_eq!(health.poll_event(), Some(HealthEvent::Suspect));
+        assert!(health.poll_ping(at(5_000)));
+        health.on_sent(at(5_000));
+        health.on_confirmed(at(5_020), at(5_000));
+        assert_eq!(health.poll_event(), Some(HealthEvent::Cleared));
+        // Its word that the link is silent since before that answer was asked for is not believed.
+        health.condemn(at(5_200), ms(250));
+        assert_eq!((health.poll_event(), health.is_up()), (None, true));
+    }
+
+    #[test]
+    fn another_lane_s_verdict_counts_where_nothing_was_heard_since() {
+        let mut health = idle();
+        health.condemn(at(5_200), ms(250));
+        assert_eq!(health.poll_event(), Some(HealthEvent::Down { silence: ms(250) }));
+        health.condemn(at(5_300), ms(350));
+        assert_eq!(health.poll_event(), None, "once");
+        // What was sent before the verdict lifts nothing; three fresh answers do.
+        health.on_confirmed(at(5_310), at(5_190));
+        for n in 0..3 {
+            assert!(!health.is_up());
+            health.on_confirmed(at(5_340 + n * 20), at(5_320 + n * 20));
+        }
+        assert_eq!(health.poll_event(), Some(HealthEvent::Up));
+        health.condemn(at(5_390), ms(200));
+        assert_eq!(health.poll_event(), None, "a verdict that those answers have overtaken");
     }
 }
