@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use netsim::bench::{self, BenchReport, control, soak, throughput};
+use netsim::bench::{self, BenchReport, control, soak, steps, throughput};
 use netsim::check;
 use netsim::demo;
 use netsim::netns::{self, fidelity, lab, stop::Stop};
@@ -126,6 +126,11 @@ enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// Processor time of each step of a packet's way, beside its floor. Needs no privileges.
+    Steps {
+        #[command(flatten)]
+        how: How,
+    },
     /// Delay and loss of a steady flow while the control side works hard: scrapes, reconnects, tables.
     Control {
         #[command(flatten)]
@@ -232,6 +237,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
                     let length = std::time::Duration::from_secs(60 * minutes);
                     how.show(soak::run(soak::Options { length }, &stop)?)
                 }
+                Bench::Steps { how } => how.show(Some(steps::run(how.runs(), how.quick)?)),
                 Bench::Control { how } => how.show(control::run(how.runs(), how.quick, &stop)?),
             }
         }

@@ -15,6 +15,7 @@ pub mod load;
 pub mod peers;
 pub mod pump;
 pub mod soak;
+pub mod steps;
 pub mod throughput;
 
 /// What a bench found.
