@@ -112,6 +112,9 @@ enum Bench {
         /// tinc.
         #[arg(long)]
         peers: bool,
+        /// Our own daemons once more, with so many lanes.
+        #[arg(long, value_parser = clap::value_parser!(u8).range(1..=16))]
+        lanes: Option<u8>,
     },
     /// Mixed traffic over a relay while things go wrong again and again: memory that grows, daemons
     /// that end.
@@ -226,9 +229,10 @@ fn run(command: Command) -> anyhow::Result<bool> {
         Command::Bench { bench } => {
             let stop = enter_floor()?;
             match bench {
-                Bench::Throughput { how, case, only, peers } => {
+                Bench::Throughput { how, case, only, peers, lanes } => {
                     let (runs, quick) = (how.runs(), how.quick);
-                    let options = throughput::Options { runs, quick, cases: case, only, peers };
+                    let cases = case;
+                    let options = throughput::Options { runs, quick, cases, only, peers, lanes };
                     how.show(throughput::run(&options, &stop)?)
                 }
                 Bench::Soak { minutes, quick, json } => {

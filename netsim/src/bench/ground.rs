@@ -252,7 +252,19 @@ impl Ground {
     /// # Errors
     /// No privilege, no iproute2.
     pub fn daemons(case: Case) -> anyhow::Result<Self> {
-        let sites = lay(case, "tw")?;
+        Self::daemons_with(case, None)
+    }
+
+    /// The same with so many lanes each; `lanes_` is their prefix.
+    ///
+    /// # Errors
+    /// No privilege, no iproute2.
+    pub fn with_lanes(case: Case, lanes: u8) -> anyhow::Result<Self> {
+        Ok(Self { prefix: "lanes_", ..Self::daemons_with(case, Some(lanes))? })
+    }
+
+    fn daemons_with(case: Case, lanes: Option<u8>) -> anyhow::Result<Self> {
+        let sites = lay(case, if lanes.is_some() { "tl" } else { "tw" })?;
         let side = match case {
             Case::Direct => None,
             Case::Relay => Some(SidePath::lay(&sites[A], &sites[B])?),
@@ -272,6 +284,12 @@ impl Ground {
                     listen = "0.0.0.0:4600"
                 };
                 specs.push(r);
+            }
+        }
+        if let Some(lanes) = lanes {
+            let count = toml::Table::from_iter([("lanes".to_owned(), i64::from(lanes).into())]);
+            for spec in &mut specs {
+                spec.config.insert("forward".to_owned(), count.clone().into());
             }
         }
         let mut fleet = Fleet::new(&sites, &specs)?.at_plain_priority();

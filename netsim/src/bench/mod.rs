@@ -97,9 +97,10 @@ fn commit() -> String {
 }
 
 /// Baselines by the prefix of their metrics and their name in the table, in the table's order.
-pub const BASELINES: [(&str, &str); 6] = [
+pub const BASELINES: [(&str, &str); 7] = [
     ("raw_", "raw"),
     ("pump_", "pump"),
+    ("lanes_", "with --lanes"),
     ("boringtun_", "boringtun"),
     ("wireguard_go_", "wireguard-go"),
     ("nebula_", "nebula"),

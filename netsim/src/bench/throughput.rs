@@ -50,6 +50,8 @@ pub struct Options {
     pub only: Vec<Step>,
     /// Other programs beside ours, where installed.
     pub peers: bool,
+    /// Our own daemons once more with so many lanes.
+    pub lanes: Option<u8>,
 }
 
 /// Lengths of the steps.
@@ -100,11 +102,16 @@ pub fn run(options: &Options, stop: &Stop) -> anyhow::Result<Option<BenchReport>
         let mut grounds = vec![Ground::raw(case)?];
         let mut missing = Vec::new();
         let daemons = daemons.and_then(Ground::ready);
-        for (prefix, made) in [("pump_", Ground::pump(case)), ("", daemons)] {
+        let mut candidates = vec![("pump_", Ground::pump(case)), ("", daemons)];
+        if let Some(lanes) = options.lanes {
+            let made = Ground::with_lanes(case, lanes).and_then(Ground::ready);
+            candidates.push(("lanes_", made));
+        }
+        for (prefix, made) in candidates {
             match made {
                 Ok(ground) => grounds.push(ground),
                 Err(error) => {
-                    let name = if prefix.is_empty() { "thalweg" } else { "pump" };
+                    let name = if prefix == "pump_" { "pump" } else { "thalweg" };
                     eprintln!("{}: {name} did not come up: {error:#}", case.name());
                     missing.push(prefix);
                 }

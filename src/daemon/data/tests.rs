@@ -449,7 +449,8 @@ fn flows_are_spread_over_lanes_and_each_keeps_its_order_whatever_the_others_have
                     1 => pairs[0] > pairs[1],
                     _ => lanes[2] > 1 && pairs[1] < lanes[2].min(lanes[0]),
                 };
-                assert_eq!(handed > 100, must, "{lanes:?} {at}: {handed} handed over");
+                // Some thousands of datagrams, or nothing but the way back's acknowledgements.
+                assert_eq!(handed > 2000, must, "{lanes:?} {at}: {handed} handed over");
             }
         });
     }
