@@ -63,6 +63,8 @@ pub struct TunPacket {
 pub struct TunBatch {
     /// The packets in their order.
     pub packets: Vec<TunPacket>,
+    /// Blocks that whoever fills the batch reads into, kept for the next time.
+    pub slots: Vec<BytesMut>,
 }
 
 impl TunBatch {
@@ -124,6 +126,8 @@ pub struct RecvBatch {
     pub datagrams: Vec<Datagram>,
     /// Datagrams the local kernel dropped since the last batch: not the link's loss.
     pub local_drops: u64,
+    /// Blocks that whoever fills the batch receives into, kept for the next time.
+    pub slots: Vec<BytesMut>,
 }
 
 impl RecvBatch {

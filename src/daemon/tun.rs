@@ -13,7 +13,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use bytes::{Buf as _, BytesMut};
+use bytes::Buf as _;
 
 use super::poller::check;
 use super::steer;
@@ -68,8 +68,6 @@ pub struct Tun {
     fd: OwnedFd,
     name: String,
     udp_segments: bool,
-    /// Blocks that packets are read into.
-    slots: Vec<BytesMut>,
     /// Where the small pieces of a packet are put together.
     joined: Vec<u8>,
     stats: TunStats,
@@ -164,14 +162,7 @@ impl Tun {
         if !udp_segments {
             offload(base)?;
         }
-        Ok(Self {
-            fd,
-            name,
-            udp_segments,
-            slots: Vec::new(),
-            joined: Vec::new(),
-            stats: TunStats::default(),
-        })
+        Ok(Self { fd, name, udp_segments, joined: Vec::new(), stats: TunStats::default() })
     }
 
     /// The device's name.
@@ -197,16 +188,16 @@ impl Tun {
     pub fn recv(&mut self, blocks: &mut Blocks, batch: &mut TunBatch) -> io::Result<bool> {
         batch.clear();
         // What the last call cut up is mostly free again, and still in the cache.
-        self.slots.iter_mut().for_each(|slot| blocks.renew(slot));
+        batch.slots.iter_mut().for_each(|slot| blocks.renew(slot));
         let (mut bytes, mut at) = (0, 0);
         for _ in 0..READS {
             if bytes >= BATCH_BYTES {
                 return Ok(true);
             }
-            if self.slots.len() <= at {
-                self.slots.push(blocks.take_anyway());
+            if batch.slots.len() <= at {
+                batch.slots.push(blocks.take_anyway());
             }
-            let slot = &mut self.slots[at];
+            let slot = &mut batch.slots[at];
             let room = slot.spare_capacity_mut();
             // SAFETY: `room` is writable for READ_BYTES, which is what is given.
             let n =

@@ -11,6 +11,7 @@
 
 #![allow(unsafe_code)]
 
+mod control;
 mod paths;
 mod pending;
 
@@ -20,7 +21,7 @@ use std::mem::{size_of, size_of_val, zeroed};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::buf::{Blocks, Datagram, RecvBatch, TxBatch};
@@ -28,6 +29,7 @@ use crate::id::LinkId;
 use crate::time::Instant;
 use crate::wire::Kind;
 
+use control::{Control, Notes, read_control, write_control};
 use paths::Paths;
 use pending::{Item, Pending};
 
@@ -108,8 +110,6 @@ pub struct UdpSocket {
     /// Data frames this machine dropped, by link, since somebody asked.
     lost: BTreeMap<LinkId, u64>,
     items: Vec<Item>,
-    /// Blocks that messages are received into.
-    slots: Vec<BytesMut>,
     drops_seen: u32,
     stats: UdpStats,
     buffers: Buffers,
@@ -205,7 +205,6 @@ impl UdpSocket {
             pending: Pending::default(),
             lost: BTreeMap::new(),
             items: Vec::new(),
-            slots: Vec::new(),
             drops_seen: 0,
             stats: UdpStats::default(),
             buffers,
@@ -223,9 +222,9 @@ impl UdpSocket {
     pub fn recv(&mut self, blocks: &mut Blocks, batch: &mut RecvBatch) -> io::Result<bool> {
         batch.clear();
         // What the last call cut up is mostly free again, and still in the cache.
-        self.slots.iter_mut().for_each(|slot| blocks.renew(slot));
-        while self.slots.len() < RECV_MESSAGES {
-            self.slots.push(blocks.take_anyway());
+        batch.slots.iter_mut().for_each(|slot| blocks.renew(slot));
+        while batch.slots.len() < RECV_MESSAGES {
+            batch.slots.push(blocks.take_anyway());
         }
         // SAFETY: all-zero is a valid value of these plain C structures.
         let mut names: [libc::sockaddr_storage; RECV_MESSAGES] = unsafe { zeroed() };
@@ -234,7 +233,7 @@ impl UdpSocket {
         let mut vectors: [libc::iovec; RECV_MESSAGES] = unsafe { zeroed() };
         // SAFETY: as above.
         let mut messages: [libc::mmsghdr; RECV_MESSAGES] = unsafe { zeroed() };
-        for (i, slot) in self.slots.iter_mut().enumerate() {
+        for (i, slot) in batch.slots.iter_mut().take(RECV_MESSAGES).enumerate() {
             let room = slot.spare_capacity_mut();
             vectors[i] = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: RECV_BYTES };
             let header = &mut messages[i].msg_hdr;
@@ -285,7 +284,7 @@ impl UdpSocket {
             self.stats.empty += u64::from(length == 0);
             let (whole, segment) = intact(flags, length, notes.segment);
             self.stats.truncated += u64::from(whole < length);
-            let slot = &mut self.slots[i];
+            let slot = &mut batch.slots[i];
             // SAFETY: the kernel has written `length` bytes into it, and it has room for them.
             unsafe { slot.set_len(length) };
             slot.truncate(whole);
@@ -596,84 +595,6 @@ fn intact(flags: libc::c_int, length: usize, segment: Option<usize>) -> (usize, 
     } else {
         (length, segment)
     }
-}
-
-/// Space for the control messages of one datagram or run; aligned as `cmsghdr` wants.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(8))]
-struct Control([u8; 128]);
-
-impl Default for Control {
-    fn default() -> Self {
-        Self([0; 128])
-    }
-}
-
-/// What the kernel noted beside received bytes.
-#[derive(Clone, Copy, Debug, Default)]
-struct Notes {
-    tos: u8,
-    segment: Option<usize>,
-    drops: Option<u32>,
-}
-
-fn read_control(header: &libc::msghdr) -> Notes {
-    let mut notes = Notes::default();
-    // SAFETY: the kernel filled `msg_control` up to `msg_controllen`; the CMSG macros stay inside,
-    // and each value is read unaligned, with the size its kind has.
-    unsafe {
-        let mut at = libc::CMSG_FIRSTHDR(header);
-        while let Some(message) = at.as_ref() {
-            let data = libc::CMSG_DATA(at);
-            match (message.cmsg_level, message.cmsg_type) {
-                (libc::IPPROTO_IP, libc::IP_TOS) => notes.tos = data.read(),
-                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
-                    notes.tos = data.cast::<libc::c_int>().read_unaligned() as u8;
-                }
-                (libc::SOL_UDP, libc::UDP_GRO) => {
-                    let size = data.cast::<libc::c_int>().read_unaligned();
-                    notes.segment = usize::try_from(size).ok();
-                }
-                (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
-                    notes.drops = Some(data.cast::<u32>().read_unaligned());
-                }
-                _ => {}
-            }
-            at = libc::CMSG_NXTHDR(header, at);
-        }
-    }
-    notes
-}
-
-/// Writes the control messages a send needs; returns how many bytes of `space` they take.
-fn write_control(space: &mut Control, v6: bool, tos: u8, segment: Option<u16>) -> usize {
-    let mut used = 0;
-    let mut push = |level, kind, value: &[u8]| {
-        // SAFETY: CMSG_SPACE and CMSG_LEN only compute; CMSG_DATA of the header written at `used`
-        // lies inside `space`, which has room for both messages (2 × 24 bytes of 128).
-        unsafe {
-            let at = space.0.as_mut_ptr().add(used).cast::<libc::cmsghdr>();
-            let mut header: libc::cmsghdr = zeroed();
-            header.cmsg_level = level;
-            header.cmsg_type = kind;
-            header.cmsg_len = libc::CMSG_LEN(value.len() as u32) as _;
-            at.write(header);
-            std::ptr::copy_nonoverlapping(value.as_ptr(), libc::CMSG_DATA(at), value.len());
-            used += libc::CMSG_SPACE(value.len() as u32) as usize;
-        }
-    };
-    if tos != 0 {
-        let value = libc::c_int::from(tos).to_ne_bytes();
-        if v6 {
-            push(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &value);
-        } else {
-            push(libc::IPPROTO_IP, libc::IP_TOS, &value);
-        }
-    }
-    if let Some(segment) = segment {
-        push(libc::SOL_UDP, libc::UDP_SEGMENT, &segment.to_ne_bytes());
-    }
-    used
 }
 
 fn endpoint(name: &libc::sockaddr_storage) -> Option<SocketAddr> {

@@ -199,7 +199,7 @@ impl Forwarder {
     /// Datagrams came from the underlay; they are taken out of the batch.
     pub fn handle_udp(&mut self, now: Instant, batch: &mut RecvBatch) {
         self.now = now;
-        let RecvBatch { datagrams, local_drops } = batch;
+        let RecvBatch { datagrams, local_drops, .. } = batch;
         let mut last = None;
         for datagram in datagrams.drain(..) {
             match self.hop(now, datagram.bytes, datagram.from, datagram.tos) {
