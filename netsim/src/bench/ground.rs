@@ -3,7 +3,7 @@
 //! *Direct* is A - B. *Relay* is A - R - B with A and B on nets of their own: R forwards only for the
 //! raw baseline. Every candidate has namespaces of its own, so they can take turns.
 //!
-//! A session needs a way for its handshake, which A and B do not have. [`SidePath`] gives it to them:
+//! A session needs a way for its handshake, which A and B do not have. `SidePath` gives it to them:
 //! a device in each, between which a thread carries QUIC (control) datagrams and nothing else. No
 //! overlay frame passes, so the link between A and B never comes up, and every packet crosses R.
 
