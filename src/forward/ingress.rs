@@ -13,7 +13,7 @@ use crate::wire::header::{Flags, RouteHeader, ticks};
 use super::classify::{Classified, Head, TCP, UDP};
 use super::frame::{Load, Own, Packets};
 use super::paths::Way;
-use super::segment::{self, Splitter};
+use super::segment::{self, Layout, Splitter};
 use super::{DropReason, Forwarder};
 
 /// Where the packets of one super-segment go.
@@ -45,16 +45,17 @@ impl Forwarder {
         mut packet: BytesMut,
         offload: Offload,
     ) -> Result<Packets, DropReason> {
+        let layout = Layout::of(&course.classified.head, &packet);
         if let Offload::Segments { kind, size, .. } = offload {
             course.route.flags.checksum_partial = true;
-            let splitter = Splitter::new(packet, kind, size, self.config.mtu)
+            let splitter = Splitter::new(packet, layout, kind, size, self.config.mtu)
                 .map_err(|_| DropReason::BadPacket)?;
             let fits = splitter.longest() <= self.config.mtu;
             return if fits { Ok(Packets::Many(splitter)) } else { Err(DropReason::TooBig) };
         }
         if let Offload::Checksum { start, offset } = offload {
             // What the egress can find again travels undone; anything else is summed here.
-            if segment::partial(&packet) == Some(offload) {
+            if layout.is_some_and(|layout| layout.partial() == offload) {
                 course.route.flags.checksum_partial = true;
             } else if !segment::complete(&mut packet, start, offset) {
                 return Err(DropReason::BadPacket);

@@ -48,10 +48,6 @@ pub struct Layout {
 }
 
 impl Layout {
-    fn read(packet: &[u8]) -> Option<Self> {
-        Self::of(&Head::read(packet).ok()?, packet)
-    }
-
     /// The layout of a packet whose head was read; `None` where it is neither TCP nor UDP, or a
     /// fragment, or shorter than its headers.
     pub fn of(head: &Head, packet: &[u8]) -> Option<Self> {
@@ -132,12 +128,6 @@ fn get32(packet: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([packet[at], packet[at + 1], packet[at + 2], packet[at + 3]])
 }
 
-/// What a device needs to finish the checksum of a packet that carries only the pseudo header's
-/// sum; `None` where the packet is neither TCP nor UDP.
-pub fn partial(packet: &[u8]) -> Option<Offload> {
-    Layout::read(packet).map(|layout| layout.partial())
-}
-
 /// Sums what [`Offload::Checksum`] left undone, in place. What it points at may be any protocol;
 /// `false`, and nothing changed, where it points outside the packet.
 pub fn complete(packet: &mut [u8], start: u16, offset: u16) -> bool {
@@ -175,7 +165,7 @@ pub struct Splitter {
 
 impl Splitter {
     /// A splitter of `packet`, which the device called [`Offload::Segments`] of `kind` and `size`.
-    /// The header's length is read from the packet: devices are known to misstate it. A TCP segment
+    /// The header's length is that of its `layout`: devices are known to misstate it. A TCP segment
     /// never makes a packet longer than `most`, so that it fits a path narrower than the device;
     /// datagrams keep their size, it is part of what they say.
     ///
@@ -183,11 +173,12 @@ impl Splitter {
     /// Where the packet is not what the offload claims.
     pub fn new(
         packet: BytesMut,
+        layout: Option<Layout>,
         kind: Segmentation,
         size: u16,
         most: usize,
     ) -> Result<Self, SegmentError> {
-        let layout = Layout::read(&packet).ok_or(SegmentError::Malformed)?;
+        let layout = layout.ok_or(SegmentError::Malformed)?;
         let claimed = match kind {
             Segmentation::Tcp4 => layout.tcp && layout.v4,
             Segmentation::Tcp6 => layout.tcp && !layout.v4,
