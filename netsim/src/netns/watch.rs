@@ -161,12 +161,7 @@ impl Spent {
     fn add(&mut self, report: &Report) {
         for sent in report.links.iter().filter_map(|l| l.sent) {
             let bytes = self.bytes.get_or_insert_default();
-            bytes.data += sent.data;
-            bytes.framing += sent.framing;
-            bytes.feedback += sent.feedback;
-            bytes.probes += sent.probes;
-            bytes.repair += sent.repair;
-            bytes.control += sent.control;
+            *bytes = bytes.plus(&sent);
         }
         if let Some(traffic) = report.status.traffic {
             let (all, relayed) = self.packets.get_or_insert_default();
