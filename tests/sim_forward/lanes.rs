@@ -9,7 +9,7 @@ use std::time::Duration;
 use thalweg::buf::{Offload, RecvBatch, TunBatch, TunWrites, TxBatch};
 use thalweg::forward::event::ForwardEvent;
 use thalweg::forward::lanes::{Handed, Word};
-use thalweg::forward::snapshot::{LinkEntry, PeerEntry, Snapshot};
+use thalweg::forward::snapshot::Snapshot;
 use thalweg::forward::{DropReason, ForwardConfig, Forwarder};
 use thalweg::id::{Class, Lane, LinkId};
 use thalweg::rng::Dice;
@@ -18,7 +18,7 @@ use thalweg::route::table::{Path, Route, RouteTable};
 use thalweg::time::Instant;
 
 use crate::world::{
-    PLAIN, REPAIRED, at_ms, endpoint, index, ms, network, node, packet, payload_number, secret,
+    PLAIN, REPAIRED, at_ms, endpoint, ms, network, node, packet, payload_number, peer_entry,
 };
 
 const DELAY: Duration = Duration::from_millis(10);
@@ -97,19 +97,7 @@ impl Lanes {
     /// Installs node `n`'s table: direct everywhere but for these (primary, backup) paths.
     fn install(&mut self, n: u16, routes: &[(&[u16], Option<&[u16]>)]) {
         let others = || self.numbers().filter(|&m| m != n);
-        let peers = others().map(|m| PeerEntry {
-            node: node(m),
-            generation: 1,
-            secret: secret(n, m),
-            networks: vec![network(m)],
-            links: vec![LinkEntry {
-                link: LinkId(m),
-                endpoint: endpoint(m),
-                receive_index: index(m, n),
-                transmit_index: index(n, m),
-                lanes: self.lanes(n).min(self.lanes(m)),
-            }],
-        });
+        let peers = others().map(|m| peer_entry(n, m, self.lanes(n).min(self.lanes(m))));
         let path = |nodes: &[u16]| Path {
             link: LinkId(nodes[0]),
             nodes: nodes.iter().map(|&n| node(n)).collect(),

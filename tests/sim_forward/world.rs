@@ -109,6 +109,23 @@ pub(crate) fn index(from: u16, to: u16) -> u32 {
     u32::from(to) << 20 | u32::from(from) << 8
 }
 
+/// What node `n` knows of node `m`: a session, and a link of so many lanes.
+pub(crate) fn peer_entry(n: u16, m: u16, lanes: u8) -> PeerEntry {
+    PeerEntry {
+        node: node(m),
+        generation: 1,
+        secret: secret(n, m),
+        networks: vec![network(m)],
+        links: vec![LinkEntry {
+            link: LinkId(m),
+            endpoint: endpoint(m),
+            receive_index: index(m, n),
+            transmit_index: index(n, m),
+            lanes,
+        }],
+    }
+}
+
 impl World {
     /// Nodes 1 to `count`, every pair joined by `delay`, sessions everywhere, direct routes.
     pub(crate) fn mesh(count: u16, delay: Duration, delivery: Delivery) -> Self {
@@ -164,21 +181,7 @@ impl World {
 
     pub(crate) fn peers(&self, n: u16) -> Vec<PeerEntry> {
         let others = self.nodes.keys().copied().filter(|&m| m != n);
-        others
-            .map(|m| PeerEntry {
-                node: node(m),
-                generation: 1,
-                secret: secret(n, m),
-                networks: vec![network(m)],
-                links: vec![LinkEntry {
-                    link: LinkId(m),
-                    endpoint: endpoint(m),
-                    receive_index: index(m, n),
-                    transmit_index: index(n, m),
-                    lanes: 1,
-                }],
-            })
-            .collect()
+        others.map(|m| peer_entry(n, m, 1)).collect()
     }
 
     /// Installs node `n`'s table: direct everywhere but for these (primary, backup) paths.
