@@ -14,6 +14,7 @@ pub mod ground;
 pub mod load;
 pub mod peers;
 pub mod pump;
+pub mod recovery;
 pub mod soak;
 pub mod steps;
 pub mod throughput;
@@ -97,7 +98,8 @@ fn commit() -> String {
 }
 
 /// Baselines by the prefix of their metrics and their name in the table, in the table's order.
-pub const BASELINES: [(&str, &str); 7] = [
+pub const BASELINES: [(&str, &str); 8] = [
+    ("floor_", "floor"),
     ("raw_", "raw"),
     ("pump_", "pump"),
     ("lanes_", "with --lanes"),
@@ -189,7 +191,9 @@ fn figure(x: f64) -> String {
     match x.abs() {
         a if a >= 100.0 => format!("{x:.0}"),
         a if a >= 10.0 => format!("{x:.1}"),
-        _ => format!("{x:.2}"),
+        a if a >= 0.1 || a == 0.0 => format!("{x:.2}"),
+        a if a >= 0.001 => format!("{x:.4}"),
+        _ => format!("{x:.1e}"),
     }
 }
 

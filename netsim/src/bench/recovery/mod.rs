@@ -1,0 +1,233 @@
+//! `netsim bench recovery`: what repair leaves, and what it costs, cell by cell, in virtual time.
+//!
+//! A cell is a line, a flow and a deadline. `iid5_rtt20_pps1000_d45`: 5 % independent loss both ways,
+//! round trip 20 ms, 1,000 packets/s, a packet counts as lost when it comes later than the line's own
+//! delay and 45 ms. `burst8ms5_...`: holes of 8 ms mean in which all is lost, 5 % of the time.
+//! `hops3_...`: three such lines in a row, the deadline over all of them.
+//!
+//! Overhead is (repair + retransmitted) / first-sent bytes with all headers on both sides; beside it
+//! stands what no scheme can beat. The machines are the daemon's, with real keys; the line is a model,
+//! the clock is virtual, so every figure repeats for its seed on any machine.
+
+pub mod chain;
+pub mod floor;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use thalweg::unit::Ratio;
+
+use super::{BenchReport, Sheet};
+use crate::link::{Burst, LinkParams};
+use chain::{Chain, Load};
+
+/// Residual that floors are computed for, and that classes ask for by default.
+const TARGET: f64 = 1e-4;
+
+/// How a line loses.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Loss {
+    /// Packet by packet.
+    Independent(f64),
+    /// In holes of this mean length, this share of the time.
+    Holes(u64, f64),
+}
+
+/// One cell.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Cell {
+    hops: usize,
+    loss: Loss,
+    rtt_ms: u64,
+    pps: u64,
+    deadline_ms: u64,
+}
+
+impl Cell {
+    fn name(&self) -> String {
+        let percent = |share: f64| format!("{}", share * 100.0).replace('.', "p");
+        let loss = match self.loss {
+            Loss::Independent(share) => format!("iid{}", percent(share)),
+            Loss::Holes(ms, share) => format!("burst{ms}ms{}", percent(share)),
+        };
+        let row = if self.hops > 1 { format!("hops{}_", self.hops) } else { String::new() };
+        format!("{row}{loss}_rtt{}_pps{}_d{}", self.rtt_ms, self.pps, self.deadline_ms)
+    }
+
+    fn line(&self) -> LinkParams {
+        let delay = Duration::from_micros(self.rtt_ms * 500);
+        match self.loss {
+            Loss::Independent(share) => {
+                LinkParams { delay, loss: ratio(share), ..LinkParams::default() }
+            }
+            Loss::Holes(ms, share) => {
+                let bad = Duration::from_millis(ms);
+                let burst = Some(Burst { good: bad.mul_f64((1.0 - share) / share), bad });
+                LinkParams { delay, burst, ..LinkParams::default() }
+            }
+        }
+    }
+
+    fn load(&self, packets: u64) -> Load {
+        Load {
+            every: Duration::from_micros(1_000_000 / self.pps),
+            payload: if self.pps == 50 { 160 } else { 1200 },
+            packets,
+            deadline: Duration::from_millis(self.deadline_ms),
+        }
+    }
+
+    /// Least overhead and least residual.
+    fn floor(&self) -> (Option<f64>, f64) {
+        let deadline = Duration::from_millis(self.deadline_ms);
+        match self.loss {
+            // Over several lines the split of the deadline is free: not computed.
+            _ if self.hops > 1 => (None, 0.0),
+            Loss::Independent(share) => {
+                let window = (self.pps * self.deadline_ms / 1000).clamp(1, 20) as usize;
+                let round_ms = self.rtt_ms as f64 + 1000.0 / self.pps as f64;
+                let rounds = 1 + (self.deadline_ms as f64 / round_ms) as u32;
+                (Some(floor::overhead(share, window, rounds.min(8), TARGET)), 0.0)
+            }
+            Loss::Holes(ms, share) => {
+                let residual = floor::hole_residual(share, Duration::from_millis(ms), deadline);
+                (Some(share), residual)
+            }
+        }
+    }
+}
+
+fn ratio(share: f64) -> Ratio {
+    Ratio::from_ppm((share * 1e6).round() as u32)
+}
+
+const fn cell(loss: Loss, rtt_ms: u64, pps: u64, deadline_ms: u64) -> Cell {
+    Cell { hops: 1, loss, rtt_ms, pps, deadline_ms }
+}
+
+const fn iid(share: f64, rtt_ms: u64, pps: u64, deadline_ms: u64) -> Cell {
+    cell(Loss::Independent(share), rtt_ms, pps, deadline_ms)
+}
+
+const fn holes(ms: u64, rtt_ms: u64, pps: u64, deadline_ms: u64) -> Cell {
+    cell(Loss::Holes(ms, 0.05), rtt_ms, pps, deadline_ms)
+}
+
+/// The cells with a figure to reach: the choice of `--quick`, and the first of the full table.
+const CHOICE: [Cell; 12] = [
+    iid(0.0, 20, 1000, 45),
+    iid(0.05, 20, 1000, 45),
+    iid(0.05, 20, 1000, 75),
+    iid(0.05, 20, 1000, 20),
+    iid(0.1, 20, 1000, 45),
+    iid(0.1, 20, 1000, 75),
+    iid(0.1, 20, 1000, 20),
+    holes(8, 20, 1000, 60),
+    holes(8, 20, 1000, 80),
+    holes(8, 20, 1000, 120),
+    holes(3, 20, 1000, 60),
+    Cell { hops: 3, loss: Loss::Independent(0.05), rtt_ms: 10, pps: 1000, deadline_ms: 50 },
+];
+
+/// Every cell: what the choice has, then round trips × losses × flows × deadlines.
+fn all() -> Vec<Cell> {
+    let mut cells = CHOICE.to_vec();
+    let independent = [0.0, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3].map(Loss::Independent);
+    let mut losses = independent.to_vec();
+    for ms in [3, 8, 20] {
+        losses.extend([0.01, 0.02, 0.05, 0.1].map(|share| Loss::Holes(ms, share)));
+    }
+    for rtt_ms in [10, 40, 100, 200] {
+        for &loss in &losses {
+            for pps in [50, 100, 1000] {
+                // One, two and a half, and four round trips: none, one, and three fit.
+                for deadline_ms in [rtt_ms, rtt_ms * 5 / 2, rtt_ms * 4] {
+                    cells.push(cell(loss, rtt_ms, pps, deadline_ms));
+                }
+            }
+        }
+    }
+    cells
+}
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Only cells whose name contains one of these; none: all.
+    pub only: Vec<String>,
+    /// Packets of each cell; none: a million of the choice, two hundred thousand of the others.
+    pub packets: Option<u64>,
+    /// The choice alone, a tenth of the packets.
+    pub quick: bool,
+    /// The first seed; each run takes the next.
+    pub seed: u64,
+    /// Runs of every cell.
+    pub runs: usize,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// No cell has such a name.
+pub fn run(plan: &Plan) -> anyhow::Result<BenchReport> {
+    let chosen = if plan.quick { CHOICE.to_vec() } else { all() };
+    let wanted = |cell: &Cell| {
+        plan.only.is_empty() || plan.only.iter().any(|part| cell.name().contains(part.as_str()))
+    };
+    let cells: Vec<Cell> = chosen.into_iter().filter(wanted).collect();
+    anyhow::ensure!(!cells.is_empty(), "no cell has such a name; try `iid5_rtt20`");
+    let work: Vec<(usize, Cell)> =
+        (0..plan.runs).flat_map(|run| cells.iter().map(move |&cell| (run, cell))).collect();
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(&(run, cell)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let place = CHOICE.contains(&cell);
+                    let packets = plan.packets.unwrap_or(match (plan.quick, place) {
+                        (true, _) => 200_000,
+                        (false, true) => 1_000_000,
+                        (false, false) => 200_000,
+                    });
+                    let outcome = play(&cell, packets, plan.seed + run as u64);
+                    let mut found = found.lock().expect("no worker panics while it holds this");
+                    found.push((cell, outcome));
+                }
+            });
+        }
+    });
+    let mut found = found.into_inner().expect("the workers are done");
+    found.sort_by_key(|(cell, _)| cells.iter().position(|c| c == cell));
+    let mut sheet = Sheet::default();
+    for (cell, outcome) in &found {
+        note(&mut sheet, cell, outcome);
+    }
+    Ok(sheet.report("recovery"))
+}
+
+fn play(cell: &Cell, packets: u64, seed: u64) -> chain::Outcome {
+    let load = cell.load(packets);
+    Chain::new(&vec![cell.line(); cell.hops], &load, seed).run(&load, &[])
+}
+
+fn note(sheet: &mut Sheet, cell: &Cell, outcome: &chain::Outcome) {
+    let case = cell.name();
+    let of_first = |bytes: u64| (outcome.first > 0).then(|| bytes as f64 / outcome.first as f64);
+    let residual = outcome.missing as f64 / outcome.sent.max(1) as f64;
+    let (least, unsaved) = cell.floor();
+    sheet.note(&case, "residual", "share", Some(residual));
+    sheet.note(&case, "floor_residual", "share", Some(unsaved));
+    sheet.note(&case, "overhead", "share", of_first(outcome.repair));
+    if least.is_some() {
+        sheet.note(&case, "floor_overhead", "share", least);
+    }
+    let framing = outcome.first.saturating_sub(outcome.inner) as f64;
+    let framing = (outcome.inner > 0).then(|| framing / outcome.inner as f64);
+    sheet.note(&case, "framing", "share", framing);
+    sheet.note(&case, "feedback_bytes", "share", of_first(outcome.feedback));
+    for (name, share) in [("delay_p50_ms", 0.5), ("delay_p99_ms", 0.99), ("delay_p999_ms", 0.999)] {
+        sheet.note(&case, name, "ms", outcome.delay_ms(share));
+    }
+}
