@@ -11,7 +11,7 @@ mod sender;
 
 pub use receiver::{Arrival, Receiver, ReceiverStats};
 pub use rtt::RoundTrip;
-pub use sender::{Counts, Sender};
+pub use sender::{Counts, Heard, Sender};
 
 /// Whether serial number `a` comes before `b` (RFC 1982, 32 bits).
 const fn before(a: u32, b: u32) -> bool {

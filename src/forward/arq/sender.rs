@@ -92,6 +92,26 @@ pub struct Counts {
     pub false_feedback: u64,
 }
 
+/// What feedback and the sender's timers showed since it was last asked for: what a rate controller
+/// needs to know of a hop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// Whether feedback came at all.
+    pub feedback: bool,
+    /// Bytes of frames newly known to have come.
+    pub delivered: u64,
+    /// When the latest of those was sent that was sent only once.
+    pub newest_sent_at: Option<Instant>,
+    /// The last round trip measured, the receiver's hold taken off.
+    pub round_trip: Option<Duration>,
+    /// Bytes newly judged lost, of first sendings and of repeated ones.
+    pub lost: u64,
+    /// Frames that bore the congestion mark.
+    pub ce: u64,
+    /// Frames that this machine or the peer's dropped: they are among the lost.
+    pub local_drops: u64,
+}
+
 /// The sending side of one hop and lane. `F` is what it takes to send a frame again.
 #[derive(Debug)]
 pub struct Sender<F> {
@@ -128,6 +148,9 @@ pub struct Sender<F> {
     forgotten: u32,
     peer_drops: u32,
     peer_ce: u32,
+    /// Bytes under way: sent, neither arrived nor judged lost.
+    flying: u64,
+    heard: Heard,
     counts: Counts,
     reported: Counts,
 }
@@ -160,6 +183,8 @@ impl<F> Sender<F> {
             forgotten: 0,
             peer_drops: 0,
             peer_ce: 0,
+            flying: 0,
+            heard: Heard::default(),
             counts: Counts::default(),
             reported: Counts::default(),
         }
@@ -186,6 +211,7 @@ impl<F> Sender<F> {
         }
         self.counts.sent += 1;
         self.counts.bytes += bytes as u64;
+        self.flying += bytes as u64;
         // In thirds of a byte. What may be saved up grows with what is under way: a burst takes that.
         self.tokens = (self.tokens + bytes as u64).min(3 * (BURST + self.held as u64));
         let wanted = frame.filter(|_| give_up_at.is_some());
@@ -221,6 +247,7 @@ impl<F> Sender<F> {
             return;
         }
         self.heard_at = Some(now);
+        self.heard.feedback = true;
         self.measure(now, ack);
         self.note_totals(now, ack);
         for n in 0..ack.bitmap.bits() {
@@ -288,6 +315,7 @@ impl<F> Sender<F> {
     /// This machine dropped this many of the frames sent, before the link.
     pub fn on_own_drops(&mut self, now: Instant, frames: u64) {
         self.counts.local_drops += frames;
+        self.heard.local_drops += frames;
         self.paused_until = now.plus(DROPS_PAUSE);
     }
 
@@ -329,6 +357,7 @@ impl<F> Sender<F> {
             record.after = next;
             self.counts.repairs += 1;
             self.counts.repair_bytes += u64::from(record.bytes);
+            self.flying += u64::from(record.bytes);
             self.resent.push_back((seq, record.tries));
             self.ask_at.get_or_insert(next.wrapping_add(LATER - 1));
             self.queue.pop_front();
@@ -389,6 +418,17 @@ impl<F> Sender<F> {
         &self.rtt
     }
 
+    /// Bytes under way: sent, neither known to have come nor judged lost, repeated sendings among
+    /// them.
+    pub fn in_flight(&self) -> u64 {
+        self.flying
+    }
+
+    /// What was learnt since this was last asked.
+    pub fn poll_heard(&mut self) -> Heard {
+        std::mem::take(&mut self.heard)
+    }
+
     /// When feedback last came: proof that both directions work.
     pub fn heard_at(&self) -> Option<Instant> {
         self.heard_at
@@ -439,8 +479,9 @@ impl<F> Sender<F> {
         // A frame sent twice does not tell which sending was answered (Karn).
         let fresh = self.record(ack.highest).filter(|r| r.state == State::Flying && r.tries == 1);
         if let Some(record) = fresh {
-            let trip = now.since(record.sent_at);
-            self.rtt.on_sample(now, trip.saturating_sub(ack.delay));
+            let trip = now.since(record.sent_at).saturating_sub(ack.delay);
+            self.rtt.on_sample(now, trip);
+            self.heard.round_trip = Some(trip);
         }
         // The oldest frame this feedback is the first to confirm has waited longest for it.
         let first = self.record(self.frontier).filter(|r| r.state == State::Flying);
@@ -462,9 +503,12 @@ impl<F> Sender<F> {
             *last = total;
             u64::from(step)
         };
-        self.counts.ce += news(ack.ce, &mut self.peer_ce);
+        let ce = news(ack.ce, &mut self.peer_ce);
+        self.counts.ce += ce;
+        self.heard.ce += ce;
         let drops = news(ack.local_drops, &mut self.peer_drops);
         self.counts.local_drops += drops;
+        self.heard.local_drops += drops;
         if drops > 0 {
             self.paused_until = now.plus(DROPS_PAUSE);
         }
@@ -508,6 +552,13 @@ impl<F> Sender<F> {
         }
         if record.state == State::Arrived {
             return;
+        }
+        self.heard.delivered += u64::from(record.bytes);
+        if record.tries == 1 {
+            self.heard.newest_sent_at = self.heard.newest_sent_at.max(Some(record.sent_at));
+        }
+        if record.state == State::Flying {
+            self.flying -= u64::from(record.bytes);
         }
         let abandoned = record.state == State::Abandoned;
         // An answer faster than any round trip was not to the last sending.
@@ -590,6 +641,7 @@ impl<F> Sender<F> {
         self.count_lost(seq);
         let one_way = self.rtt.one_way();
         let Some(record) = self.index(seq).and_then(|i| self.records.get_mut(i)) else { return };
+        self.heard.lost += u64::from(record.bytes);
         if record.frame.is_none() || record.tries >= TRIES {
             self.abandon(seq);
         } else if now.plus(one_way) > record.give_up_at {
@@ -597,6 +649,7 @@ impl<F> Sender<F> {
             self.abandon(seq);
         } else {
             record.state = State::Queued;
+            self.flying -= u64::from(record.bytes);
             self.queue.push_back(seq);
         }
     }
@@ -612,6 +665,9 @@ impl<F> Sender<F> {
 
     fn abandon(&mut self, seq: u32) {
         let Some(record) = self.index(seq).and_then(|i| self.records.get_mut(i)) else { return };
+        if record.state == State::Flying {
+            self.flying -= u64::from(record.bytes);
+        }
         record.state = State::Abandoned;
         self.counts.residual += 1;
         if record.frame.take().is_some() {
@@ -681,6 +737,9 @@ impl<F> Sender<F> {
     fn forget_first(&mut self) {
         if let Some(record) = self.records.pop_front() {
             self.forgotten += u32::from(record.state == State::Abandoned);
+            if record.state == State::Flying {
+                self.flying -= u64::from(record.bytes);
+            }
             if record.frame.is_some() {
                 self.held -= record.bytes as usize;
                 self.kept -= 1;

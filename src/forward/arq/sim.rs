@@ -52,6 +52,8 @@ struct Outcome {
     /// Distinct frames that came before their deadline.
     in_time: u64,
     held_at_most: usize,
+    /// Bytes that were confirmed, that were judged lost, and that are still under way at the end.
+    heard: (u64, u64, u64),
 }
 
 enum Step {
@@ -75,6 +77,7 @@ fn run(line: &Line, frames: u32, every: Duration, budget: Duration, seed: u64) -
     let mut deadlines = Vec::new();
     let mut came = BTreeSet::new();
     let mut held_at_most = 0;
+    let (mut delivered, mut lost) = (0, 0);
     let mut add = |steps: &mut BTreeMap<(Instant, u64), Step>, at, step| {
         serial += 1;
         steps.insert((at, serial), step);
@@ -135,12 +138,17 @@ fn run(line: &Line, frames: u32, every: Duration, budget: Duration, seed: u64) -
             }
         }
         held_at_most = held_at_most.max(sender.held_bytes());
+        let heard = sender.poll_heard();
+        (delivered, lost) = (delivered + heard.delivered, lost + heard.lost);
+        let under_way = sender.counts().bytes + sender.counts().repair_bytes;
+        assert!(sender.in_flight() <= under_way);
     }
     Outcome {
         counts: sender.counts(),
         receiver: receiver.stats(),
         in_time: came.len() as u64,
         held_at_most,
+        heard: (delivered, lost, sender.in_flight()),
     }
 }
 
@@ -153,6 +161,7 @@ fn nothing_is_sent_again_on_a_clean_line() {
         assert_eq!(outcome.counts.judged, 5_000);
         assert_eq!((outcome.counts.lost, outcome.counts.residual), (0, 0));
         assert_eq!(outcome.in_time, 5_000);
+        assert_eq!(outcome.heard, (5_000_000, 0, 0), "all confirmed, nothing left under way");
     }
 }
 
@@ -178,6 +187,11 @@ fn random_loss_of_two_percent_is_mended_within_two_rounds() {
     let measured = c.lost as f64 / c.judged as f64;
     assert!((0.0185..0.0215).contains(&measured), "the loss is seen as it is: {measured}");
     assert!(c.residual <= 30 && c.judged == 300_000, "{c:?}");
+    let (delivered, lost, under_way) = outcome.heard;
+    assert_eq!((delivered, under_way), (300_000_000 - c.residual * 1000, 0));
+    // Of what was sent, each byte came, or was lost and sent again or not; some were lost in error.
+    let sent = c.bytes + c.repair_bytes;
+    assert!((sent..sent + 400_000).contains(&(delivered + lost)), "{delivered} {lost} {c:?}");
     assert!(outcome.receiver.duplicates < 300, "{:?}", outcome.receiver);
 }
 
