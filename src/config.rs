@@ -38,7 +38,7 @@ pub struct Config {
     pub peers: Vec<PeerConfig>,
     /// `[relay]`: consent to relaying.
     pub relay: RelayConfig,
-    /// `[uplink]`: what sending costs.
+    /// `[uplink]`: what sending costs, and how much may be sent.
     pub uplink: UplinkConfig,
     /// `[[class]]`: kinds of traffic, first match wins; the last takes everything.
     pub classes: Vec<ClassSpec>,
@@ -112,11 +112,13 @@ pub struct RelayConfig {
     pub use_relays: bool,
 }
 
-/// What sending costs.
+/// What sending costs, and how much may be sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UplinkConfig {
     /// Price of a gigabyte sent.
     pub price: Price,
+    /// Most that is sent over an uplink, in bit/s of UDP payload; `None` where the file says `"off"`.
+    pub max_rate_bps: Option<u64>,
 }
 
 /// How often links are measured.
@@ -214,6 +216,9 @@ pub const DEFAULT_SOCKET: &str = "/run/thalweg/thalweg.sock";
 /// Largest inner packet that fits a 1500-byte IPv4 underlay unfragmented (`docs/wire.md`).
 pub const LARGEST_MTU: u16 = 1386;
 
+/// Least cap of an uplink's rate, bit/s.
+pub const LEAST_MAX_RATE_BPS: u64 = 100_000;
+
 impl Config {
     /// Reads the text of a configuration. `file` is named in problems, and relative paths in the text
     /// start from its directory.
@@ -281,6 +286,7 @@ fn read_all(reader: &mut Reader<'_>, root: &DeTable<'_>, file: &Path) -> Option<
     let uplink = reader.table(root, "uplink");
     let uplink = UplinkConfig {
         price: uplink.read(reader, "price_per_gb", value::price).unwrap_or_default(),
+        max_rate_bps: uplink.read(reader, "max_rate", max_rate).flatten(),
     };
     let classes = reader.tables(root, "class");
     let classes = class::read(reader, &classes);
@@ -399,6 +405,21 @@ fn lanes(value: &toml::de::DeValue<'_>) -> value::Read<u8> {
         _ => {
             let fix = format!("write 1 to {limit}, at most as many as there are processors");
             Err(value::Bad::new(format!("{lanes} is no number of lanes"), fix))
+        }
+    }
+}
+
+/// A rate, or `"off"`. Below the least nothing is left for packets: probes and feedback alone may take
+/// 32 kbit/s of each link.
+fn max_rate(value: &toml::de::DeValue<'_>) -> value::Read<Option<u64>> {
+    if value.as_str() == Some("off") {
+        return Ok(None);
+    }
+    match value::rate(value)? {
+        bps if bps >= LEAST_MAX_RATE_BPS => Ok(Some(bps)),
+        _ => {
+            let fix = "write \"100 kbit/s\" or more, or \"off\"";
+            Err(value::Bad::new("leaves no room for packets", fix))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Typed units: a share of a whole, a price.
+//! Typed units: a share of a whole, a residual loss, a price.
 
 use std::fmt;
 
@@ -56,6 +56,56 @@ impl fmt::Display for Ratio {
     }
 }
 
+/// The share of packets that may be lost or late after all repair, over a whole path, in the
+/// logarithmic steps of the wire: `v > 0` means `10^(−v/16)`, so 64 is 1e-4 and 96 is 1e-6; 0 is
+/// [`Residual::USUAL`]'s. Greater numbers ask for more.
+///
+/// A step is a factor of 1.155: finer than a loss can be known, and one byte spans 0.87 to 1e-16.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Residual(pub u8);
+
+impl Residual {
+    /// Nothing in particular is asked: each node takes [`USUAL`](Self::USUAL).
+    pub const DEFAULT: Self = Self(0);
+    /// What is meant where nothing is asked: 1e-4, the residual the repair is measured at.
+    pub const USUAL: Self = Self(64);
+    /// Steps to a factor of ten.
+    const STEPS: f64 = 16.0;
+
+    /// The step nearest to a probability. One and above are the least that can be asked; zero,
+    /// negatives and not-a-number the most.
+    pub fn from_f64(share: f64) -> Self {
+        if share > 0.0 {
+            let steps = (-share.log10() * Self::STEPS).round();
+            Self(steps.clamp(1.0, f64::from(u8::MAX)) as u8)
+        } else {
+            Self(u8::MAX)
+        }
+    }
+
+    /// From parts per billion; see [`from_f64`](Self::from_f64).
+    pub fn from_ppb(ppb: u32) -> Self {
+        Self::from_f64(f64::from(ppb) / 1e9)
+    }
+
+    /// As a fraction of one.
+    pub fn as_f64(self) -> f64 {
+        let asked = if self == Self::DEFAULT { Self::USUAL } else { self };
+        10_f64.powf(-f64::from(asked.0) / Self::STEPS)
+    }
+
+    /// In parts per billion, at least one.
+    pub fn as_ppb(self) -> u32 {
+        ((self.as_f64() * 1e9).round() as u32).max(1)
+    }
+}
+
+impl fmt::Display for Residual {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.0e}", self.as_f64())
+    }
+}
+
 /// Money per gigabyte (10⁹ bytes), in millionths of the operator's currency unit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Price(pub u32);
@@ -87,6 +137,36 @@ mod tests {
         assert_eq!(one_percent.or(one_percent).as_ppm(), 19_900);
         assert_eq!(Ratio::from_ppm(1).or(Ratio::from_ppm(1)).as_ppm(), 2);
         assert_eq!(Ratio::ONE.or(Ratio::ZERO), Ratio::ONE);
+    }
+
+    #[test]
+    fn a_residual_keeps_powers_of_ten_exactly_and_anything_else_within_a_step() {
+        for (steps, share, ppb) in [(16, 0.1, 100_000_000), (64, 1e-4, 100_000), (96, 1e-6, 1000)] {
+            assert_eq!(Residual::from_f64(share), Residual(steps));
+            assert_eq!(Residual::from_ppb(ppb), Residual(steps));
+            assert_eq!(Residual(steps).as_ppb(), ppb);
+            assert!((Residual(steps).as_f64() / share - 1.0).abs() < 1e-9);
+        }
+        for steps in 1..=u8::MAX {
+            assert_eq!(Residual::from_f64(Residual(steps).as_f64()), Residual(steps));
+        }
+        for share in [0.7, 0.02, 3e-3, 7e-5, 4e-9] {
+            let off = Residual::from_f64(share).as_f64() / share;
+            assert!((0.93..1.075).contains(&off), "{share}: {off}");
+        }
+    }
+
+    #[test]
+    fn no_residual_asked_is_the_usual_one_and_absurd_ones_become_limits() {
+        assert_eq!(Residual::default(), Residual::DEFAULT);
+        assert_eq!(Residual::DEFAULT.as_ppb(), Residual::USUAL.as_ppb());
+        assert_eq!(Residual::DEFAULT.to_string(), "1e-4");
+        assert_eq!(Residual::from_f64(7.0), Residual(1));
+        assert_eq!(Residual::from_f64(f64::INFINITY), Residual(1));
+        for least in [0.0, -1.0, f64::NAN, 1e-300] {
+            assert_eq!(Residual::from_f64(least), Residual(u8::MAX));
+        }
+        assert_eq!(Residual(u8::MAX).as_ppb(), 1);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use thalweg::id::{Class, NodeId, StreamId};
 use thalweg::time::Instant;
+use thalweg::unit::Residual;
 use thalweg::wire::ack::{Ack, Bitmap};
 use thalweg::wire::data::DataMut;
 use thalweg::wire::header::{Clear, EndHeader, Flags, RouteHeader, Segments, end_aad};
@@ -33,18 +34,21 @@ fn clear() -> impl Strategy<Value = Clear> {
 }
 
 fn route() -> impl Strategy<Value = RouteHeader> {
-    let hop = (any::<u32>(), 0_u8..64, 0_u8..16, 0_u8..4);
-    (hop, any::<u8>(), any::<u16>(), any::<u16>(), node(), segments()).prop_map(
-        |((hop_seq, class, flags, ecn), left, budget, age, source, segments)| RouteHeader {
-            hop_seq,
-            class: Class(class),
-            flags: Flags::from_bits(flags).unwrap(),
-            ecn,
-            segments_left: left % segments.count() as u8,
-            budget,
-            age,
-            source,
-            segments,
+    let hop = (any::<u32>(), 0_u8..64, 0_u8..32, 0_u8..4);
+    (hop, any::<(u8, u8)>(), any::<u16>(), any::<u16>(), node(), segments()).prop_map(
+        |((hop_seq, class, flags, ecn), (left, residual), budget, age, source, segments)| {
+            RouteHeader {
+                hop_seq,
+                class: Class(class),
+                flags: Flags::from_bits(flags).unwrap(),
+                ecn,
+                segments_left: left % segments.count() as u8,
+                residual: Residual(residual),
+                budget,
+                age,
+                source,
+                segments,
+            }
         },
     )
 }

@@ -8,6 +8,7 @@ use thalweg::id::{Class, NodeId, StreamId};
 use thalweg::session::keys::{Scope, Secret, nonce};
 use thalweg::session::seal::SealKey;
 use thalweg::time::Instant;
+use thalweg::unit::Residual;
 use thalweg::wire::ack::{Ack, Bitmap};
 use thalweg::wire::header::{Clear, EndHeader, Flags, RouteHeader, Segments, end_aad};
 use thalweg::wire::hello::{Hello, Role};
@@ -38,6 +39,7 @@ fn route() -> RouteHeader {
         flags: Flags { ordered: true, checksum_partial: true, ..Flags::default() },
         ecn: 1,
         segments_left: 1,
+        residual: Residual(64),
         budget: 800,
         age: 100,
         source: node(1),
@@ -66,7 +68,10 @@ fn keys() {
 #[test]
 fn headers() {
     assert_eq!(hex(clear(Kind::Data).to_bytes()), "100001020300000000000005");
-    assert_eq!(hex(route().to_bytes()), "000000090c0d01000320006400010002000300000000");
+    assert_eq!(hex(route().to_bytes()), "000000090c0d01400320006400010002000300000000");
+    let mut on_its_hop = route().to_bytes();
+    RouteHeader::patch_hop(&mut on_its_hop, 10, true, true);
+    assert_eq!(hex(on_its_hop), "0000000a0c6d01400320006400010002000300000000");
     let end = EndHeader { epoch: 0, lane: 0, stream: StreamId(0x00c1), counter: 7 };
     assert_eq!(hex(end.to_bytes()), "000000c10000000000000007");
     assert_eq!(hex(end_aad(&route(), &end)), "01000100030303000000c10000000000000007");
@@ -87,8 +92,8 @@ fn data_frame() {
     assert_eq!(frame.len(), 8 + data::OVERHEAD);
     assert_eq!(
         hex(frame),
-        "10000102030000000000000578ff76ee790b57a47e1478226435c7a81e4e37e4a5edfda39fe30b46\
-         cabb6a6d7f51af0530f2000000c1000000000000000713dce8df8a7b4c68439c67f89ee05385ce7f\
+        "10000102030000000000000578ff76ee790b57e47e1478226435c7a81e4e37e4a5edb5ba463a269d\
+         41124248668f38e014db000000c1000000000000000713dce8df8a7b4c68439c67f89ee05385ce7f\
          66c9bc172a9d"
     );
 }
@@ -144,11 +149,11 @@ fn carriers() {
     let route = RouteHeader { hop_seq: 0, flags: Flags::default(), ..route() };
     let mut body = Vec::new();
     carrier::write(&mut body, &route, b"quic");
-    assert_eq!(hex(&body), "000000000c010100032000640001000200030000000071756963");
+    assert_eq!(hex(&body), "000000000c010140032000640001000200030000000071756963");
     assert_eq!(
         sealed(Kind::Carrier, &body),
-        "13000102030000000000000578ff76e7790757a47e1478226435c7a81e4e37e4a5ed297f63292740\
-         b990278baac9902fcdf0a78c5269"
+        "13000102030000000000000578ff76e7790757e47e1478226435c7a81e4e37e4a5ed297f63296f59\
+         60490a502160b80ad42e30697640"
     );
 }
 

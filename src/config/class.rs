@@ -34,6 +34,7 @@ fn built_in(
         delivery: Delivery {
             budget: Duration::from_millis(budget_ms),
             reorder: Duration::from_millis(reorder_ms),
+            ..Delivery::NONE
         },
         marking: Marking::Copy,
     }
@@ -136,7 +137,7 @@ fn read_one(reader: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<ClassS
         name: name?,
         matches: Match { prefixes: prefixes.unwrap_or_default(), dscp: dscp.unwrap_or_default() },
         policy: Policy { objective: objective.unwrap_or_default(), limits },
-        delivery: Delivery { budget, reorder },
+        delivery: Delivery { budget, reorder, ..Delivery::NONE },
         marking: marking.unwrap_or_default(),
     })
 }

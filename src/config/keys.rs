@@ -57,7 +57,7 @@ pub const TABLES: &[Table] = &[
     table("forward", false, &[key("lanes", "")]),
     table("peer", true, &[key("name", ""), key("endpoint", "")]),
     table("relay", false, &[key("relay", "true"), key("use_relays", "true")]),
-    table("uplink", false, &[key("price_per_gb", "0.0")]),
+    table("uplink", false, &[key("price_per_gb", "0.0"), key("max_rate", "\"off\"")]),
     table(
         "class",
         true,

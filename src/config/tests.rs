@@ -216,6 +216,32 @@ fn the_last_default_class_takes_everything_and_names_differ() {
 }
 
 #[test]
+fn an_uplink_is_capped_at_a_rate_with_its_unit() {
+    let capped = |rate: &str| parse(&format!("{LEAST}\n[uplink]\nmax_rate = {rate}\n"));
+    let bps = |rate: &str| capped(rate).unwrap().uplink.max_rate_bps;
+    assert_eq!(bps("\"50 Mbit/s\""), Some(50_000_000));
+    assert_eq!(bps("\"512kbit/s\""), Some(512_000));
+    assert_eq!(bps("\"1.5 Gbit/s\""), Some(1_500_000_000));
+    assert_eq!(bps("\"off\""), None);
+    assert_eq!(parse(LEAST).unwrap().uplink.max_rate_bps, None);
+    for (wrong, told) in [
+        ("50", "is the number 50 without a unit; write a rate with its unit, like \"200 kbit/s\""),
+        ("\"50\"", "\"50\" is no rate; write a rate with its unit"),
+        ("\"50 MB/s\"", "\"50 MB/s\" is no rate"),
+        ("\"Mbit/s\"", "is no rate"),
+        ("\"-1 Mbit/s\"", "is no rate"),
+        ("\"inf Gbit/s\"", "is no rate"),
+        ("\"1e300 Gbit/s\"", "is no rate"),
+        ("\"99999 Gbit/s\"", "is too much; write at most \"1000 Gbit/s\""),
+        ("\"0 kbit/s\"", "leaves no room for packets; write \"100 kbit/s\" or more, or \"off\""),
+    ] {
+        let problem = capped(wrong).unwrap_err().to_string();
+        let begins = "/etc/thalweg/thalweg.toml:9: [uplink] max_rate ";
+        assert!(problem.starts_with(begins) && problem.contains(told), "{wrong}: {problem}");
+    }
+}
+
+#[test]
 fn metrics_can_be_off_and_open_ones_are_remarked() {
     let off = parse(&format!("{LEAST}\n[metrics]\nlisten = \"off\"\n")).unwrap();
     assert_eq!(off.metrics.listen, None);

@@ -79,6 +79,30 @@ pub(super) fn ratio(value: &DeValue<'_>) -> Read<Ratio> {
     }
 }
 
+/// `"50 Mbit/s"`: bits per second, with the unit.
+pub(super) fn rate(value: &DeValue<'_>) -> Read<u64> {
+    let fix = "write a rate with its unit, like \"200 kbit/s\", \"50 Mbit/s\" or \"1 Gbit/s\"";
+    let Some(text) = value.as_str() else {
+        return Err(Bad::new(format!("is {} without a unit", article(value)), fix));
+    };
+    let bad = || Bad::new(format!("\"{text}\" is no rate"), fix);
+    let units = [("kbit/s", 1e3), ("Mbit/s", 1e6), ("Gbit/s", 1e9)];
+    let found = units.iter().find_map(|(unit, bits)| Some((text.strip_suffix(unit)?.trim(), bits)));
+    let (number, bits) = found.ok_or_else(bad)?;
+    // Digits alone: the parser of floats also takes "inf", "nan" and "1e9".
+    if !number.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return Err(bad());
+    }
+    match number.parse::<f64>() {
+        Ok(number) if number * bits <= MOST_BPS => Ok((number * bits).round() as u64),
+        Ok(_) => Err(Bad::new(format!("\"{text}\" is too much"), "write at most \"1000 Gbit/s\"")),
+        Err(_) => Err(bad()),
+    }
+}
+
+/// Greatest rate that can be written, bit/s: beyond any network card.
+const MOST_BPS: f64 = 1e12;
+
 /// Money per gigabyte, a plain number in the operator's currency.
 pub(super) fn price(value: &DeValue<'_>) -> Read<Price> {
     let number = match value {

@@ -125,6 +125,7 @@ impl Driver {
             relay: config.relay.relay && own.relay,
             tun_udp: tuns[0].takes_udp_segments(),
             lane: Lane::ONLY,
+            max_rate_bps: config.uplink.max_rate_bps,
         };
         let parts = Lane::all(lanes).zip(sockets.into_iter().zip(tuns));
         let parts = parts.map(|(lane, (sockets, tun))| {

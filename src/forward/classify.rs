@@ -322,7 +322,7 @@ mod tests {
                 dscp: dscp.to_vec(),
             },
             policy: Policy::default(),
-            delivery: Delivery { budget: std::time::Duration::ZERO, reorder: Default::default() },
+            delivery: Delivery::NONE,
             marking: Default::default(),
         }
     }

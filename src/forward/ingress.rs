@@ -6,7 +6,7 @@ use bytes::BytesMut;
 
 use crate::buf::{Offload, TunPacket};
 use crate::id::{Class, LinkId, NodeId};
-use crate::route::policy::Marking;
+use crate::route::policy::{Delivery, Marking};
 use crate::time::Instant;
 use crate::wire::header::{Flags, RouteHeader, ticks};
 
@@ -101,8 +101,8 @@ impl Forwarder {
 
     fn route_header(&self, way: &Way, class: Class, head: &Head) -> RouteHeader {
         let delivery = self.config.classes.get(usize::from(class.0)).map(|spec| spec.delivery);
-        let (repair, restored) =
-            delivery.map_or((0, false), |d| (ticks(d.budget), !d.reorder.is_zero()));
+        let delivery = delivery.unwrap_or(Delivery::NONE);
+        let (repair, restored) = (ticks(delivery.budget), !delivery.reorder.is_zero());
         // Only TCP takes a gap for congestion. To others order is worth no delay: a call or a game
         // would wait for each loss, and after a failover for packets that never come.
         let ordered = restored && head.protocol == TCP;
@@ -114,6 +114,7 @@ impl Forwarder {
             flags: Flags { ordered, ..Flags::default() },
             ecn: head.ecn,
             segments_left: (way.segments.count() - 1) as u8,
+            residual: delivery.residual,
             budget,
             age: 0,
             source: self.config.node,

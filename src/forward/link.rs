@@ -483,7 +483,7 @@ fn patch(
     seq: u32,
     asks: bool,
 ) {
-    RouteHeader::patch_hop(route, seq, asks);
+    RouteHeader::patch_hop(route, seq, asks, false);
     RouteHeader::patch_age(route, age.saturating_add(ticks(now.since(arrived))));
 }
 

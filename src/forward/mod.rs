@@ -102,6 +102,9 @@ pub struct ForwardConfig {
     pub tun_udp: bool,
     /// Which of the node's lanes this is.
     pub lane: Lane,
+    /// Most that all of this node's lanes together send over an uplink, in bit/s of UDP payload.
+    /// `None`: no cap.
+    pub max_rate_bps: Option<u64>,
 }
 
 /// A packet that may leave for the TUN device.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::unit::{Price, Ratio};
+use crate::unit::{Price, Ratio, Residual};
 
 /// What a class's paths are best at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +64,25 @@ pub struct Delivery {
     pub budget: Duration,
     /// Longest the egress holds a packet to restore order. Zero: order is not restored.
     pub reorder: Duration,
+    /// The share of packets that may be lost or late over the whole path. Written into every packet;
+    /// each hop repairs as much as it takes and no more.
+    pub residual: Residual,
+    /// Most bytes of repair as a share of the bytes sent for the first time. `None`: the hop's own
+    /// bound alone. Like `repair_bps` it holds on the first hop, the one that knows the class.
+    pub repair_share: Option<Ratio>,
+    /// Most bytes of repair, in bit/s. `None`: no such bound.
+    pub repair_bps: Option<u64>,
+}
+
+impl Delivery {
+    /// No repair and no order: what is lost stays lost, what comes goes out.
+    pub const NONE: Self = Self {
+        budget: Duration::ZERO,
+        reorder: Duration::ZERO,
+        residual: Residual::DEFAULT,
+        repair_share: None,
+        repair_bps: None,
+    };
 }
 
 /// The DSCP on the outside of a class's packets, all the way.

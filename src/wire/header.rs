@@ -4,20 +4,21 @@
 //! clear  |  0: kind  |  1: reserved 4 bits, epoch 4 bits  |  2: index 4  |  6: counter 6  |  12
 //!
 //! route  |  0: hop_seq 4  |  4: class 6 bits, flags 8 bits, ecn 2 bits  |  6: segments_left
-//!        |  7: reserved, zero  |  8: budget, 100 µs  |  10: age, 100 µs  |  12: source
+//!        |  7: residual  |  8: budget, 100 µs  |  10: age, 100 µs  |  12: source
 //!        |  14: segments, 4 × 2  |  22
 //!
 //! end    |  0: epoch  |  1: lane  |  2: stream 2  |  4: counter 8  |  12
 //! ```
 //!
 //! The route is written once, by the source; on its way only `hop_seq`, `age`, `segments_left`
-//! and the hop's own flag change, all of constant size, so that a relay moves no byte.
+//! and the hop's own flags change, all of constant size, so that a relay moves no byte.
 
 use std::time::Duration;
 
 use super::{Kind, Reader, VERSION, WireError};
 use crate::id::{Class, NodeId, StreamId};
 use crate::time::micros;
+use crate::unit::Residual;
 
 /// Microseconds in one tick of [`RouteHeader::budget`] and [`RouteHeader::age`].
 pub const TICK_US: u64 = 100;
@@ -97,20 +98,34 @@ pub struct Flags {
     pub rewritten: bool,
     /// The sender of this hop asks for feedback at once. A hop's own: cleared by a relay.
     pub ack_wanted: bool,
+    /// The frame is a source symbol of this hop's code: the receiver keeps it for repair symbols to
+    /// come. A hop's own: cleared by a relay.
+    pub coded: bool,
 }
 
 impl Flags {
+    /// Nothing asked.
+    const NONE: Self = Self {
+        ordered: false,
+        checksum_partial: false,
+        rewritten: false,
+        ack_wanted: false,
+        coded: false,
+    };
     const ORDERED: u8 = 0x01;
     const CHECKSUM_PARTIAL: u8 = 0x02;
     const REWRITTEN: u8 = 0x04;
     const ACK_WANTED: u8 = 0x08;
+    const CODED: u8 = 0x10;
+    /// The flags of one hop, written anew with every sending.
+    const HOP: u8 = Self::ACK_WANTED | Self::CODED;
 
     /// The flags of these bits.
     ///
     /// # Errors
     /// [`WireError::Reserved`] where a bit without meaning is set.
     pub const fn from_bits(bits: u8) -> Result<Self, WireError> {
-        let known = Self::ORDERED | Self::CHECKSUM_PARTIAL | Self::REWRITTEN | Self::ACK_WANTED;
+        let known = Self::ORDERED | Self::CHECKSUM_PARTIAL | Self::REWRITTEN | Self::HOP;
         if bits & !known != 0 {
             return Err(WireError::Reserved("flags"));
         }
@@ -119,6 +134,7 @@ impl Flags {
             checksum_partial: bits & Self::CHECKSUM_PARTIAL != 0,
             rewritten: bits & Self::REWRITTEN != 0,
             ack_wanted: bits & Self::ACK_WANTED != 0,
+            coded: bits & Self::CODED != 0,
         })
     }
 
@@ -136,6 +152,9 @@ impl Flags {
         }
         if self.ack_wanted {
             bits |= Self::ACK_WANTED;
+        }
+        if self.coded {
+            bits |= Self::CODED;
         }
         bits
     }
@@ -224,6 +243,9 @@ pub struct RouteHeader {
     pub ecn: u8,
     /// How many segments come after the receiver of this hop.
     pub segments_left: u8,
+    /// The share of such packets that may be lost or late over the whole path, as the source's class
+    /// asks. Carried unchanged by relays.
+    pub residual: Residual,
     /// Age, in ticks of 100 µs, from which on the packet is worth no repair. Counted from the
     /// source.
     pub budget: u16,
@@ -242,6 +264,7 @@ impl RouteHeader {
     const HOP_SEQ: usize = 0;
     const BITS: usize = 4;
     const SEGMENTS_LEFT: usize = 6;
+    const RESIDUAL: usize = 7;
     const BUDGET: usize = 8;
     const AGE: usize = 10;
 
@@ -254,7 +277,7 @@ impl RouteHeader {
         let hop_seq = r.u32("hop_seq")?;
         let bits = r.u16("class")?;
         let segments_left = r.u8("segments_left")?;
-        r.zero::<1>("reserved")?;
+        let residual = Residual(r.u8("residual")?);
         let budget = r.u16("budget")?;
         let age = r.u16("age")?;
         let source = NodeId::new(r.u16("source")?).ok_or(WireError::Value("source"))?;
@@ -270,7 +293,18 @@ impl RouteHeader {
         let class = Class((bits >> 10) as u8);
         let flags = Flags::from_bits((bits >> 2) as u8)?;
         let ecn = (bits & 3) as u8;
-        Ok(Self { hop_seq, class, flags, ecn, segments_left, budget, age, source, segments })
+        Ok(Self {
+            hop_seq,
+            class,
+            flags,
+            ecn,
+            segments_left,
+            residual,
+            budget,
+            age,
+            source,
+            segments,
+        })
     }
 
     /// The header as bytes. Of the class six bits are taken, of ECN two.
@@ -279,6 +313,7 @@ impl RouteHeader {
         out[Self::HOP_SEQ..][..4].copy_from_slice(&self.hop_seq.to_be_bytes());
         out[Self::BITS..][..2].copy_from_slice(&self.bits().to_be_bytes());
         out[Self::SEGMENTS_LEFT] = self.segments_left;
+        out[Self::RESIDUAL] = self.residual.0;
         out[Self::BUDGET..][..2].copy_from_slice(&self.budget.to_be_bytes());
         out[Self::AGE..][..2].copy_from_slice(&self.age.to_be_bytes());
         out[12..14].copy_from_slice(&self.source.get().to_be_bytes());
@@ -329,21 +364,25 @@ impl RouteHeader {
         u16::from_be_bytes([bytes[Self::BUDGET], bytes[Self::BUDGET + 1]])
     }
 
+    /// What the source's class asks for, of a header that lies as bytes.
+    pub const fn residual_of(bytes: &[u8; Self::LEN]) -> Residual {
+        Residual(bytes[Self::RESIDUAL])
+    }
+
     /// The ECN bits of a header that lies as bytes.
     pub const fn ecn_of(bytes: &[u8; Self::LEN]) -> u8 {
         bytes[Self::BITS + 1] & 3
     }
 
-    /// Writes a new hop sequence and ask for feedback into a header that lies as bytes.
-    pub fn patch_hop(bytes: &mut [u8; Self::LEN], hop_seq: u32, ack_wanted: bool) {
+    /// Writes a new hop sequence and the hop's own flags into a header that lies as bytes: whether
+    /// feedback is wanted at once, and whether the frame is a source symbol of the hop's code.
+    pub fn patch_hop(bytes: &mut [u8; Self::LEN], hop_seq: u32, ack_wanted: bool, coded: bool) {
         bytes[Self::HOP_SEQ..][..4].copy_from_slice(&hop_seq.to_be_bytes());
         // The flags are bits 9..2 of the two bytes at BITS.
         let [high, low] = [bytes[Self::BITS], bytes[Self::BITS + 1]];
-        let mut bits = u16::from_be_bytes([high, low]) & !(u16::from(Flags::ACK_WANTED) << 2);
-        if ack_wanted {
-            bits |= u16::from(Flags::ACK_WANTED) << 2;
-        }
-        bytes[Self::BITS..][..2].copy_from_slice(&bits.to_be_bytes());
+        let hop = Flags { ack_wanted, coded, ..Flags::NONE }.bits();
+        let kept = u16::from_be_bytes([high, low]) & !(u16::from(Flags::HOP) << 2);
+        bytes[Self::BITS..][..2].copy_from_slice(&(kept | u16::from(hop) << 2).to_be_bytes());
     }
 
     /// Writes a new age, in ticks, into a header that lies as bytes.
@@ -435,6 +474,7 @@ mod tests {
             flags: Flags { ordered: true, ..Flags::default() },
             ecn: 2,
             segments_left: left,
+            residual: Residual(64),
             budget: 900,
             age: 100,
             source: node(1),
@@ -464,7 +504,6 @@ mod tests {
             RouteHeader::parse(&bytes).unwrap_err()
         };
         assert_eq!(broken(6, 2), WireError::Value("segments_left"));
-        assert_eq!(broken(7, 1), WireError::Reserved("reserved"));
         assert_eq!(broken(13, 0), WireError::Value("source"));
         assert_eq!(broken(15, 0), WireError::Value("segments"), "a hole");
         assert_eq!(broken(14, 0xff), WireError::Value("segments"), "a link's number");
@@ -475,15 +514,19 @@ mod tests {
     fn a_patched_header_equals_one_written_anew() {
         let mut want = header(&[2, 3], 1);
         let mut bytes = want.to_bytes();
-        RouteHeader::patch_hop(&mut bytes, 77, true);
+        RouteHeader::patch_hop(&mut bytes, 77, true, true);
         RouteHeader::patch_age(&mut bytes, 1234);
         RouteHeader::patch_segments_left(&mut bytes, 0);
         (want.hop_seq, want.age, want.segments_left) = (77, 1234, 0);
-        want.flags.ack_wanted = true;
+        (want.flags.ack_wanted, want.flags.coded) = (true, true);
         assert_eq!(bytes, want.to_bytes());
+        assert_eq!(RouteHeader::residual_of(&bytes), Residual(64));
         assert_eq!((RouteHeader::budget_of(&bytes), RouteHeader::ecn_of(&bytes)), (900, 2));
-        RouteHeader::patch_hop(&mut bytes, 77, false);
+        RouteHeader::patch_hop(&mut bytes, 77, false, true);
         want.flags.ack_wanted = false;
+        assert_eq!(bytes, want.to_bytes());
+        RouteHeader::patch_hop(&mut bytes, 77, false, false);
+        want.flags.coded = false;
         assert_eq!(bytes, want.to_bytes());
     }
 
@@ -502,7 +545,7 @@ mod tests {
         let base = header(&[2, 3], 1);
         let mut moved = base;
         (moved.hop_seq, moved.age, moved.segments_left, moved.ecn) = (9, 9, 0, 3);
-        moved.flags.ack_wanted = true;
+        (moved.flags.ack_wanted, moved.flags.coded) = (true, true);
         assert_eq!(end_aad(&base, &end), end_aad(&moved, &end));
         let mut forged = base;
         forged.flags.checksum_partial = true;

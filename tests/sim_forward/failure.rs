@@ -40,6 +40,7 @@ fn a_node_that_does_not_relay_says_so_and_the_source_takes_its_backup() {
         relay: false,
         tun_udp: true,
         lane: thalweg::id::Lane::ONLY,
+        max_rate_bps: None,
     };
     world.air.clear();
     world.nodes.insert(2, Forwarder::new(config, 2, world.now));

@@ -187,6 +187,7 @@ fn the_egress_takes_only_what_its_sender_is_certified_for() {
         relay: true,
         tun_udp: true,
         lane: thalweg::id::Lane::ONLY,
+        max_rate_bps: None,
     };
     let mut liar = Forwarder::new(config, 5, world.now);
     let mut table = RouteTable { generation: 1, ..Default::default() };

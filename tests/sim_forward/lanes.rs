@@ -76,6 +76,7 @@ impl Lanes {
                     relay: true,
                     tun_udp: true,
                     lane,
+                    max_rate_bps: None,
                 };
                 let seed = u64::from(n) * 100 + u64::from(lane.number());
                 let forwarder = Forwarder::new(config, seed, world.now);

@@ -167,6 +167,7 @@ impl World {
                 relay: true,
                 tun_udp: true,
                 lane: Lane::ONLY,
+                max_rate_bps: None,
             };
             world.nodes.insert(n, Forwarder::new(config, u64::from(n), world.now));
             for m in (1..=count).filter(|&m| m != n) {
@@ -354,8 +355,9 @@ impl World {
     }
 }
 
-pub(crate) const PLAIN: Delivery = Delivery { budget: Duration::ZERO, reorder: Duration::ZERO };
-pub(crate) const REPAIRED: Delivery = Delivery { budget: ms_const(120), reorder: ms_const(120) };
+pub(crate) const PLAIN: Delivery = Delivery::NONE;
+pub(crate) const REPAIRED: Delivery =
+    Delivery { budget: ms_const(120), reorder: ms_const(120), ..Delivery::NONE };
 
 const fn ms_const(n: u64) -> Duration {
     Duration::from_millis(n)

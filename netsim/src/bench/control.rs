@@ -278,13 +278,14 @@ fn start_node(
             name: "all".to_owned(),
             matches: Match::default(),
             policy: Policy::default(),
-            delivery: Delivery { budget: Duration::from_millis(500), reorder: Duration::ZERO },
+            delivery: Delivery { budget: Duration::from_millis(500), ..Delivery::NONE },
             marking: Default::default(),
         }],
         networks: vec![IpAddr::V4(own).into()],
         relay: true,
         tun_udp: tun.takes_udp_segments(),
         lane: Lane::ONLY,
+        max_rate_bps: None,
     };
     let forwarder = Forwarder::new(config, node.get().into(), clock.now());
     data::start(clock, vec![LaneParts { forwarder, sockets, tun }])

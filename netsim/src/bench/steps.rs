@@ -80,6 +80,7 @@ impl Line {
             delivery: Delivery {
                 budget: Duration::from_millis(500),
                 reorder: Duration::from_millis(500),
+                ..Delivery::NONE
             },
             marking: Default::default(),
         };
@@ -93,6 +94,7 @@ impl Line {
                 relay: true,
                 tun_udp: true,
                 lane: Lane::ONLY,
+                max_rate_bps: None,
             };
             let mut forwarder = Forwarder::new(config, u64::from(n), now);
             forwarder.install(now, &snapshot(n, route));

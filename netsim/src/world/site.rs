@@ -130,6 +130,7 @@ impl Plan {
             relay: self.config.relay.relay && self.certified.relay,
             tun_udp: false,
             lane: Lane::ONLY,
+            max_rate_bps: self.config.uplink.max_rate_bps,
         }
     }
 

@@ -88,13 +88,14 @@ fn start_node(number: u16, lanes: u8, listen: &str, snapshot: &Snapshot) -> (Dat
             name: "all".to_owned(),
             matches: Match::default(),
             policy: Policy::default(),
-            delivery: Delivery { budget: Duration::from_millis(100), reorder: Duration::ZERO },
+            delivery: Delivery { budget: Duration::from_millis(100), ..Delivery::NONE },
             marking: Default::default(),
         }],
         networks: overlay(number).into_iter().map(Into::into).collect(),
         relay: true,
         tun_udp: tuns[0].takes_udp_segments(),
         lane: Lane::ONLY,
+        max_rate_bps: None,
     };
     let parts =
         Lane::all(lanes).zip(sockets.into_iter().zip(tuns)).map(|(lane, (sockets, tun))| {

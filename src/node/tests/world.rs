@@ -51,7 +51,7 @@ pub(super) fn config(seeds: &[u16]) -> NodeConfig {
             name: "default".into(),
             matches: Match::default(),
             policy: Policy::default(),
-            delivery: Delivery { budget: Duration::ZERO, reorder: Duration::ZERO },
+            delivery: Delivery::NONE,
             marking: Default::default(),
         }],
         relay: true,

@@ -128,6 +128,7 @@ impl Chain {
                 relay: true,
                 tun_udp: true,
                 lane: Lane::ONLY,
+                max_rate_bps: None,
             };
             let mut forwarder = Forwarder::new(config, seed ^ u64::from(n), now);
             forwarder.install(now, &snapshot(n, count, one_way));
@@ -340,7 +341,7 @@ fn class(deadline: Duration) -> ClassSpec {
         name: "default".into(),
         matches: Default::default(),
         policy: Default::default(),
-        delivery: Delivery { budget: deadline, reorder: Duration::ZERO },
+        delivery: Delivery { budget: deadline, ..Delivery::NONE },
         marking: Default::default(),
     }
 }
