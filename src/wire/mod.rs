@@ -15,6 +15,7 @@ pub mod header;
 pub mod hello;
 pub mod notice;
 pub mod probe;
+pub mod repair;
 
 /// Version of everything described here: it is bound into keys and into what is sealed.
 pub const VERSION: u8 = 1;
@@ -36,7 +37,7 @@ pub enum Kind {
     Carrier = 0x13,
     /// Feedback on the data frames of one hop.
     Ack = 0x14,
-    /// Repair symbols. A draft: described, refused by this version.
+    /// A combination of several data frames, to have a lost one from.
     Repair = 0x15,
     /// A piece of a packet too large for the underlay. A draft.
     Fragment = 0x16,
