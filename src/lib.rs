@@ -11,7 +11,7 @@
 |---|---|\n\
 | words | [`mod@unit`], [`id`], [`time`], [`rng`], [`buf`], [`quality`], [`report`] |\n\
 | bytes | [`wire`] |\n\
-| mechanisms | [`session`], [`probe`], [`topology`], [`route`], [`control`] |\n\
+| mechanisms | [`session`], [`probe`], [`topology`], [`route`], [`control`], [`fec`] |\n\
 | path | [`forward`] |\n\
 | whole | [`node`] |\n\
 | driver | [`daemon`] |\n"]
@@ -30,6 +30,7 @@ pub mod wire;
 
 pub mod control;
 pub mod daemon;
+pub mod fec;
 pub mod forward;
 pub mod node;
 pub mod probe;

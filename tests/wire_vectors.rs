@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use thalweg::fec::{Encoder, EncoderLimits};
 use thalweg::id::{Class, NodeId, StreamId};
 use thalweg::session::keys::{Scope, Secret, nonce};
 use thalweg::session::seal::SealKey;
@@ -14,6 +16,7 @@ use thalweg::wire::header::{Clear, EndHeader, Flags, RouteHeader, Segments, end_
 use thalweg::wire::hello::{Hello, Role};
 use thalweg::wire::notice::{Notice, NoticeReason};
 use thalweg::wire::probe::Probe;
+use thalweg::wire::repair::{Repair, Window};
 use thalweg::wire::{Kind, carrier, data};
 
 fn node(number: u16) -> NodeId {
@@ -196,5 +199,29 @@ fn notices() {
         sealed(Kind::Notice, &notice.to_bytes()),
         "18000102030000000000000579fc75e7750756a67d3678456434c7aa4622809375d878845b17e7d6\
          66d240ca"
+    );
+}
+
+#[test]
+fn repairs() {
+    // Route headers and tails of three frames, 9 to 11; 10 is not in the window.
+    let mut encoder = Encoder::new(EncoderLimits::default());
+    for (seq, len) in [(9, 4), (10, 9), (11, 6)] {
+        let mut head = [seq as u8; Repair::SYMBOL_HEAD];
+        head[2..].copy_from_slice(&RouteHeader { hop_seq: seq, ..route() }.to_bytes()[4..]);
+        encoder.push(seq, head, Bytes::from(vec![seq as u8; len]));
+    }
+    // Key 0 is spent on another window.
+    encoder.over_newest(2).unwrap().append(&mut Vec::new());
+    let mut body = Vec::new();
+    let repair = encoder.over(&[9, 11]).unwrap().append(&mut body);
+    assert_eq!(repair, Repair { last: 11, key: 1, window: Window::Mask(0b101) });
+    assert_eq!(
+        hex(&body),
+        "0000000b800100000005000948460ead12db004e000e001c0012000000004f4f4f4f6060"
+    );
+    assert_eq!(
+        sealed(Kind::Repair, &body),
+        "15000102030000000000000578ff76ecf50756a47d31784f2c72c9070c9637aaa5e358160a580d2f3b625199acafae4f5759a371a884e6fef310d00314215d3a"
     );
 }

@@ -26,6 +26,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("topology", 2),
     ("route", 2),
     ("control", 2),
+    ("fec", 2),
     ("forward", 3),
     ("node", 4),
     ("daemon", 5),
