@@ -12,6 +12,7 @@ use toml::de::DeTable;
 
 pub mod class;
 pub mod keys;
+pub mod profile;
 mod read;
 mod value;
 

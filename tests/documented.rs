@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use thalweg::config::profile::Profile;
 use thalweg::config::{Config, class, keys};
 use thalweg::metrics::SERIES;
+use thalweg::route::policy::Delivery;
 
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -40,13 +42,41 @@ fn the_built_in_classes_are_documented_as_they_are() {
     let docs = read("docs/config.md");
     for class in class::defaults() {
         let row = format!(
-            "\n| {} | {} | {} ms | {} ms |",
+            "\n| {} | {} | {} | ",
             class.name,
             class.policy.objective.name(),
-            class.delivery.budget.as_millis(),
-            class.delivery.reorder.as_millis()
+            delivery(&class.delivery)
         );
         assert!(docs.contains(&row), "docs/config.md lacks{row}");
+    }
+}
+
+/// Budget, reorder and residual as cells of a table.
+fn delivery(delivery: &Delivery) -> String {
+    let residual = match delivery.budget.is_zero() {
+        true => "not repaired".to_owned(),
+        false => format!("{}%", (delivery.residual.as_f64() * 1e7).round() / 1e5),
+    };
+    let (budget, reorder) = (delivery.budget.as_millis(), delivery.reorder.as_millis());
+    format!("{budget} ms | {reorder} ms | {residual}")
+}
+
+#[test]
+fn the_profiles_are_documented_as_they_are() {
+    let docs = read("docs/config.md");
+    let profiles = &docs[docs.find("\n### Profiles").expect("a section")..];
+    for profile in Profile::ALL {
+        let share = profile.delivery().repair_share;
+        let share = share.map_or("no bound".into(), |s| format!("{}%", s.as_ppm() / 10_000));
+        let row = format!(
+            "\n| {} | {} | {} | {share} | ",
+            profile.name(),
+            profile.objective().name(),
+            delivery(&profile.delivery())
+        );
+        let at = profiles.find(&row).unwrap_or_else(|| panic!("docs/config.md lacks{row}"));
+        let takes = profiles[at + row.len()..].lines().next().expect("a row");
+        assert_eq!(profile.dscp().is_empty(), takes.contains("must be said"), "{takes}");
     }
 }
 

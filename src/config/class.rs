@@ -9,16 +9,24 @@
 
 use std::time::Duration;
 
+use super::profile::Profile;
 use super::read::{Reader, Section};
 use super::value;
 use crate::id::Class;
 use crate::route::policy::{ClassSpec, Delivery, Limits, Marking, Match, Objective, Policy};
+use crate::unit::{Ratio, Residual};
 
 /// Longest repair budget: the header's 16 bits of 100 µs hold 6.5 s for budget and path together.
 pub const LONGEST_BUDGET: Duration = Duration::from_secs(5);
 
-/// Repair budget of a class that names none.
-const BUDGET: Duration = Duration::from_millis(500);
+/// How a class is delivered that names neither a profile nor anything else.
+const PLAIN: Delivery = Delivery {
+    budget: Duration::from_millis(500),
+    reorder: Duration::ZERO,
+    residual: Residual(80),
+    repair_share: None,
+    repair_bps: None,
+};
 
 fn built_in(
     name: &str,
@@ -26,6 +34,7 @@ fn built_in(
     objective: Objective,
     budget_ms: u64,
     reorder_ms: u64,
+    residual: Residual,
 ) -> ClassSpec {
     ClassSpec {
         name: name.into(),
@@ -34,22 +43,36 @@ fn built_in(
         delivery: Delivery {
             budget: Duration::from_millis(budget_ms),
             reorder: Duration::from_millis(reorder_ms),
+            residual,
             ..Delivery::NONE
         },
         marking: Marking::Copy,
     }
 }
 
+/// The class of a profile, as a file with nothing but `profile` has it.
+fn of_profile(profile: Profile) -> ClassSpec {
+    ClassSpec {
+        name: profile.name().into(),
+        matches: Match { prefixes: Vec::new(), dscp: profile.dscp().to_vec() },
+        policy: Policy { objective: profile.objective(), limits: Limits::default() },
+        delivery: profile.delivery(),
+        marking: Marking::Copy,
+    }
+}
+
 /// The class that takes what no other takes.
 pub fn fallback() -> ClassSpec {
-    built_in("default", &[], Objective::Latency, 500, 500)
+    // TCP above all, and its window at a loss of 1e-4 is small: see `Profile::delivery`, bulk.
+    built_in("default", &[], Objective::Latency, 500, 500, PLAIN.residual)
 }
 
 /// The classes in force where the file has none.
 pub fn defaults() -> Vec<ClassSpec> {
+    let usual = Residual::USUAL;
     vec![
         // EF, VOICE-ADMIT, CS5, CS4: voice, games, control loops. Late is lost, so nothing waits.
-        built_in("realtime", &[46, 44, 40, 32], Objective::Latency, 60, 0),
+        built_in("realtime", &[46, 44, 40, 32], Objective::Latency, 60, 0, usual),
         // AF4x, AF3x, CS3, AF2x, CS2: conferences, desktops, terminals.
         built_in(
             "interactive",
@@ -57,9 +80,15 @@ pub fn defaults() -> Vec<ClassSpec> {
             Objective::Latency,
             120,
             60,
+            usual,
         ),
-        // CS1, LE, AF1x: copies and backups. The cheapest path that works.
-        built_in("bulk", &[8, 1, 10, 12, 14], Objective::Cost, 1000, 1000),
+        // CS1, AF1x: copies and backups. The cheapest path that works.
+        of_profile(Profile::Bulk),
+        // LE: what yields to everything else takes no bytes for its repair either.
+        ClassSpec {
+            policy: Policy { objective: Objective::Cost, limits: Limits::default() },
+            ..of_profile(Profile::None)
+        },
         fallback(),
     ]
 }
@@ -102,9 +131,13 @@ pub(super) fn read(reader: &mut Reader<'_>, sections: &[Section<'_, '_>]) -> Vec
 }
 
 fn read_one(reader: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<ClassSpec> {
-    let name = section.need(reader, "name", "\"video\"", value::node_name);
-    let prefixes = section.read(reader, "prefixes", |v| value::list(v, value::prefix));
-    let dscp = section.read(reader, "dscp", |v| value::list(v, value::dscp));
+    let words = Profile::ALL.map(|profile| (profile.name(), profile));
+    let profile = section.read(reader, "profile", |v| value::word(v, &words));
+    let name = match profile {
+        Some(profile) if !section.is_given("name") => Some(profile.name().to_owned()),
+        _ => section.need(reader, "name", "\"video\"", value::node_name),
+    };
+    let matches = read_match(reader, section, profile);
     let marking = section.read(reader, "outer_dscp", value::marking);
     let words = Objective::ALL.map(|objective| (objective.name(), objective));
     let objective = section.read(reader, "objective", |v| value::word(v, &words));
@@ -113,14 +146,56 @@ fn read_one(reader: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<ClassS
         max_loss: section.read(reader, "max_loss", value::ratio),
         max_price: section.read(reader, "max_price", value::price),
     };
-    let budget = section.read(reader, "repair_budget", value::duration).unwrap_or(BUDGET);
-    let reorder = section.read(reader, "reorder", value::duration).unwrap_or_default();
+    if limits.max_latency == Some(Duration::ZERO) {
+        let fix = "no path is that fast: write for example \"80ms\", or leave it out";
+        reader.problem(&section.place("max_latency"), "[[class]] max_latency is zero", fix);
+    }
+    let delivery = read_delivery(reader, section, profile.map_or(PLAIN, Profile::delivery));
+    let objective = objective.or(profile.map(Profile::objective)).unwrap_or_default();
+    Some(ClassSpec {
+        name: name?,
+        matches,
+        policy: Policy { objective, limits },
+        delivery,
+        marking: marking.unwrap_or_default(),
+    })
+}
+
+/// Which packets a class takes: what it says, or else what applications of its profile are marked with.
+fn read_match(
+    reader: &mut Reader<'_>,
+    section: &Section<'_, '_>,
+    profile: Option<Profile>,
+) -> Match {
+    let prefixes = section.read(reader, "prefixes", |v| value::list(v, value::prefix));
+    let dscp = section.read(reader, "dscp", |v| value::list(v, value::dscp));
+    let mut matches =
+        Match { prefixes: prefixes.unwrap_or_default(), dscp: dscp.unwrap_or_default() };
+    let silent = !section.is_given("prefixes") && !section.is_given("dscp");
+    if let Some(profile) = profile.filter(|_| silent) {
+        matches.dscp = profile.dscp().to_vec();
+        if matches.dscp.is_empty() {
+            let name = profile.name();
+            let what =
+                format!("[[class]] of profile \"{name}\" does not say which packets it takes");
+            let fix = "no code points are customary for it: write `prefixes` or `dscp`, or \
+                       `dscp = []` for all packets";
+            reader.problem(&section.place("profile"), what, fix);
+        }
+    }
+    matches
+}
+
+/// How packets are delivered: what the section says, over what its profile says.
+fn read_delivery(reader: &mut Reader<'_>, section: &Section<'_, '_>, usual: Delivery) -> Delivery {
+    let budget = section.read(reader, "repair_budget", value::duration).unwrap_or(usual.budget);
     if budget > LONGEST_BUDGET {
         let what = format!("[[class]] repair_budget is {}", humantime::format_duration(budget));
         let fix = "write at most \"5s\": the packet's header holds no more";
         reader.problem(&section.place("repair_budget"), what, fix);
     }
-    if reorder > budget {
+    let reorder = section.read(reader, "reorder", value::duration);
+    if let Some(reorder) = reorder.filter(|&reorder| reorder > budget) {
         let what = format!(
             "[[class]] reorder ({}) is longer than repair_budget ({})",
             humantime::format_duration(reorder),
@@ -129,15 +204,24 @@ fn read_one(reader: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<ClassS
         let fix = "nothing comes later than the budget: lower `reorder` or raise `repair_budget`";
         reader.problem(&section.place("reorder"), what, fix);
     }
-    if limits.max_latency == Some(Duration::ZERO) {
-        let fix = "no path is that fast: write for example \"80ms\", or leave it out";
-        reader.problem(&section.place("max_latency"), "[[class]] max_latency is zero", fix);
+    let residual = section.read(reader, "residual", value::residual);
+    let repair_share = section.read(reader, "repair_share", |v| match value::ratio(v)? {
+        Ratio::ZERO => Err(no_repair()),
+        share => Ok(share),
+    });
+    let repair_bps = section.read(reader, "repair_rate", |v| match value::rate(v)? {
+        0 => Err(no_repair()),
+        bps => Ok(bps),
+    });
+    Delivery {
+        budget,
+        reorder: reorder.unwrap_or(usual.reorder.min(budget)),
+        residual: residual.unwrap_or(usual.residual),
+        repair_share: repair_share.or(usual.repair_share),
+        repair_bps: repair_bps.or(usual.repair_bps),
     }
-    Some(ClassSpec {
-        name: name?,
-        matches: Match { prefixes: prefixes.unwrap_or_default(), dscp: dscp.unwrap_or_default() },
-        policy: Policy { objective: objective.unwrap_or_default(), limits },
-        delivery: Delivery { budget, reorder, ..Delivery::NONE },
-        marking: marking.unwrap_or_default(),
-    })
+}
+
+fn no_repair() -> value::Bad {
+    value::Bad::new("is zero", "write repair_budget = \"0ms\" where nothing is to be repaired")
 }

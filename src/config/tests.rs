@@ -1,7 +1,9 @@
 //! Good files, bad files, and the exact words they are answered with.
 
+use super::profile::Profile;
 use super::*;
-use crate::route::policy::{Marking, Objective};
+use crate::route::policy::{Delivery, Marking, Objective};
+use crate::unit::Residual;
 
 const LEAST: &str = r#"
 [node]
@@ -205,6 +207,93 @@ fn classes_that_cannot_work_are_refused() {
 }
 
 #[test]
+fn a_profile_is_a_whole_class_and_every_key_beside_it_goes_before_it() {
+    let text = format!(
+        "{LEAST}\n\
+         [[class]]\n\
+         profile = \"gaming\"\n\
+         [[class]]\n\
+         name = \"arena\"\n\
+         profile = \"gaming\"\n\
+         prefixes = [\"10.20.0.0/16\"]\n\
+         objective = \"reliability\"\n\
+         repair_budget = \"30ms\"\n\
+         residual = \"0.1 %\"\n\
+         repair_share = \"20%\"\n\
+         repair_rate = \"200 kbit/s\"\n\
+         [[class]]\n\
+         profile = \"desktop\"\n\
+         repair_budget = \"50ms\"\n\
+         [[class]]\n\
+         profile = \"none\"\n\
+         dscp = []\n"
+    );
+    let classes = parse(&text).unwrap().classes;
+    let names: Vec<_> = classes.iter().map(|c| c.name.as_str()).collect();
+    assert_eq!(names, ["gaming", "arena", "desktop", "none"], "the last takes all");
+    assert_eq!(classes[0].matches.dscp, Profile::Gaming.dscp());
+    assert_eq!(classes[0].delivery, Profile::Gaming.delivery());
+    assert!(classes[1].matches.dscp.is_empty(), "its own condition stands alone");
+    assert_eq!(classes[1].policy.objective, Objective::Reliability);
+    let own = Delivery {
+        budget: Duration::from_millis(30),
+        reorder: Duration::ZERO,
+        residual: Residual(48),
+        repair_share: Some(Ratio::from_ppm(200_000)),
+        repair_bps: Some(200_000),
+    };
+    assert_eq!(classes[1].delivery, own);
+    assert_eq!(classes[2].delivery.reorder, Duration::from_millis(50), "no longer than its budget");
+    assert_eq!(classes[3].delivery, Delivery::NONE);
+}
+
+#[test]
+fn every_profile_can_be_named_and_gives_what_a_packet_can_say() {
+    for profile in Profile::ALL {
+        let name = profile.name();
+        let text = format!("{LEAST}\n[[class]]\nprofile = \"{name}\"\ndscp = [\"CS7\"]\n");
+        let class = parse(&text).unwrap().classes.swap_remove(0);
+        assert_eq!((class.name.as_str(), class.delivery), (name, profile.delivery()));
+        assert!(class.delivery.reorder <= class.delivery.budget);
+        assert!(class.delivery.budget <= class::LONGEST_BUDGET);
+        assert_eq!(profile == Profile::None, class.delivery.budget.is_zero());
+    }
+    let all: Vec<u8> = Profile::ALL.iter().flat_map(|p| p.dscp()).copied().collect();
+    let mut single = all.clone();
+    single.sort_unstable();
+    single.dedup();
+    assert_eq!(single.len(), all.len(), "a code point of two profiles would go to the first");
+}
+
+#[test]
+fn wrong_bounds_of_repair_are_told_with_their_line_and_fix() {
+    for (line, told) in [
+        (
+            "profile = \"games\"",
+            "profile \"games\" is not known here; write one of \"live\", \"gam",
+        ),
+        (
+            "profile = \"vr\"",
+            "of profile \"vr\" does not say which packets it takes; no code points",
+        ),
+        ("profile = 1", "profile is the number 1; write text in quotes"),
+        ("residual = \"0%\"", "residual is 0 %; write a percentage from \"0.0000001%\" to \"10%\""),
+        ("residual = \"11%\"", "residual is 11 %; write a percentage from"),
+        ("residual = 0.01", "residual is the number 0.01 without a unit; write a percentage"),
+        ("residual = \"NaN%\"", "residual \"NaN%\" is no percentage"),
+        ("repair_share = \"0%\"", "repair_share is zero; write repair_budget = \"0ms\" where"),
+        ("repair_share = \"101%\"", "repair_share \"101%\" is no percentage"),
+        ("repair_rate = \"0 kbit/s\"", "repair_rate is zero; write repair_budget"),
+        ("repair_rate = \"fast\"", "repair_rate \"fast\" is no rate; write a rate with its unit"),
+    ] {
+        let text = format!("{LEAST}\n[[class]]\nname = \"a\"\n{line}\n");
+        let problem = problems(&text);
+        assert!(problem.starts_with("thalweg.toml:10: [[class]] "), "{line}: {problem}");
+        assert!(problem.contains(told) && problem.lines().count() == 1, "{line}: {problem}");
+    }
+}
+
+#[test]
 fn the_last_default_class_takes_everything_and_names_differ() {
     let classes = class::defaults();
     assert_eq!(classes.last().unwrap().matches, Default::default());
@@ -258,7 +347,7 @@ proptest::proptest! {
     #[test]
     fn no_value_makes_the_reader_panic(
         table in 0..keys::TABLES.len(),
-        key in 0_usize..9,
+        key in 0_usize..16,
         value in "(\"\\PC{0,20}\"|[0-9]{1,25}|-?[0-9]{1,3}\\.[0-9]{1,3}|true|inf|nan|\\[\\]|\\[1, \"a\"\\]|\\{a = 1\\})",
     ) {
         let table = keys::TABLES[table];

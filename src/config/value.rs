@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 
 use crate::route::policy::Marking;
-use crate::unit::{Price, Ratio};
+use crate::unit::{Price, Ratio, Residual};
 
 /// What is wrong with a value, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,14 +69,18 @@ pub(super) fn duration(value: &DeValue<'_>) -> Read<Duration> {
 /// `"1%"`, `"0.5 %"`: shares are percentages in quotes.
 pub(super) fn ratio(value: &DeValue<'_>) -> Read<Ratio> {
     let fix = "write a percentage from 0 to 100 in quotes, like \"1%\"";
+    percent(value, fix).map(|percent| Ratio::from_f64(percent / 100.0))
+}
+
+/// The number before a per-cent sign, from 0 to 100.
+fn percent(value: &DeValue<'_>, fix: &str) -> Read<f64> {
     let Some(text) = value.as_str() else {
         return Err(Bad::new(format!("is {} without a unit", article(value)), fix));
     };
     let number = text.trim().strip_suffix('%').and_then(|n| n.trim().parse::<f64>().ok());
-    match number {
-        Some(percent) if (0.0..=100.0).contains(&percent) => Ok(Ratio::from_f64(percent / 100.0)),
-        _ => Err(Bad::new(format!("\"{text}\" is no percentage"), fix)),
-    }
+    number
+        .filter(|percent| (0.0..=100.0).contains(percent))
+        .ok_or_else(|| Bad::new(format!("\"{text}\" is no percentage"), fix))
 }
 
 /// `"50 Mbit/s"`: bits per second, with the unit.
@@ -102,6 +106,16 @@ pub(super) fn rate(value: &DeValue<'_>) -> Read<u64> {
 
 /// Greatest rate that can be written, bit/s: beyond any network card.
 const MOST_BPS: f64 = 1e12;
+
+/// `"0.01%"`: a share of packets that may be lost or late, down to one in 10⁹.
+pub(super) fn residual(value: &DeValue<'_>) -> Read<Residual> {
+    let fix = "write a percentage from \"0.0000001%\" to \"10%\", like \"0.01%\"; for no repair at all \
+               write repair_budget = \"0ms\"";
+    match percent(value, fix)? {
+        share if (1e-7..=10.0).contains(&share) => Ok(Residual::from_f64(share / 100.0)),
+        share => Err(Bad::new(format!("is {share} %"), fix)),
+    }
+}
 
 /// Money per gigabyte, a plain number in the operator's currency.
 pub(super) fn price(value: &DeValue<'_>) -> Read<Price> {
