@@ -1,14 +1,16 @@
 //! The link model both floors share: one direction of a link between two sites.
 //!
 //! A packet first waits in a queue in front of a line of some rate (drop-tail, ECN marking above a
-//! threshold), then crosses a line with delay and *weather*. Weather is a function of time, not of
+//! threshold), which others' packets may fill too ([`cross`]), then crosses a line with delay and
+//! *weather*. Weather is a function of time, not of
 //! packets: holes have a length in milliseconds and jitter is a wandering level, so two schemes that
 //! send different numbers of packets over one link meet the same link. Its dice are separate from
 //! those rolled per packet, hence one seed gives one weather whatever traffic crosses it.
 //!
 //! ```text
 //! offer ─ cut? ─ queue (bytes, rate) ─ hole? ─ independent loss? ─ delay + jitter level ─ at
-//!                   full → drop          by time    by packet         in order, unless reordered
+//!                 ↑  full → drop         by time    by packet         in order, unless reordered
+//!               cross traffic                                         there: dropped by its host?
 //! ```
 //!
 //! Source for the two-state loss in time: Gilbert's model with exponential sojourns (a
@@ -19,6 +21,10 @@ use std::time::Duration;
 use thalweg::rng::Dice;
 use thalweg::time::{Instant, micros};
 use thalweg::unit::Ratio;
+
+pub mod cross;
+
+use cross::{CROSS_BYTES, Cross, Load};
 
 /// What one direction of a link does to packets. Every field may change while it runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,10 +43,14 @@ pub struct LinkParams {
     pub queue_bytes: u64,
     /// ECN-capable packets that find more bytes than this waiting are marked.
     pub ecn_bytes: Option<u64>,
+    /// What others send over the same line, through the same queue; nothing where there is no line.
+    pub cross: Option<Cross>,
     /// Packets that others may overtake.
     pub reorder: Option<Reorder>,
     /// Chance that a delivered packet arrives twice.
     pub duplicate: Ratio,
+    /// Chance that a packet that arrived is dropped by the receiver's own machine, which counts it.
+    pub local_loss: Ratio,
     /// Nothing that is offered arrives. What is already under way does.
     pub cut: bool,
 }
@@ -55,8 +65,10 @@ impl Default for LinkParams {
             rate_bps: None,
             queue_bytes: DEFAULT_QUEUE_BYTES,
             ecn_bytes: None,
+            cross: None,
             reorder: None,
             duplicate: Ratio::ZERO,
+            local_loss: Ratio::ZERO,
             cut: false,
         }
     }
@@ -99,6 +111,11 @@ pub enum Verdict {
         /// When a second copy arrives, if one does.
         again: Option<Instant>,
     },
+    /// It arrives, and the receiver's own machine drops it for want of room.
+    Discard {
+        /// When.
+        at: Instant,
+    },
     /// It does not, and why.
     Drop(Lost),
 }
@@ -137,6 +154,12 @@ pub struct LinkStats {
     pub lost_random: u64,
     /// Lost in holes.
     pub lost_hole: u64,
+    /// Arrived and dropped by the receiver's own machine; not among the delivered.
+    pub discarded: u64,
+    /// Others' packets that the line took.
+    pub cross: u64,
+    /// Others' packets that found the queue full.
+    pub cross_lost: u64,
 }
 
 /// One direction of a link at work.
@@ -145,6 +168,7 @@ pub struct LinkModel {
     params: LinkParams,
     dice: Dice,
     weather: Weather,
+    load: Load,
     /// When the line is free again, ns: microseconds are too coarse for a fast line.
     busy_until_ns: u64,
     /// The latest arrival promised: nothing but a reordered packet comes after a later one.
@@ -157,10 +181,12 @@ impl LinkModel {
     pub fn new(params: LinkParams, seed: u64) -> Self {
         let mut dice = Dice::new(seed);
         let weather = Weather::new(&mut dice, &params);
+        let load = Load::new(seed ^ CROSS_SEED, params.cross);
         Self {
             params,
             dice,
             weather,
+            load,
             busy_until_ns: 0,
             last_at: Instant::ZERO,
             stats: LinkStats::default(),
@@ -171,6 +197,11 @@ impl LinkModel {
     pub fn install(&mut self, now: Instant, params: LinkParams) {
         let waiting = self.queued_bytes(now);
         self.weather.install(now, &self.params, &params);
+        if (self.params.cross, self.params.rate_bps.is_some())
+            != (params.cross, params.rate_bps.is_some())
+        {
+            self.load.begin(nanos(now), params.cross);
+        }
         self.params = params;
         self.busy_until_ns = nanos(now).saturating_add(self.line_ns(waiting));
     }
@@ -185,12 +216,16 @@ impl LinkModel {
         self.stats
     }
 
-    /// Bytes that wait for the line at `now`.
-    pub fn queued_bytes(&self, now: Instant) -> u64 {
-        let Some(rate) = self.params.rate_bps else { return 0 };
-        let ns = self.busy_until_ns.saturating_sub(nanos(now));
-        let bytes = u128::from(ns) * u128::from(rate) / 8_000_000_000;
-        u64::try_from(bytes).unwrap_or(u64::MAX)
+    /// Bytes that wait for the line at `now`, others' among them.
+    pub fn queued_bytes(&mut self, now: Instant) -> u64 {
+        self.let_others_in(now);
+        self.waiting_bytes(nanos(now))
+    }
+
+    /// How long a packet offered at `now` would wait until the line begins with it.
+    pub fn queueing(&mut self, now: Instant) -> Duration {
+        self.let_others_in(now);
+        Duration::from_nanos(self.busy_until_ns.saturating_sub(nanos(now)))
     }
 
     /// Offers an IP packet of `bytes` with the ECN bits `ecn` to the link.
@@ -202,8 +237,9 @@ impl LinkModel {
         }
         let bytes = bytes as u64;
         let mut ecn = ecn & 0b11;
-        let waiting = self.queued_bytes(now);
-        if self.params.rate_bps.is_some() && waiting + bytes > self.params.queue_bytes {
+        self.let_others_in(now);
+        let waiting = self.waiting_bytes(nanos(now));
+        if !self.enqueue(nanos(now), bytes) {
             self.stats.lost_queue += 1;
             return Verdict::Drop(Lost::QueueFull);
         }
@@ -211,7 +247,6 @@ impl LinkModel {
             ecn = 0b11;
             self.stats.marked += 1;
         }
-        self.busy_until_ns = self.busy_until_ns.max(nanos(now)).saturating_add(self.line_ns(bytes));
         let left = Instant::from_micros(self.busy_until_ns.div_ceil(1000)).max(now);
 
         let sky = self.weather.at(left, &self.params);
@@ -231,11 +266,46 @@ impl LinkModel {
         {
             at = at.plus(reorder.by);
         }
+        if self.chance(self.params.local_loss) {
+            self.stats.discarded += 1;
+            return Verdict::Discard { at };
+        }
         let again = self.chance(self.params.duplicate).then_some(at);
         self.stats.duplicated += u64::from(again.is_some());
         self.stats.delivered += 1;
         self.stats.delivered_bytes += bytes;
         Verdict::Deliver { at, ecn, again }
+    }
+
+    /// Lays in whatever others sent by `now`.
+    fn let_others_in(&mut self, now: Instant) {
+        let Some(cross) = self.params.cross.filter(|_| self.params.rate_bps.is_some()) else {
+            return;
+        };
+        while let Some(at_ns) = self.load.poll(nanos(now), cross) {
+            if self.enqueue(at_ns, CROSS_BYTES) {
+                self.stats.cross += 1;
+            } else {
+                self.stats.cross_lost += 1;
+            }
+        }
+    }
+
+    /// Puts a packet behind what waits; false where there is no room for it.
+    fn enqueue(&mut self, at_ns: u64, bytes: u64) -> bool {
+        let waiting = self.waiting_bytes(at_ns);
+        if self.params.rate_bps.is_some() && waiting + bytes > self.params.queue_bytes {
+            return false;
+        }
+        self.busy_until_ns = self.busy_until_ns.max(at_ns).saturating_add(self.line_ns(bytes));
+        true
+    }
+
+    fn waiting_bytes(&self, at_ns: u64) -> u64 {
+        let Some(rate) = self.params.rate_bps else { return 0 };
+        let ns = self.busy_until_ns.saturating_sub(at_ns);
+        let bytes = u128::from(ns) * u128::from(rate) / 8_000_000_000;
+        u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
     /// How long the line needs for `bytes`, ns.
@@ -361,6 +431,9 @@ const JITTER_HOLD: Duration = Duration::from_millis(10);
 /// A link unused for longer draws its weather anew (it is memoryless) instead of replaying it.
 const LONG_IDLE: Duration = Duration::from_secs(10);
 
+/// Others roll dice of their own: a seed's weather and losses stay what they are beside them.
+const CROSS_SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// 64 KiB: a small router's buffer; scenarios that care state their own.
 const DEFAULT_QUEUE_BYTES: u64 = 65_536;
 
@@ -379,7 +452,7 @@ mod tests {
     fn arrival(verdict: Verdict) -> Option<Instant> {
         match verdict {
             Verdict::Deliver { at, .. } => Some(at),
-            Verdict::Drop(_) => None,
+            Verdict::Discard { .. } | Verdict::Drop(_) => None,
         }
     }
 
@@ -471,6 +544,65 @@ mod tests {
     }
 
     #[test]
+    fn cross_traffic_takes_its_share_of_line_and_queue_under_the_same_rule() {
+        let cross = Cross { rate_bps: 20_000_000, on: Duration::ZERO, off: Duration::ZERO };
+        let params = LinkParams {
+            rate_bps: Some(20_000_000),
+            queue_bytes: 60_000,
+            cross: Some(cross),
+            ..LinkParams::default()
+        };
+        let mut link = LinkModel::new(params, 1);
+        // 20 Mbit/s of ours against 20 of theirs on a line of 20: half of either comes through. (At
+        // even gaps ours would always come just when there is room, and theirs never.)
+        let (mut dice, mut now) = (Dice::new(7), at(0));
+        for _ in 0..20_000 {
+            now = now.plus(exponential(&mut dice, Duration::from_micros(600)));
+            link.offer(now, 1500, 0);
+            let most = Duration::from_micros(60_000 * 8 / 20);
+            assert!(link.queueing(now) <= most, "others respect the queue too");
+        }
+        let stats = link.stats();
+        let ours = stats.delivered as f64 / stats.offered as f64;
+        let theirs = stats.cross as f64 / (stats.cross + stats.cross_lost) as f64;
+        assert!((0.45..0.55).contains(&ours) && (0.45..0.55).contains(&theirs), "{stats:?}");
+    }
+
+    #[test]
+    fn cross_traffic_changes_neither_weather_nor_losses() {
+        let params = LinkParams {
+            burst: Some(Burst { good: ms(80), bad: ms(20) }),
+            loss: Ratio::from_ppm(20_000),
+            rate_bps: Some(1_000_000_000),
+            queue_bytes: 1_000_000,
+            ..LinkParams::default()
+        };
+        let cross = Some(Cross { rate_bps: 100_000_000, on: ms(50), off: ms(50) });
+        let mut alone = LinkModel::new(params.clone(), 9);
+        let mut beside = LinkModel::new(LinkParams { cross, ..params }, 9);
+        let lost = |verdict| matches!(verdict, Verdict::Drop(_));
+        for i in 0..20_000 {
+            let (a, b) = (alone.offer(at(i * 1000), 100, 0), beside.offer(at(i * 1000), 100, 0));
+            assert_eq!(lost(a), lost(b), "at {i}");
+        }
+        assert!(beside.stats().cross > 50_000, "{:?}", beside.stats());
+    }
+
+    #[test]
+    fn what_the_receivers_machine_drops_has_crossed_the_line() {
+        let params = LinkParams {
+            delay: ms(5),
+            rate_bps: Some(8_000_000),
+            local_loss: Ratio::ONE,
+            ..LinkParams::default()
+        };
+        let mut link = LinkModel::new(params, 1);
+        assert_eq!(link.offer(at(0), 1000, 0), Verdict::Discard { at: at(6000) });
+        assert_eq!((link.stats().discarded, link.stats().delivered), (1, 0));
+        assert_eq!(link.queued_bytes(at(0)), 1000);
+    }
+
+    #[test]
     fn capable_packets_are_marked_above_the_threshold_and_others_never() {
         let params = LinkParams {
             rate_bps: Some(8_000_000),
@@ -482,7 +614,7 @@ mod tests {
         let ecn: Vec<_> = [2, 2, 2, 2, 0, 1]
             .map(|bits| match link.offer(at(0), 1000, bits) {
                 Verdict::Deliver { ecn, .. } => ecn,
-                Verdict::Drop(why) => panic!("{why:?}"),
+                other => panic!("{other:?}"),
             })
             .to_vec();
         assert_eq!(ecn, [2, 2, 2, 3, 0, 3]);

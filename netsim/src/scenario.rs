@@ -17,7 +17,11 @@
 //! name = "b"
 //! [[link]]
 //! between = ["a", "b"]                      # both ways; `from`, `to` for one
-//! burst = { good = "152ms", bad = "8ms" }
+//! burst = { good = "152ms", bad = "8ms" }   # holes in time, mean lengths
+//! rate = "20Mbit"                           # a line, and the queue in front of it
+//! queue = "64kB"
+//! cross = { rate = "15Mbit", on = "2s", off = "3s" }   # others on that line; off = "0s": always
+//! local_loss = 0.001                        # dropped by the receiver's own machine
 //! [[flow]]
 //! from = "a"
 //! to = "b"
@@ -39,6 +43,7 @@ use serde::Deserialize;
 use thalweg::unit::Ratio;
 
 use crate::data::{DataError, RttMatrix};
+use crate::link::cross::Cross;
 use crate::link::{Burst, LinkParams, Reorder};
 use crate::units::{Bytes, Rate, Share, Span};
 
@@ -221,10 +226,27 @@ pub struct LinkChange {
     pub queue: Option<Bytes>,
     /// ECN marking threshold; zero takes it away.
     pub ecn: Option<Bytes>,
+    /// Others' packets of 1,500 bytes on the same line, through the same queue; `rate = "0bit"` takes
+    /// them away.
+    pub cross: Option<CrossSpec>,
     /// Reordering.
     pub reorder: Option<ReorderSpec>,
     /// Duplication.
     pub duplicate: Option<Share>,
+    /// Share of arriving packets that the receiver's own machine drops, and counts.
+    pub local_loss: Option<Share>,
+}
+
+/// Cross traffic as written.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CrossSpec {
+    /// Rate while a spell lasts.
+    pub rate: Rate,
+    /// Mean length of a spell.
+    pub on: Span,
+    /// Mean pause; zero: it never pauses.
+    pub off: Span,
 }
 
 /// Holes in time as written: mean good and bad spells.
@@ -264,10 +286,15 @@ impl LinkChange {
         put(self.rate, &mut params.rate_bps, |r| (r.0 > 0).then_some(r.0));
         put(self.queue, &mut params.queue_bytes, |b| b.0);
         put(self.ecn, &mut params.ecn_bytes, |b| (b.0 > 0).then_some(b.0));
+        put(self.cross, &mut params.cross, |c| {
+            let (rate_bps, on, off) = (c.rate.0, c.on.0, c.off.0);
+            (rate_bps > 0).then_some(Cross { rate_bps, on, off })
+        });
         put(self.reorder, &mut params.reorder, |r| {
             (r.share.0 > Ratio::ZERO).then_some(Reorder { share: r.share.0, by: r.by.0 })
         });
         put(self.duplicate, &mut params.duplicate, |s| s.0);
+        put(self.local_loss, &mut params.local_loss, |s| s.0);
     }
 }
 
@@ -359,6 +386,7 @@ delay = "1.5ms"
 burst = { good = "152ms", bad = "8ms" }
 rate = "20Mbit"
 queue = "64kB"
+cross = { rate = "15Mbit", on = "2s", off = "3s" }
 [[link]]
 from = "a"
 to = "r"
@@ -389,7 +417,7 @@ isolate = ["r"]
 at = "11.5s"
 from = "b"
 to = "a"
-set = { burst = { good = "1s", bad = "0ms" }, rate = "0bit" }
+set = { burst = { good = "1s", bad = "0ms" }, rate = "0bit", cross = { rate = "0bit", on = "1s", off = "1s" }, local_loss = 0.01 }
 [[check]]
 flow = "a>b"
 after = "5s"
@@ -420,6 +448,8 @@ payload_unseen = true
         assert_eq!(ab, s.link(2, 0));
         assert_eq!(ab.delay, Duration::from_micros(1500));
         assert_eq!((ab.rate_bps, ab.queue_bytes), (Some(20_000_000), 64_000));
+        let (on, off) = (Duration::from_secs(2), Duration::from_secs(3));
+        assert_eq!(ab.cross, Some(Cross { rate_bps: 15_000_000, on, off }));
         assert_eq!(ab.burst.map(|b| b.share().as_ppm()), Some(50_000));
         assert_eq!((s.link(0, 1).loss.as_ppm(), s.link(1, 0).loss.as_ppm()), (0, 10_000));
         assert_eq!(s.sites[1].seeds, [0]);
@@ -438,6 +468,7 @@ payload_unseen = true
         let mut params = ab;
         change.lay_over(&mut params);
         assert_eq!((params.burst, params.rate_bps), (None, None), "zero takes away");
+        assert_eq!((params.cross, params.local_loss.as_ppm()), (None, 10_000));
         assert_eq!(params.delay, Duration::from_micros(1500), "what is absent stays");
     }
 
@@ -447,6 +478,9 @@ payload_unseen = true
             ("seed = 7", "sead = 7", "unknown field `sead`"),
             ("loss = 0.01", "los = 0.01", "unknown field `los`"),
             ("loss = 0.01", "loss = 1.5", "between 0 and 1"),
+            ("off = \"3s\"", "of = \"3s\"", "unknown field `of`"),
+            ("off = \"3s\" }", "off = \"3s\" }\nlocal_los = 0", "unknown field `local_los`"),
+            ("rate = \"20Mbit\"", "", "`cross` needs a `rate`"),
             ("\"1.5ms\"", "\"1.5\"", "unit"),
             ("name = \"r\"", "name = \"a\"", "two sites"),
             ("between = [\"a\", \"b\"]", "between = [\"a\", \"x\"]", "no site is called \"x\""),

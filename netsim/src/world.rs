@@ -18,6 +18,7 @@ use thalweg::buf::{Offload, RecvBatch, TunBatch, TunWrites, TxBatch};
 use thalweg::control::{ConnectionId, ControlInput, ControlOutput};
 use thalweg::forward::Forwarder;
 use thalweg::forward::checksum;
+use thalweg::forward::held::Held;
 use thalweg::id::NodeId;
 use thalweg::node::{Node, NodeEvent};
 use thalweg::report::{Answer, Command, Report};
@@ -55,6 +56,8 @@ struct Host {
     /// When its machines want the clock, as each said when it was last driven.
     node_wake: Option<Instant>,
     forward_wake: Option<Instant>,
+    /// Datagrams its machine dropped, to be told with the next it takes, as the kernel does.
+    local_drops: u64,
 }
 
 impl Host {
@@ -67,6 +70,8 @@ impl Host {
 enum Due {
     /// A datagram arrives.
     Datagram { to: usize, from: usize, tos: u8, bytes: Vec<u8> },
+    /// A datagram arrives, and the site's machine drops it.
+    LocalDrop { to: usize },
     /// A stream says something to the node that lived when it was said.
     Control { to: usize, life: u64, input: ControlInput },
     /// A flow's next packet.
@@ -245,6 +250,11 @@ impl World {
         }
     }
 
+    /// What lies in a node's data path, and what it counts beside.
+    pub fn held(&self, site: usize) -> Option<Held> {
+        Some(self.hosts.get(&site)?.forward.held())
+    }
+
     /// The sites on the path in force from one site to another for a class, both ends included.
     pub fn path(&mut self, from: usize, to: usize, class: &str) -> Option<Vec<usize>> {
         let now = self.now;
@@ -285,7 +295,9 @@ impl World {
         let forward = Forwarder::new(plan.forward(boot), seed ^ 1, now);
         let node = Node::new(plan.node(boot), plan.identity()?, &restored, seed, now);
         self.streams.forget(site);
-        self.hosts.insert(site, Host { life, node, forward, node_wake: None, forward_wake: None });
+        let (node_wake, forward_wake, local_drops) = (None, None, 0);
+        let host = Host { life, node, forward, node_wake, forward_wake, local_drops };
+        self.hosts.insert(site, host);
         self.trace.say(now, &self.scenario.sites[site].name, "starts");
         self.drain(site, true);
         Ok(())
@@ -313,8 +325,14 @@ impl World {
                 self.recv.push(&bytes, endpoint(from), tos);
                 self.gather(to);
                 if let Some(host) = self.hosts.get_mut(&to) {
+                    self.recv.local_drops = std::mem::take(&mut host.local_drops);
                     host.forward.handle_udp(now, &mut self.recv);
                     self.drain(to, false);
+                }
+            }
+            Due::LocalDrop { to } => {
+                if let Some(host) = self.hosts.get_mut(&to) {
+                    host.local_drops += 1;
                 }
             }
             Due::Control { to, life, input } => {
@@ -439,11 +457,17 @@ impl World {
                     search(&self.scenario.flows, &mut self.carried, bytes);
                     let Some(link) = self.links.get_mut(&(site, to)) else { continue };
                     let verdict = link.offer(now, bytes.len() + OUTER, run.tos & 3);
-                    let Verdict::Deliver { at, ecn, again } = verdict else { continue };
+                    let (at, again, ecn) = match verdict {
+                        Verdict::Deliver { at, ecn, again } => (at, again, Some(ecn)),
+                        Verdict::Discard { at } => (at, None, None),
+                        Verdict::Drop(_) => continue,
+                    };
                     for at in [Some(at), again].into_iter().flatten() {
                         self.serial += 1;
-                        let tos = run.tos & !3 | ecn;
-                        let due = Due::Datagram { to, from: site, tos, bytes: bytes.to_vec() };
+                        let due = ecn.map_or(Due::LocalDrop { to }, |ecn| {
+                            let tos = run.tos & !3 | ecn;
+                            Due::Datagram { to, from: site, tos, bytes: bytes.to_vec() }
+                        });
                         self.due.insert((at, self.serial), due);
                     }
                 }

@@ -10,6 +10,8 @@ use netsim::link::{LinkParams, Reorder};
 use netsim::netns::tcp::{Stream, StreamSpec};
 use netsim::netns::traffic::{FlowSpec, Traffic};
 use netsim::netns::{Floor, sys, test_floor};
+use thalweg::buf::{Blocks, RecvBatch};
+use thalweg::daemon::udp::UdpSocket;
 use thalweg::unit::Ratio;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -114,4 +116,45 @@ fn tcp_fills_a_line_and_not_more() {
     assert!((6.0..=9.7).contains(&mbit), "{mbit}");
     let nobody = StreamSpec { to: "198.18.99.1".parse().unwrap(), ..spec };
     assert!(Stream::start(&a.ns, &b.ns, &nobody).is_err(), "an address that is not there");
+}
+
+#[test]
+fn what_a_sites_own_machine_drops_its_kernel_counts_at_the_socket() {
+    if !test_floor() {
+        return;
+    }
+    let links = BTreeMap::from([(
+        (0, 1),
+        LinkParams { local_loss: Ratio::from_ppm(500_000), ..LinkParams::default() },
+    )]);
+    let floor = Floor::new(&["a", "b"], &links, 5).unwrap();
+    let to = SocketAddr::new(floor.sites[1].address.into(), 9000);
+    let mut receiver = floor.sites[1].ns.run(|| UdpSocket::bind(to)).unwrap();
+    let sender = floor.sites[0].ns.run(|| std::net::UdpSocket::bind("0.0.0.0:0")).unwrap();
+    for _ in 0..200 {
+        sender.send_to(&[0; 100], to).unwrap();
+    }
+    sys::sleep_until_ns(sys::monotonic_ns() + 200_000_000);
+    // Drops are told with the next datagram that is taken.
+    floor.wan.install(0, 1, LinkParams::default());
+    floor.wan.report().unwrap();
+    sender.send_to(&[0; 100], to).unwrap();
+    sys::sleep_until_ns(sys::monotonic_ns() + 200_000_000);
+    let (mut blocks, mut batch) = (Blocks::new(64), RecvBatch::default());
+    let (mut taken, mut dropped) = (0, 0);
+    for _ in 0..50 {
+        receiver.recv(&mut blocks, &mut batch).unwrap();
+        taken += batch.datagrams.len() as u64;
+        dropped += batch.local_drops;
+        batch.clear();
+    }
+    // A checksum is looked at when the datagram is read: what is read first tells of no drop yet.
+    sender.send_to(&[0; 100], to).unwrap();
+    sys::sleep_until_ns(sys::monotonic_ns() + 200_000_000);
+    receiver.recv(&mut blocks, &mut batch).unwrap();
+    taken += batch.datagrams.len() as u64;
+    dropped += batch.local_drops;
+    let link = floor.wan.report().unwrap().links[&(0, 1)];
+    assert!(link.discarded > 50, "{link:?}");
+    assert_eq!((taken, dropped), (link.delivered, link.discarded));
 }

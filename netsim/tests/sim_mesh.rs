@@ -4,6 +4,8 @@ use std::path::Path;
 
 use netsim::check::{Played, play};
 use netsim::scenario::Scenario;
+use netsim::world::World;
+use thalweg::time::Instant;
 
 fn scenario(name: &str) -> Scenario {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios").join(name);
@@ -92,4 +94,34 @@ fn what_only_the_other_floor_can_do_is_refused_in_words() {
     scenario.tcp = Scenario::parse(text, Path::new(".")).unwrap().tcp;
     let error = play(&scenario, None).unwrap_err().to_string();
     assert!(error.contains("netsim lab"), "{error}");
+}
+
+#[test]
+fn what_a_machine_drops_is_told_as_its_own_and_not_the_links_loss() {
+    let text = r#"
+        name = "local-drops"
+        duration = "20s"
+        [default]
+        delay = "10ms"
+        [[site]]
+        name = "a"
+        [[site]]
+        name = "b"
+        [[link]]
+        from = "a"
+        to = "b"
+        local_loss = 0.02
+        [[flow]]
+        from = "a"
+        to = "b"
+        pps = 500
+        size = 400
+        start = "2s"
+    "#;
+    let scenario = Scenario::parse(text, Path::new(".")).unwrap();
+    let mut world = World::new(&scenario, 1).unwrap();
+    world.run(Instant::ZERO.plus(scenario.duration)).unwrap();
+    let told: u64 = world.held(0).unwrap().links.values().map(|link| link.local_drops).sum();
+    // 9,000 packets, of which 180 are dropped, and a few that repaired them.
+    assert!((120..300).contains(&told), "{told}");
 }

@@ -4,7 +4,10 @@
 //! address of site *b* is offered to the link model of (a, b); if it arrives, it waits in a heap for
 //! its due time and is written to *b*'s device. Direct flows and daemons' datagrams cross the same
 //! links. How late the thread wrote is measured on every packet and reported, so that a run on a
-//! busy machine can be told from a bad link.
+//! busy machine can be told from a bad link; so is how long each packet waited for its line.
+//!
+//! What a link says the receiver's machine drops is delivered with a wrong UDP checksum: the kernel
+//! drops it at the socket and counts it there (`SO_RXQ_OVFL`), as it does what finds no room.
 //!
 //! Source: `epoll_pwait2(2)` for sub-millisecond waits, a short spin for the last microseconds.
 
@@ -18,7 +21,7 @@ use std::time::Duration;
 
 use thalweg::time::Instant;
 
-use crate::link::{LinkModel, LinkParams, LinkStats, Verdict};
+use crate::link::{LinkModel, LinkParams, LinkStats, Lost, Verdict};
 
 use super::{SiteNet, sys, underlay_address};
 
@@ -47,6 +50,8 @@ pub struct WanReport {
     pub real_time: bool,
     /// Each direction's own count.
     pub links: BTreeMap<(usize, usize), LinkStats>,
+    /// How long the packets that each direction took waited for its line.
+    pub queueing: BTreeMap<(usize, usize), Queueing>,
     /// Packets and bytes seen entering each direction, and those with the watched pattern.
     pub seen: BTreeMap<(usize, usize), Seen>,
 }
@@ -130,7 +135,7 @@ impl Wan {
             .map_err(|_| io::Error::other("the emulator does not answer"))
     }
 
-    /// Forgets the lateness measured so far.
+    /// Forgets the lateness and the queueing measured so far.
     pub fn forget(&self) {
         self.order(Order::Forget);
     }
@@ -226,7 +231,10 @@ impl Emulator {
                     // Whoever asked may have given up waiting.
                     let _ = reply.try_send(self.report.clone());
                 }
-                Order::Forget => self.report.lateness = Lateness::default(),
+                Order::Forget => {
+                    self.report.lateness = Lateness::default();
+                    self.report.queueing.clear();
+                }
                 Order::End => return true,
             }
         }
@@ -249,13 +257,22 @@ impl Emulator {
             seen.found += u64::from(holds(packet, &self.pattern));
         }
         let ecn = packet[1] & 0b11;
-        let Verdict::Deliver { at, ecn: marked, again } = link.offer(now_us(), packet.len(), ecn)
-        else {
-            return;
-        };
-        if marked != ecn {
-            set_ecn(packet, marked);
+        let now = now_us();
+        let queueing = link.queueing(now);
+        let verdict = link.offer(now, packet.len(), ecn);
+        if !matches!(verdict, Verdict::Drop(Lost::Cut | Lost::QueueFull)) {
+            self.report.queueing.entry((from, to)).or_default().note(queueing);
         }
+        let (at, again) = match verdict {
+            Verdict::Deliver { at, ecn: marked, again } => {
+                if marked != ecn {
+                    set_ecn(packet, marked);
+                }
+                (at, again)
+            }
+            Verdict::Discard { at } if spoil(packet) => (at, None),
+            Verdict::Discard { .. } | Verdict::Drop(_) => return,
+        };
         for due in std::iter::once(at).chain(again) {
             if self.waiting.len() >= WAITING_LIMIT {
                 self.report.overflow += 1;
@@ -324,6 +341,18 @@ fn set_ecn(packet: &mut [u8], ecn: u8) {
     packet[10..12].copy_from_slice(&(!(fixed as u16)).to_be_bytes());
 }
 
+/// Makes the UDP checksum of an IPv4 datagram a wrong one; false if it is no UDP.
+fn spoil(packet: &mut [u8]) -> bool {
+    let at = usize::from(packet[0] & 0xf) * 4 + 6;
+    let udp = packet[9] == libc::IPPROTO_UDP as u8;
+    let Some(sum) = packet.get_mut(at..at + 2).filter(|_| udp) else { return false };
+    let old = u16::from_be_bytes([sum[0], sum[1]]);
+    // Zero would mean that there is none.
+    let wrong = if old == 0x0101 { 0x0202 } else { old ^ 0x0101 };
+    sum.copy_from_slice(&wrong.to_be_bytes());
+    true
+}
+
 fn holds(packet: &[u8], pattern: &[u8]) -> bool {
     let first = pattern[0];
     let mut rest = packet;
@@ -375,6 +404,43 @@ impl Lateness {
     /// The latest, µs.
     pub fn max_us(&self) -> f64 {
         self.max_ns as f64 / 1000.0
+    }
+}
+
+/// How long packets waited for a line: a histogram in steps of 0.1 ms, up to 5 s.
+#[derive(Clone, Debug, Default)]
+pub struct Queueing {
+    steps: Vec<u64>,
+    count: u64,
+}
+
+impl Queueing {
+    /// What is longer than 5 s counts as 5 s.
+    const MOST: usize = 50_000;
+
+    fn note(&mut self, span: Duration) {
+        let step = usize::try_from(span.as_micros() / 100).unwrap_or(usize::MAX).min(Self::MOST);
+        if self.steps.len() <= step {
+            self.steps.resize(step + 1, 0);
+        }
+        self.steps[step] += 1;
+        self.count += 1;
+    }
+
+    /// Packets counted.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The quantile `q` in ms, rounded up to the end of its step; none of nothing.
+    pub fn quantile_ms(&self, q: f64) -> Option<f64> {
+        let rank = ((self.count as f64 * q).ceil() as u64).max(1);
+        let mut below = 0;
+        let step = self.steps.iter().position(|count| {
+            below += count;
+            below >= rank
+        });
+        step.map(|step| (step + 1) as f64 / 10.0)
     }
 }
 
@@ -444,6 +510,37 @@ mod tests {
         assert!(holds(b"xyz", b"z"));
         assert!(!holds(b"aaa", b"aab"));
         assert!(!holds(b"", b"a"));
+    }
+
+    #[test]
+    fn quantiles_of_queueing_are_ends_of_steps() {
+        let mut queueing = Queueing::default();
+        assert_eq!(queueing.quantile_ms(0.95), None);
+        for us in (0..100_000).step_by(1000) {
+            queueing.note(Duration::from_micros(us));
+        }
+        queueing.note(Duration::from_secs(60));
+        assert_eq!(
+            (queueing.quantile_ms(0.0), queueing.quantile_ms(0.95)),
+            (Some(0.1), Some(95.1))
+        );
+        assert_eq!((queueing.quantile_ms(1.0), queueing.count()), (Some(5000.1), 101));
+    }
+
+    #[test]
+    fn a_spoilt_checksum_is_wrong_and_never_absent() {
+        let mut packet = vec![0u8; 28];
+        packet[0] = 0x45;
+        packet[9] = 17;
+        for sum in [0x0101u16, 0, 0xffff] {
+            packet[26..].copy_from_slice(&sum.to_be_bytes());
+            assert!(spoil(&mut packet));
+            let now = u16::from_be_bytes([packet[26], packet[27]]);
+            assert!(now != sum && now != 0, "{now:x}");
+        }
+        packet[9] = 6;
+        assert!(!spoil(&mut packet), "only UDP has sockets that count");
+        assert!(!spoil(&mut packet[..26]));
     }
 
     #[test]

@@ -64,8 +64,10 @@ struct Link {
     rate: Option<Rate>,
     queue: Option<Bytes>,
     ecn: Option<Bytes>,
+    cross: Option<CrossSpec>,
     reorder: Option<ReorderSpec>,
     duplicate: Option<Share>,
+    local_loss: Option<Share>,
 }
 
 #[derive(Deserialize)]
@@ -273,6 +275,9 @@ impl Scenario {
                 }
             }
         }
+        if links.values().any(|l| l.cross.is_some() && l.rate_bps.is_none()) {
+            return sense("`cross` needs a `rate`: without a line others are in nobody's way");
+        }
         Ok(links)
     }
 
@@ -342,8 +347,10 @@ impl Link {
             rate: self.rate,
             queue: self.queue,
             ecn: self.ecn,
+            cross: self.cross,
             reorder: self.reorder,
             duplicate: self.duplicate,
+            local_loss: self.local_loss,
         }
     }
 }
