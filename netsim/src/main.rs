@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use netsim::bench::{self, BenchReport, control, recovery, soak, steps, throughput};
+use netsim::bench::{self, BenchReport, control, fairness, recovery, soak, steps, throughput};
 use netsim::check;
 use netsim::demo;
 use netsim::netns::{self, fidelity, lab, stop::Stop};
@@ -149,6 +149,13 @@ enum Bench {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// The tunnel beside plain TCP on a full line of 50 Mbit/s, 40 ms: tunnel_vs_tcp, tunnel_alone,
+    /// tunnel_loss2 (2 % random loss), tunnel_cross (TCP that comes and goes); without a tunnel
+    /// plain_alone, plain_vs_plain.
+    Fairness {
+        #[command(flatten)]
+        how: How,
+    },
     /// Delay and loss of a steady flow while the control side works hard: scrapes, reconnects, tables.
     Control {
         #[command(flatten)]
@@ -263,6 +270,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
                     how.show(Some(recovery::run(&plan)?))
                 }
                 Bench::Steps { how } => how.show(Some(steps::run(how.runs(), how.quick)?)),
+                Bench::Fairness { how } => how.show(fairness::run(how.runs(), how.quick, &stop)?),
                 Bench::Control { how } => how.show(control::run(how.runs(), how.quick, &stop)?),
             }
         }

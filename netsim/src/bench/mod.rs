@@ -10,8 +10,10 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 pub mod control;
+pub mod fairness;
 pub mod ground;
 pub mod load;
+pub mod pair;
 pub mod peers;
 pub mod pump;
 pub mod recovery;

@@ -71,6 +71,11 @@ impl Stream {
         Ok(Self { bytes, stop, length, threads: vec![receive, send] })
     }
 
+    /// Bytes that have arrived so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     /// Waits for the end; goodput in Mbit/s over the whole time, zero if nothing arrived.
     pub fn finish(mut self) -> f64 {
         self.join();
