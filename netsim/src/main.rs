@@ -139,6 +139,10 @@ enum Bench {
     Recovery {
         #[command(flatten)]
         how: How,
+        /// With real daemons in namespaces instead, in real time: some of the cells, and TCP (cubic and
+        /// bbr, such as `cubic_iid2_rtt100_50m`) beside the bare line.
+        #[arg(long, conflicts_with = "packets")]
+        namespaces: bool,
         /// Only cells whose name contains one of these, such as `iid5_rtt20`.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
@@ -263,11 +267,15 @@ fn run(command: Command) -> anyhow::Result<bool> {
                     let length = std::time::Duration::from_secs(60 * minutes);
                     how.show(soak::run(soak::Options { length }, &stop)?)
                 }
-                Bench::Recovery { how, only, packets, seed } => {
+                Bench::Recovery { how, namespaces, only, packets, seed } => {
                     // Virtual time repeats exactly: one run says as much as its packets do.
                     let (runs, quick) = (how.runs.unwrap_or(1), how.quick);
                     let plan = recovery::Plan { only, packets, quick, seed, runs };
-                    how.show(Some(recovery::run(&plan)?))
+                    how.show(if namespaces {
+                        recovery::run_daemons(&plan, &stop)?
+                    } else {
+                        Some(recovery::run(&plan)?)
+                    })
                 }
                 Bench::Steps { how } => how.show(Some(steps::run(how.runs(), how.quick)?)),
                 Bench::Fairness { how } => how.show(fairness::run(how.runs(), how.quick, &stop)?),

@@ -100,8 +100,9 @@ fn commit() -> String {
 }
 
 /// Baselines by the prefix of their metrics and their name in the table, in the table's order.
-pub const BASELINES: [(&str, &str); 8] = [
+pub const BASELINES: [(&str, &str); 9] = [
     ("floor_", "floor"),
+    ("bare_", "bare line"),
     ("raw_", "raw"),
     ("pump_", "pump"),
     ("lanes_", "with --lanes"),

@@ -22,7 +22,7 @@ use thalweg::wire::data::OVERHEAD;
 use crate::link::{LinkModel, LinkParams, Verdict};
 
 /// IPv4 and UDP headers around each datagram.
-const OUTER: usize = 28;
+pub(super) const OUTER: usize = 28;
 /// IPv4 and UDP headers inside.
 const INNER: usize = 28;
 const CLASS: Class = Class(0);
@@ -64,6 +64,17 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Nothing yet.
+    pub(super) fn empty() -> Self {
+        Self { delays: vec![0; SLOTS], ..Self::default() }
+    }
+
+    /// A packet came so much later than the links' own delay.
+    pub(super) fn note_delay(&mut self, extra: Duration) {
+        let slot = (extra.as_micros() as u64 / SLOT_US) as usize;
+        self.delays[slot.min(SLOTS - 1)] += 1;
+    }
+
     /// The delay that this share of packets does not exceed, ms; of those that came.
     pub fn delay_ms(&self, share: f64) -> Option<f64> {
         let came: u64 = self.delays.iter().sum();
@@ -170,7 +181,7 @@ impl Chain {
         let total = load.packets + span_count(WARM, load.every);
         let end = Instant::ZERO.plus(nanos(load.every, total)).plus(load.deadline).plus(TAIL);
         let own: Duration = self.links.iter().map(|link| link[0].params().delay).sum();
-        let mut outcome = Outcome { delays: vec![0; SLOTS], ..Outcome::default() };
+        let mut outcome = Outcome::empty();
         // Arrival of each packet: none yet, in time, or late.
         let mut came = vec![0_u8; total as usize];
         let (mut sent, mut base) = (0_u64, None);
@@ -240,8 +251,7 @@ impl Chain {
                     }
                     *mark = if extra <= load.deadline { 1 } else { 2 };
                     if counts {
-                        let slot = (extra.as_micros() as u64 / SLOT_US) as usize;
-                        outcome.delays[slot.min(SLOTS - 1)] += 1;
+                        outcome.note_delay(extra);
                     }
                 }
                 self.written.clear();

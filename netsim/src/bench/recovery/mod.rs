@@ -3,7 +3,8 @@
 //! A cell is a line, a flow and a deadline. `iid5_rtt20_pps1000_d45`: 5 % independent loss both ways,
 //! round trip 20 ms, 1,000 packets/s, a packet counts as lost when it comes later than the line's own
 //! delay and 45 ms. `burst8ms5_...`: holes of 8 ms mean in which all is lost, 5 % of the time.
-//! `hops3_...`: three such lines in a row, the deadline over all of them.
+//! `hops3_...`: three such lines in a row, the deadline over all of them. Some cells, and all of TCP, are
+//! also measured with real daemons ([`run_daemons`]).
 //!
 //! Overhead is (repair + retransmitted) / first-sent bytes with all headers on both sides; beside it
 //! stands what no scheme can beat. The machines are the daemon's, with real keys; the line is a model,
@@ -11,6 +12,8 @@
 
 pub mod chain;
 pub mod floor;
+mod ns;
+mod tcp;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,6 +23,7 @@ use thalweg::unit::Ratio;
 
 use super::{BenchReport, Sheet};
 use crate::link::{Burst, LinkParams};
+use crate::netns::stop::Stop;
 use chain::{Chain, Load};
 
 /// Residual that floors are computed for, and that classes ask for by default.
@@ -44,13 +48,19 @@ struct Cell {
     deadline_ms: u64,
 }
 
-impl Cell {
+impl Loss {
     fn name(&self) -> String {
         let percent = |share: f64| format!("{}", share * 100.0).replace('.', "p");
-        let loss = match self.loss {
-            Loss::Independent(share) => format!("iid{}", percent(share)),
-            Loss::Holes(ms, share) => format!("burst{ms}ms{}", percent(share)),
-        };
+        match self {
+            Self::Independent(share) => format!("iid{}", percent(*share)),
+            Self::Holes(ms, share) => format!("burst{ms}ms{}", percent(*share)),
+        }
+    }
+}
+
+impl Cell {
+    fn name(&self) -> String {
+        let loss = self.loss.name();
         let row = if self.hops > 1 { format!("hops{}_", self.hops) } else { String::new() };
         format!("{row}{loss}_rtt{}_pps{}_d{}", self.rtt_ms, self.pps, self.deadline_ms)
     }
@@ -205,6 +215,27 @@ pub fn run(plan: &Plan) -> anyhow::Result<BenchReport> {
         note(&mut sheet, cell, outcome);
     }
     Ok(sheet.report("recovery"))
+}
+
+/// The same with real daemons in namespaces: some of the cells, and TCP. None if told to stop.
+///
+/// # Errors
+/// No row has such a name.
+pub fn run_daemons(plan: &Plan, stop: &Stop) -> anyhow::Result<Option<BenchReport>> {
+    let wanted =
+        |name: &str| plan.only.is_empty() || plan.only.iter().any(|part| name.contains(part));
+    let mut sheet = Sheet::default();
+    for run in 0..plan.runs {
+        let seed = plan.seed + run as u64;
+        ns::run(&mut sheet, &wanted, plan.quick, seed, stop);
+        tcp::run(&mut sheet, &wanted, plan.quick, seed, stop);
+        if stop.asked() {
+            return Ok(None);
+        }
+    }
+    let report = sheet.report("recovery");
+    anyhow::ensure!(!report.rows.is_empty(), "no row has such a name; try `cubic_iid2`");
+    Ok(Some(report))
 }
 
 fn play(cell: &Cell, packets: u64, seed: u64) -> chain::Outcome {
