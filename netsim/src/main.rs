@@ -159,6 +159,9 @@ enum Bench {
     Fairness {
         #[command(flatten)]
         how: How,
+        /// Only cases whose name contains one of these.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
     },
     /// Delay and loss of a steady flow while the control side works hard: scrapes, reconnects, tables.
     Control {
@@ -278,7 +281,9 @@ fn run(command: Command) -> anyhow::Result<bool> {
                     })
                 }
                 Bench::Steps { how } => how.show(Some(steps::run(how.runs(), how.quick)?)),
-                Bench::Fairness { how } => how.show(fairness::run(how.runs(), how.quick, &stop)?),
+                Bench::Fairness { how, only } => {
+                    how.show(fairness::run(how.runs(), how.quick, &only, &stop)?)
+                }
                 Bench::Control { how } => how.show(control::run(how.runs(), how.quick, &stop)?),
             }
         }

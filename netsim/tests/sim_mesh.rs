@@ -97,6 +97,11 @@ fn what_only_the_other_floor_can_do_is_refused_in_words() {
 }
 
 #[test]
+fn a_small_flow_outlives_cross_traffic_that_fills_its_only_line() {
+    holds("cross.toml", 1..4);
+}
+
+#[test]
 fn what_a_machine_drops_is_told_as_its_own_and_not_the_links_loss() {
     let text = r#"
         name = "local-drops"

@@ -82,15 +82,24 @@ const QUICK: Lengths = Lengths {
 /// first doubling up to the queue's end.
 const BEGINS: Duration = Duration::from_secs(1);
 
-/// Runs it. None if told to stop.
+/// Runs the cases whose name contains one of `only` (none: all). None if told to stop. A case that
+/// cannot be measured leaves its rows empty and says why.
 ///
 /// # Errors
-/// None so far: a case that cannot be measured leaves its rows empty and says why.
-pub fn run(runs: usize, quick: bool, stop: &Stop) -> anyhow::Result<Option<BenchReport>> {
+/// No case has such a name.
+pub fn run(
+    runs: usize,
+    quick: bool,
+    only: &[String],
+    stop: &Stop,
+) -> anyhow::Result<Option<BenchReport>> {
     let lengths = if quick { QUICK } else { FULL };
+    let wanted = |case: &Case| only.is_empty() || only.iter().any(|part| case.name.contains(part));
+    let cases: Vec<Case> = CASES.into_iter().filter(wanted).collect();
+    anyhow::ensure!(!cases.is_empty(), "no case has such a name; try `tunnel_alone`");
     let mut sheet = Sheet::default();
     for run in 0..runs {
-        for case in CASES {
+        for case in &cases {
             let found = case.measure(lengths, run as u64 + 1, stop);
             if stop.asked() {
                 return Ok(None);
