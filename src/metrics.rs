@@ -150,6 +150,12 @@ pub const SERIES: &[Series] = &[
     gauge("thalweg_link_reading_age_seconds", DIRECTION, "Age of the newest reading."),
     gauge("thalweg_link_reading_stale", DIRECTION, "1 where that reading is too old to be used."),
     gauge("thalweg_link_residual_loss_ratio", LINK, "Share of data frames lost after repair."),
+    gauge("thalweg_link_hop_loss_ratio", LINK, "Share of data frames lost on first sending."),
+    gauge("thalweg_link_hop_loss_error_ratio", LINK, "One standard error of that share."),
+    gauge("thalweg_link_burst_seconds", LINK, "Mean time a line loses for; 0: independently."),
+    gauge("thalweg_link_hop_rtt_seconds", LINK, "Round trip through feedback, smoothed."),
+    gauge("thalweg_link_hop_rtt_spread_seconds", LINK, "Mean deviation of that."),
+    gauge("thalweg_link_repair_overhead_ratio", LINK, "Bytes of repair per byte sent first."),
     gauge("thalweg_link_forecast_delay_seconds", LINK, "Expected one-way delay."),
     gauge("thalweg_link_forecast_low_seconds", LINK, "Lower end of the expected band."),
     gauge("thalweg_link_forecast_high_seconds", LINK, "Upper end of the expected band."),
@@ -346,6 +352,14 @@ fn link(sink: &mut Sink, link: &LinkRow) {
         }
     }
     sink.maybe("thalweg_link_residual_loss_ratio", labels, link.residual_loss_ratio);
+    if let Some(hop) = &link.hop {
+        sink.maybe("thalweg_link_hop_loss_ratio", labels, hop.loss_ratio);
+        sink.maybe("thalweg_link_hop_loss_error_ratio", labels, hop.loss_error_ratio);
+        sink.maybe("thalweg_link_burst_seconds", labels, seconds(hop.burst_ms));
+        sink.maybe("thalweg_link_hop_rtt_seconds", labels, seconds(hop.rtt_ms));
+        sink.maybe("thalweg_link_hop_rtt_spread_seconds", labels, seconds(hop.rtt_spread_ms));
+        sink.maybe("thalweg_link_repair_overhead_ratio", labels, hop.repair_overhead_ratio);
+    }
     if let Some(forecast) = &link.forecast {
         let level = seconds(Some(forecast.level_ms));
         sink.maybe("thalweg_link_forecast_delay_seconds", labels, level);
@@ -484,7 +498,7 @@ mod tests {
 
     use super::*;
     use crate::report::{
-        DirectionRow, Doors, ForecastRow, LinkHeld, Memory, PathView, PeerRow, Volume,
+        DirectionRow, Doors, ForecastRow, HopRow, LinkHeld, Memory, PathView, PeerRow, Volume,
     };
 
     /// Every sample of a page by its name and labels; refuses what a scraper would refuse.
@@ -544,6 +558,11 @@ mod tests {
             held: Some(LinkHeld { queue_bytes: 900, ..LinkHeld::default() }),
             ..LinkRow::default()
         };
+        link.hop = Some(HopRow {
+            burst_ms: Some(8.0),
+            repair_overhead_ratio: Some(0.06),
+            ..HopRow::default()
+        });
         link.rtt_s.observe(Duration::from_millis(20));
         link.rtt_s.observe(Duration::from_millis(21));
         report.links.push(link);
@@ -594,6 +613,8 @@ mod tests {
             ("thalweg_link_loss_ratio{peer=\"lyon\",link=\"2\",direction=\"outbound\"}", 0.02),
             ("thalweg_link_forecast_delay_seconds{peer=\"lyon\",link=\"2\"}", 0.0095),
             ("thalweg_link_forecast_error_seconds{peer=\"lyon\",link=\"2\"}", 0.0015),
+            ("thalweg_link_burst_seconds{peer=\"lyon\",link=\"2\"}", 0.008),
+            ("thalweg_link_repair_overhead_ratio{peer=\"lyon\",link=\"2\"}", 0.06),
             ("thalweg_link_probes_sent_total{peer=\"lyon\",link=\"2\"}", 40.0),
             (
                 "thalweg_link_bytes_total{peer=\"lyon\",link=\"2\",direction=\"sent\",kind=\"repair\"}",
@@ -622,6 +643,7 @@ mod tests {
             "thalweg_link_rtt_least_seconds",
             "thalweg_link_jitter_seconds",
             "thalweg_link_residual_loss_ratio",
+            "thalweg_link_hop_loss_ratio",
             "thalweg_link_persistence_error_seconds",
             "thalweg_route_recomputed_age_seconds",
             "thalweg_link_probes_lost_total",

@@ -372,6 +372,9 @@ pub struct LinkRow {
     pub held: Option<LinkHeld>,
     /// Share of data frames lost after repair, outbound, in the last interval with data.
     pub residual_loss_ratio: Option<f64>,
+    /// Outbound, as data frames find it; `None` where none went of late.
+    #[serde(default)]
+    pub hop: Option<HopRow>,
     /// Round trips of all probes since the start.
     pub rtt_s: Histogram,
 }
@@ -389,6 +392,25 @@ pub struct DirectionRow {
     pub age_s: Option<f64>,
     /// Whether that reading is too old to be used.
     pub stale: bool,
+}
+
+/// What data frames find on a link, outbound, and what is spent to repair it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HopRow {
+    /// Share of frames lost on first sending.
+    pub loss_ratio: Option<f64>,
+    /// One standard error of that: how sure it is.
+    pub loss_error_ratio: Option<f64>,
+    /// Mean time for which the line loses once it does; 0 where losses are independent.
+    pub burst_ms: Option<f64>,
+    /// Round trip through feedback, smoothed, the feedback's own delay included.
+    pub rtt_ms: Option<f64>,
+    /// Mean deviation of that.
+    pub rtt_spread_ms: Option<f64>,
+    /// Bytes of repair for each byte sent for the first time, headers included.
+    pub repair_overhead_ratio: Option<f64>,
+    /// Age of the newest report.
+    pub age_s: f64,
 }
 
 /// What is expected of a link, and how good such expectations were.

@@ -276,7 +276,39 @@ fn links(rows: &[LinkRow]) -> String {
             bytes.add_row(row);
         }
     }
-    lines(quality) + "\n" + &lines(bytes)
+    lines(quality) + "\n" + &lines(repair(rows)) + "\n" + &lines(bytes)
+}
+
+/// What data frames find on each link outbound, and what repairing costs.
+fn repair(rows: &[LinkRow]) -> Table {
+    let mut table = table(&[
+        "LINK",
+        "PEER",
+        "DATA LOSS %",
+        "BURST MS",
+        "HOP RTT MS",
+        "OVERHEAD %",
+        "LOSS AFTER REPAIR %",
+        "AGE",
+    ]);
+    let with = |value: String, error: Option<String>| match error {
+        Some(error) => format!("{value} ± {error}"),
+        None => value,
+    };
+    for l in rows {
+        let hop = l.hop.unwrap_or_default();
+        table.add_row([
+            l.link.to_string(),
+            l.peer.clone(),
+            with(percent(hop.loss_ratio), hop.loss_error_ratio.map(|e| percent(Some(e)))),
+            ms(hop.burst_ms),
+            with(ms(hop.rtt_ms), hop.rtt_spread_ms.map(|s| ms(Some(s)))),
+            percent(hop.repair_overhead_ratio),
+            l.residual_loss_ratio.map_or(NONE.into(), |r| format!("{:.4}", r * 100.0)),
+            age(l.hop.map(|hop| hop.age_s)),
+        ]);
+    }
+    table
 }
 
 fn nodes(view: &PathView) -> String {
@@ -384,7 +416,7 @@ fn limits(c: &Candidate) -> String {
 
 #[cfg(test)]
 mod tests {
-    use thalweg::report::{Bytes, CostPart, ForecastRow, LimitVerdict, LinkState};
+    use thalweg::report::{Bytes, CostPart, ForecastRow, HopRow, LimitVerdict, LinkState};
 
     use super::*;
 
@@ -399,6 +431,33 @@ mod tests {
                 "0", "lyon", "down", "no", "n/a", "/", "n/a", "/", "n/a", "out", "n/a", "n/a",
                 "n/a", "n/a", "n/a", "n/a"
             ]
+        );
+        let repair: Vec<_> = text.lines().nth(5).unwrap().split_whitespace().collect();
+        assert_eq!(repair, ["0", "lyon", "n/a", "n/a", "n/a", "n/a", "n/a", "n/a"]);
+    }
+
+    #[test]
+    fn what_data_finds_on_a_link_is_shown_with_how_sure_it_is() {
+        let hop = HopRow {
+            loss_ratio: Some(0.0512),
+            loss_error_ratio: Some(0.003),
+            burst_ms: Some(8.04),
+            rtt_ms: Some(21.0),
+            rtt_spread_ms: None,
+            repair_overhead_ratio: Some(0.083),
+            age_s: 1.2,
+        };
+        let row = LinkRow {
+            peer: "lyon".into(),
+            hop: Some(hop),
+            residual_loss_ratio: Some(5e-5),
+            ..LinkRow::default()
+        };
+        let text = links(&[row]);
+        let repair: Vec<_> = text.lines().nth(5).unwrap().split_whitespace().collect();
+        assert_eq!(
+            repair,
+            ["0", "lyon", "5.12", "±", "0.30", "8.0", "21.0", "8.30", "0.0050", "1.2s"]
         );
     }
 

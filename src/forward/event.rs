@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::id::{Class, LinkId, NodeId};
 use crate::time::Instant;
+use crate::unit::Ratio;
 
 /// News from the forwarder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +72,8 @@ pub enum ForwardEvent {
         repair_bytes: u64,
         /// Least round trip seen through feedback, if any came.
         rtt: Option<Duration>,
+        /// What the hop holds of its line now, for people to see.
+        line: LineFigures,
     },
     /// A route was flipped to its backup, or back after the primary's recovery.
     Flipped {
@@ -90,6 +93,21 @@ pub enum ForwardEvent {
         /// The node it cannot reach.
         next: NodeId,
     },
+}
+
+/// What a hop holds of its line, outbound. `None`: not known yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LineFigures {
+    /// Share of first sendings that the line loses.
+    pub loss: Option<Ratio>,
+    /// One standard error of that.
+    pub loss_error: Option<Ratio>,
+    /// Mean time for which the line loses once it does; zero where losses are independent.
+    pub burst: Option<Duration>,
+    /// Smoothed round trip through feedback, its own delay included.
+    pub rtt: Option<Duration>,
+    /// Mean deviation of that.
+    pub rtt_spread: Option<Duration>,
 }
 
 /// Why the forwarder moved a route by itself.

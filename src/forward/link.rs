@@ -20,7 +20,7 @@ use crate::wire::header::{Clear, EndHeader, RouteHeader, span, ticks};
 use crate::wire::{Kind, TAG};
 
 use super::arq;
-use super::event::ForwardEvent;
+use super::event::{ForwardEvent, LineFigures};
 use super::forgery::Forgeries;
 use super::frame::{Frame, Kept, Load, Own, Packets};
 use super::greet::Greeter;
@@ -364,6 +364,12 @@ impl Link {
         }
         self.reported = self.fates();
         let counts = self.sender.take_report();
+        let rtt = self.sender.round_trip();
+        let line = LineFigures {
+            rtt: rtt.smoothed(),
+            rtt_spread: rtt.smoothed().map(|_| rtt.deviation()),
+            ..LineFigures::default()
+        };
         Some(ForwardEvent::HopReport {
             link: self.id,
             span,
@@ -373,7 +379,8 @@ impl Link {
             residual: counts.residual,
             bytes: counts.bytes,
             repair_bytes: counts.repair_bytes,
-            rtt: self.sender.round_trip().least(),
+            rtt: rtt.least(),
+            line,
         })
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::ProbeTimes;
+use super::hop::HopView;
 use crate::forward::event::{ForwardEvent, ProbeRequest};
 use crate::id::{LinkId, NodeId};
 use crate::probe::estimate::{Direction, Estimate, HopFigures};
@@ -33,6 +34,7 @@ struct Link {
     probes_sent: u64,
     probes_lost: u64,
     rtt: Histogram,
+    hop: HopView,
 }
 
 /// All our links.
@@ -78,6 +80,7 @@ impl Links {
             probes_sent: 0,
             probes_lost: 0,
             rtt: Histogram::default(),
+            hop: HopView::default(),
         });
         held.up = false;
     }
@@ -148,8 +151,19 @@ impl Links {
                 }
                 (link, self.prober.on_heard(link, seq))
             }
-            ForwardEvent::HopReport { link, judged, lost, residual, rtt, .. } => {
+            ForwardEvent::HopReport {
+                link,
+                judged,
+                lost,
+                residual,
+                bytes,
+                repair_bytes,
+                rtt,
+                line,
+                ..
+            } => {
                 let held = self.links.get_mut(&link)?;
+                held.hop.on_report(now, &line, judged, bytes, repair_bytes);
                 held.estimate.on_hop_report(now, &HopFigures { judged, lost, residual, rtt });
                 return self.take_over(now, link).then_some(link);
             }
@@ -245,6 +259,7 @@ impl Links {
         row.probes_sent = Some(held.probes_sent);
         row.probes_lost = Some(held.probes_lost);
         row.rtt_s = held.rtt;
+        row.hop = held.hop.row(now);
         let Some(view) = held.estimate.view(now) else { return };
         row.rtt_least_ms = Some(ms(view.rtt_least));
         row.rtt_median_ms = Some(ms(view.rtt_median));

@@ -17,6 +17,7 @@
 
 mod dispatch;
 mod explain;
+mod hop;
 mod knowledge;
 mod links;
 mod peers;

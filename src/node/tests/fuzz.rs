@@ -5,11 +5,12 @@ use proptest::prelude::*;
 use super::world::{World, at, config};
 use crate::control::message::{DigestEntry, Message, Topic};
 use crate::control::{ConnectionId, ControlInput};
-use crate::forward::event::{FlipReason, ForwardEvent};
+use crate::forward::event::{FlipReason, ForwardEvent, LineFigures};
 use crate::id::{Class, LinkId, NodeId};
 use crate::session::keys::Secret;
 use crate::session::toy::{certificate, certified};
 use crate::time::Instant;
+use crate::unit::Ratio;
 
 fn any_input() -> impl Strategy<Value = ControlInput> {
     let connection = || (0u64..6).prop_map(ConnectionId);
@@ -99,6 +100,12 @@ fn any_event() -> impl Strategy<Value = ForwardEvent> {
             bytes: n[5],
             repair_bytes: n[0],
             rtt: Some(std::time::Duration::from_micros(n[1])),
+            line: LineFigures {
+                loss: Some(Ratio::from_ppm(n[2] as u32)),
+                burst: Some(std::time::Duration::from_micros(n[3])),
+                rtt: Some(std::time::Duration::from_micros(n[4])),
+                ..LineFigures::default()
+            },
         }),
         (1u16..6, any::<bool>()).prop_map(|(node, to_backup)| ForwardEvent::Flipped {
             destination: NodeId::new(node).unwrap(),
