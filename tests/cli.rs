@@ -141,15 +141,22 @@ fn two_sites_get_certificates_and_their_samples_are_good() {
 #[test]
 fn a_bad_configuration_ends_with_two_and_all_its_problems() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("t.toml"), "[nod]\n[route]\nmargin = 3\n").unwrap();
+    std::fs::write(
+        dir.path().join("t.toml"),
+        "[nod]\n[route]\nmargin = 3\n[[class]]\nprofile = \"games\"\n",
+    )
+    .unwrap();
     let ended = thalweg(dir.path(), &["config", "check", "t.toml"]);
     assert_eq!((code(&ended), out(&ended).as_str()), (2, ""));
     let told = err(&ended);
     assert!(told.starts_with("t.toml:1: unknown table or key `nod`; did you mean `[node]`?\n"));
     assert!(told.contains("t.toml:3: [route] margin is the number 3 without a unit; "), "{told}");
+    let profile =
+        "t.toml:5: [[class]] profile \"games\" is not known here; write one of \"live\", ";
+    assert!(told.contains(profile), "{told}");
     let json = thalweg(dir.path(), &["config", "check", "t.toml", "--json"]);
     let json: Value = serde_json::from_str(&out(&json)).unwrap();
-    assert_eq!((&json["ok"], json["problems"].as_array().unwrap().len()), (&false.into(), 6));
+    assert_eq!((&json["ok"], json["problems"].as_array().unwrap().len()), (&false.into(), 7));
     let ended = thalweg(dir.path(), &["run", "--config", "t.toml"]);
     assert!(code(&ended) == 2 && err(&ended).starts_with("t.toml:1: "), "{}", err(&ended));
     let ended = thalweg(dir.path(), &["config", "check", "absent.toml"]);

@@ -38,7 +38,8 @@ pub(crate) enum Verb {
     Status(Ask),
     /// List the nodes of the mesh
     Peers(Ask),
-    /// List the links of this node with what was measured of them
+    /// List the links of this node with what was measured of them, by probes and by data, and what
+    /// repairing them costs
     Links(Ask),
     /// List the paths in force; exit code 1 where there is none
     Paths {

@@ -133,9 +133,11 @@ pub(super) fn read(reader: &mut Reader<'_>, sections: &[Section<'_, '_>]) -> Vec
 fn read_one(reader: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<ClassSpec> {
     let words = Profile::ALL.map(|profile| (profile.name(), profile));
     let profile = section.read(reader, "profile", |v| value::word(v, &words));
-    let name = match profile {
-        Some(profile) if !section.is_given("name") => Some(profile.name().to_owned()),
-        _ => section.need(reader, "name", "\"video\"", value::node_name),
+    let unknown = section.is_given("profile") && profile.is_none();
+    let name = if section.is_given("profile") && !section.is_given("name") {
+        profile.map(|profile| profile.name().to_owned())
+    } else {
+        section.need(reader, "name", "\"video\"", value::node_name)
     };
     let matches = read_match(reader, section, profile);
     let marking = section.read(reader, "outer_dscp", value::marking);
@@ -152,6 +154,10 @@ fn read_one(reader: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<ClassS
     }
     let delivery = read_delivery(reader, section, profile.map_or(PLAIN, Profile::delivery));
     let objective = objective.or(profile.map(Profile::objective)).unwrap_or_default();
+    if unknown {
+        // What it takes and how is a guess; complaining about that would mislead.
+        return None;
+    }
     Some(ClassSpec {
         name: name?,
         matches,

@@ -266,6 +266,16 @@ fn every_profile_can_be_named_and_gives_what_a_packet_can_say() {
 }
 
 #[test]
+fn an_unknown_profile_is_told_once_and_hides_what_follows_from_it() {
+    let text = format!(
+        "{LEAST}\n[[class]]\nprofile = \"games\"\n[[class]]\nname = \"b\"\ndscp = [\"EF\"]\n"
+    );
+    let told = problems(&text);
+    assert!(told.starts_with("thalweg.toml:9: [[class]] profile \"games\" is not known"), "{told}");
+    assert_eq!(told.lines().count(), 1, "{told}");
+}
+
+#[test]
 fn wrong_bounds_of_repair_are_told_with_their_line_and_fix() {
     for (line, told) in [
         (
