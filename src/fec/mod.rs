@@ -11,6 +11,7 @@ pub mod code;
 pub mod decoder;
 pub mod encoder;
 pub mod gf256;
+pub mod plan;
 
 pub use decoder::{Decoder, DecoderLimits, DecoderStats, Recovered};
 pub use encoder::{Encoder, EncoderLimits, EncoderStats, Plan};
