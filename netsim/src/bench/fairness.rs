@@ -53,8 +53,11 @@ const CASES: [Case; 6] = [
 /// How long things take.
 #[derive(Clone, Copy, Debug)]
 struct Lengths {
-    /// Until streams have settled.
+    /// Until a stream has settled.
     settle: Duration,
+    /// Until two that started together have. Cubic's cycle is about 5 s here (RFC 9438, K for 170
+    /// segments), and it takes several to undo whose first doubling ended first.
+    settle_both: Duration,
     /// Of what is measured.
     measure: Duration,
     /// A spell of what comes and goes, and the pause after it.
@@ -65,6 +68,7 @@ struct Lengths {
 
 const FULL: Lengths = Lengths {
     settle: Duration::from_secs(10),
+    settle_both: Duration::from_secs(25),
     measure: Duration::from_secs(25),
     spell: Duration::from_secs(8),
     pause: Duration::from_secs(8),
@@ -72,6 +76,7 @@ const FULL: Lengths = Lengths {
 };
 const QUICK: Lengths = Lengths {
     settle: Duration::from_secs(4),
+    settle_both: Duration::from_secs(4),
     measure: Duration::from_secs(8),
     spell: Duration::from_secs(4),
     pause: Duration::from_secs(2),
@@ -149,12 +154,19 @@ impl Case {
             Pair::without_tunnel(&line, seed)?
         };
         let way = if self.tunnel { pair.inside() } else { pair.bare() };
-        let beside = match self.plain {
-            Plain::Beside => Some(stream(pair.bare(), CONGESTION, MOST)?),
-            Plain::None | Plain::ComesAndGoes => None,
+        let start_beside = || match self.plain {
+            Plain::Beside => stream(pair.bare(), CONGESTION, MOST).map(Some),
+            Plain::None | Plain::ComesAndGoes => Ok(None),
         };
-        let looked_at = stream(way, CONGESTION, MOST)?;
-        if stop.wait(lengths.settle) {
+        // Whoever begins a moment earlier keeps an advantage for a while: they take turns at it.
+        let (looked_at, beside) = if seed % 2 == 1 {
+            let beside = start_beside()?;
+            (stream(way, CONGESTION, MOST)?, beside)
+        } else {
+            (stream(way, CONGESTION, MOST)?, start_beside()?)
+        };
+        let both = self.plain == Plain::Beside;
+        if stop.wait(if both { lengths.settle_both } else { lengths.settle }) {
             return Ok(None);
         }
         pair.forget();
