@@ -82,7 +82,7 @@ fn numbering(end: &EndHeader) -> StreamId {
 }
 
 /// Writes the mark "congestion experienced" into a packet's own header.
-fn mark_congested(packet: &mut [u8]) {
+pub(super) fn mark_congested(packet: &mut [u8]) {
     match packet.first().map(|byte| byte >> 4) {
         Some(4) if packet.len() >= 20 => {
             let old = u16::from_be_bytes([packet[0], packet[1]]);

@@ -5,9 +5,10 @@ use bytes::{Bytes, BytesMut};
 
 use crate::id::{NodeId, StreamId};
 use crate::time::Instant;
-use crate::wire::data::OVERHEAD;
+use crate::wire::data::{OVERHEAD, ROUTE};
 use crate::wire::header::RouteHeader;
 
+use super::queue::Item;
 use super::segment::Splitter;
 
 /// What waits in a link's queue.
@@ -43,6 +44,8 @@ pub struct Own {
     pub(super) packets: Packets,
     /// The DSCP of their datagrams.
     pub(super) dscp: u8,
+    /// Whether the next of them is to bear the congestion mark.
+    pub(super) marked: bool,
 }
 
 /// One packet, empty once it was taken, or a super-segment.
@@ -68,6 +71,37 @@ impl Load {
         match self {
             Self::Relayed(frame) => frame.bytes.len(),
             Self::Own(own) => own.packets.frame_bytes(),
+        }
+    }
+}
+
+impl Item for Load {
+    fn mark(&mut self) -> bool {
+        match self {
+            Self::Relayed(frame) => {
+                let Some(bytes) = frame.bytes[ROUTE..].first_chunk_mut() else { return false };
+                match RouteHeader::parse(bytes) {
+                    Ok(route) if route.ecn != 0 => {
+                        *bytes = RouteHeader { ecn: 3, ..route }.to_bytes();
+                        true
+                    }
+                    _ => false,
+                }
+            }
+            Self::Own(own) => {
+                own.marked |= own.route.ecn != 0;
+                own.marked
+            }
+        }
+    }
+
+    fn shed(&mut self) -> Option<usize> {
+        match self {
+            Self::Own(own) if own.packets.left() > 1 => match &mut own.packets {
+                Packets::Many(splitter) => Some(splitter.next_packet()?.len() + OVERHEAD),
+                Packets::One(_) => None,
+            },
+            _ => None,
         }
     }
 }

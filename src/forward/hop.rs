@@ -272,10 +272,15 @@ impl Forwarder {
             (due(link.sender.poll_timeout()), due(link.receiver.poll_timeout()));
         if repair {
             link.sender.handle_timeout(now);
+            link.heed_line(now);
+        }
+        let credit = due(link.pacer.poll_timeout());
+        if credit {
+            link.pacer.on_wake();
         }
         let report = link.report(now);
         self.told.extend(report);
-        if repair || feedback {
+        if repair || feedback || credit {
             self.list(id);
         }
     }

@@ -34,7 +34,7 @@ impl Forwarder {
         let Course { destination, way, classified, route } = course;
         let dscp = self.marking(&classified);
         let stream = classified.stream;
-        let own = Own { destination, stream, route, arrived: now, packets, dscp };
+        let own = Own { destination, stream, route, arrived: now, packets, dscp, marked: false };
         self.push_to_link(now, way.link, classified.flow, Load::Own(Box::new(own)))
     }
 

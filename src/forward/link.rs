@@ -20,13 +20,15 @@ use crate::wire::header::{Clear, EndHeader, RouteHeader, span, ticks};
 use crate::wire::{Kind, TAG};
 
 use super::arq;
+use super::egress::mark_congested;
 use super::event::{ForwardEvent, LineFigures};
 use super::forgery::Forgeries;
 use super::frame::{Frame, Kept, Load, Own, Packets};
 use super::greet::Greeter;
 use super::health::LinkHealth;
+use super::pace::{Mode, Pacer};
 use super::peer::Peer;
-use super::queue::{FairQueue, QueueLimits};
+use super::queue::{Control, FairQueue, QueueLimits};
 use super::stats::{DropReason, Stats, count_frame};
 
 /// Bytes a link keeps for retransmission: 100 ms at 1.3 Gbit/s. Beyond it frames go unprotected.
@@ -94,6 +96,7 @@ pub(super) struct Link {
     pub(super) queue: FairQueue<Load>,
     pub(super) sender: arq::Sender<Kept>,
     pub(super) receiver: arq::Receiver,
+    pub(super) pacer: Pacer,
     bare: VecDeque<(Kind, Vec<u8>)>,
     pub(super) greeter: Greeter,
     pub(super) health: LinkHealth,
@@ -132,6 +135,7 @@ impl Link {
             queue: FairQueue::new(QueueLimits::default()),
             sender: arq::Sender::new(REPAIR_BYTES),
             receiver: arq::Receiver::new(now),
+            pacer: Pacer::new(now, None),
             bare: VecDeque::new(),
             greeter: Greeter::default(),
             health: LinkHealth::new(now),
@@ -150,6 +154,7 @@ impl Link {
         (self.id, self.endpoint) = (id, endpoint);
         self.queue = FairQueue::new(QueueLimits::default());
         self.bare.clear();
+        self.pacer = Pacer::new(now, None);
         self.health = LinkHealth::new(now);
         self.listed = false;
         self
@@ -191,8 +196,8 @@ impl Link {
                 break;
             }
         }
-        self.sender.on_standing(self.queue.standing());
-        while out.bytes() < room {
+        self.pace(now);
+        while out.bytes() < room && self.pacer.has_credit(now) {
             let Some((seq, kept)) = self.sender.poll_repair(now) else { break };
             let Some(clear) = self.keys.next(now, Kind::Data, self.transmit_index) else { break };
             let Some(mut frame) = blocks.keep(&kept.bytes) else { break };
@@ -202,13 +207,17 @@ impl Link {
             let whole = frame.len() as u64;
             let tos = kept.dscp << 2 | RouteHeader::ecn_of(&route);
             out.push(self.id, self.endpoint, tos, frame.freeze());
+            self.pacer.on_sent(whole as usize);
             let counted = stats.link_mut(self.id);
             counted.frames_sent += 1;
             counted.retransmits += 1;
             counted.sent.repair += whole;
         }
-        let late = self.queue.stats().dropped_late;
-        while out.bytes() < room {
+        let before = self.queue.stats();
+        while out.bytes() < room
+            && !self.queue.is_empty()
+            && self.pacer.admits(now, self.sender.in_flight())
+        {
             let Some((load, _)) = self.queue.front(now) else { break };
             let Some(clear) = self.keys.next(now, Kind::Data, self.transmit_index) else { break };
             let (made, more) = match load {
@@ -235,6 +244,7 @@ impl Link {
             let bytes = bytes.freeze();
             let tos = dscp << 2 | RouteHeader::ecn_of(&route);
             out.push(self.id, self.endpoint, tos, bytes.clone());
+            self.pacer.on_sent(whole);
             let counted = stats.link_mut(self.id);
             counted.frames_sent += 1;
             count_frame(&mut counted.sent, Kind::Data, whole, whole - OVERHEAD);
@@ -243,19 +253,41 @@ impl Link {
             self.sender.push(now, whole, give_up_at, kept);
             self.mark(now, seq);
         }
-        stats.drop_many(DropReason::QueueLate, self.queue.stats().dropped_late - late);
+        let after = self.queue.stats();
+        stats.drop_many(DropReason::QueueLate, after.dropped_late - before.dropped_late);
+        stats.drop_many(DropReason::QueueSignal, after.dropped_signal - before.dropped_signal);
         while out.bytes() < room {
             let Some((kind, body)) = self.bare.pop_front() else { break };
             let Some(clear) = self.keys.next(now, kind, self.transmit_index) else { break };
             let frame = self.seal_bare(clear, &body);
             let whole = frame.len();
             out.push(self.id, self.endpoint, 0, frame);
+            self.pacer.on_sent(whole);
             let counted = stats.link_mut(self.id);
             counted.frames_sent += 1;
             count_frame(&mut counted.sent, kind, whole, 0);
         }
+        self.pacer.on_rest();
         stats.link_mut(self.id).repair_late = self.sender.counts().too_late;
         self.has_work()
+    }
+
+    /// What the rate in force asks of the queue and of repair.
+    fn pace(&mut self, now: Instant) {
+        self.queue.set_control(self.pacer.control().unwrap_or(Control::DEFAULT));
+        // Under a rate, repair takes its share of that; without one, it must not add to a queue.
+        let standing = match self.pacer.mode() {
+            Mode::Free if self.pacer.is_congested(now) => Duration::MAX,
+            Mode::Free => self.queue.standing(),
+            Mode::Steady | Mode::Shared => Duration::ZERO,
+        };
+        self.sender.on_standing(standing);
+    }
+
+    /// What the sender has learnt goes to the pacer.
+    pub(super) fn heed_line(&mut self, now: Instant) {
+        let heard = self.sender.poll_heard();
+        self.pacer.on_heard(now, &heard, self.sender.in_flight());
     }
 
     fn seal_bare(&self, clear: Clear, body: &[u8]) -> Bytes {
@@ -319,6 +351,7 @@ impl Link {
     /// When the clock is wanted for this link.
     pub(super) fn poll_timeout(&self) -> Option<Deadline> {
         let repair = Deadline::earlier(self.sender.poll_timeout(), self.receiver.poll_timeout());
+        let repair = Deadline::earlier(repair, self.pacer.poll_timeout());
         let told = Deadline::earlier(self.health.poll_timeout(), self.report_at());
         Deadline::earlier(repair, told)
     }
@@ -335,6 +368,7 @@ impl Link {
     /// Feedback came; what it confirms counts for the link's health.
     pub(super) fn on_feedback(&mut self, now: Instant, ack: &Ack) {
         self.sender.on_feedback(now, ack);
+        self.heed_line(now);
         let mut confirmed = None;
         while let Some(&(seq, at)) = self.marks.front() {
             // Serial numbers: not beyond the highest that came.
@@ -449,19 +483,24 @@ pub(super) fn seal_own(
 ) -> Result<Ready, (DropReason, usize)> {
     let left = own.packets.left();
     let peer = peers.get_mut(&own.destination).ok_or((DropReason::NoSession, left))?;
-    let one;
-    let plain: &[u8] = match &mut own.packets {
+    let mut one;
+    let plain: &mut [u8] = match &mut own.packets {
         Packets::One(packet) => {
             one = std::mem::take(packet);
-            &one
+            &mut one
         }
         Packets::Many(splitter) => splitter.next_packet().ok_or((DropReason::BadPacket, left))?,
     };
+    let mut route = own.route;
+    if std::mem::take(&mut own.marked) {
+        mark_congested(plain);
+        route.ecn = 3;
+    }
     let inner = plain.len();
     let mut bytes = blocks.room(inner + OVERHEAD).ok_or((DropReason::NoRoom, left))?;
     let (head, rest) = bytes.split_at_mut(PAYLOAD);
     let (payload, end_tag) = rest.split_at_mut(inner);
-    let (end, tag) = peer.seal(now, &own.route, own.stream, plain, payload);
+    let (end, tag) = peer.seal(now, &route, own.stream, plain, payload);
     head[END..][..EndHeader::LEN].copy_from_slice(&end.to_bytes());
     end_tag.copy_from_slice(&tag);
     stats.ingress.add(inner);
@@ -471,7 +510,7 @@ pub(super) fn seal_own(
     if let Some(class) = stats.class_sent.get_mut(usize::from(own.route.class.0)) {
         class.add(inner);
     }
-    let route = own.route.to_bytes();
+    let route = route.to_bytes();
     Ok(Ready { bytes, route, arrived: own.arrived, age: 0, dscp: own.dscp })
 }
 

@@ -32,6 +32,7 @@ mod ingress;
 pub mod lanes;
 mod link;
 pub mod order;
+pub mod pace;
 mod paths;
 mod peer;
 pub mod queue;

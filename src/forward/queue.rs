@@ -2,7 +2,8 @@
 //!
 //! Deficit round robin over flow buckets, sparse flows first, as in FQ-CoDel (RFC 8290, section
 //! 4.2): a flow that has nothing waiting enters the list of new flows and is served once before
-//! the old ones; one that keeps a backlog moves to the old ones and gets a quantum a round. When the
+//! the old ones; one that keeps a backlog moves to the old ones and gets a quantum a round. A flow
+//! whose packets wait too long for too long is told by a mark or a drop at its head (CoDel). When the
 //! bytes are used up, the flow that holds most loses its oldest packets; what waited beyond the
 //! bound in time is dropped when its turn comes. Nothing dropped here has a hop sequence, so repair
 //! never revives it, and the inner transport gets its signal.
@@ -12,7 +13,25 @@ use std::time::Duration;
 
 use crate::time::Instant;
 
-/// How much may wait, and for how long.
+mod codel;
+
+use codel::Codel;
+pub use codel::Control;
+
+/// Bytes of a full packet: a flow with no more than that waiting is told nothing.
+const FULL_PACKET: usize = 1514;
+
+/// What can wait: one packet or several of one flow.
+pub trait Item {
+    /// Writes the congestion mark into the first packet. `false` where its bits do not allow it.
+    fn mark(&mut self) -> bool;
+
+    /// Takes the first of several packets away, and gives its bytes as they were counted; `None`
+    /// where it is the only one.
+    fn shed(&mut self) -> Option<usize>;
+}
+
+/// How much may wait.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
     /// Flow buckets. RFC 8290 takes 1,024; a link of ours carries the flows of one site pair or a
@@ -24,19 +43,11 @@ pub struct QueueLimits {
     pub bytes: usize,
     /// Packets waiting in all: tiny packets cost memory beyond their bytes.
     pub packets: usize,
-    /// Longest wait.
-    pub wait: Duration,
 }
 
 impl Default for QueueLimits {
     fn default() -> Self {
-        Self {
-            buckets: 256,
-            quantum: 1514,
-            bytes: 4 << 20,
-            packets: 16_384,
-            wait: Duration::from_millis(100),
-        }
+        Self { buckets: 256, quantum: FULL_PACKET, bytes: 4 << 20, packets: 16_384 }
     }
 }
 
@@ -51,6 +62,10 @@ pub struct QueueStats {
     pub dropped_full: u64,
     /// Dropped because they had waited too long.
     pub dropped_late: u64,
+    /// Dropped to tell their flow to slow down.
+    pub dropped_signal: u64,
+    /// Marked for the same reason.
+    pub marked: u64,
 }
 
 #[derive(Debug)]
@@ -76,6 +91,7 @@ struct Bucket<T> {
     /// Bytes it may still send in this turn; negative after a packet larger than its share.
     credit: i64,
     turn: Turn,
+    codel: Codel,
 }
 
 /// A bounded fair queue of `T`, which is one packet or several of one flow that are taken one by one.
@@ -90,13 +106,20 @@ pub struct FairQueue<T> {
     /// The bucket whose first packet [`FairQueue::front`] has shown.
     serving: Option<usize>,
     standing: Standing,
+    control: Control,
     stats: QueueStats,
 }
 
-impl<T> FairQueue<T> {
+impl<T: Item> FairQueue<T> {
     /// An empty queue.
     pub fn new(limits: QueueLimits) -> Self {
-        let bucket = || Bucket { waiting: VecDeque::new(), bytes: 0, credit: 0, turn: Turn::Idle };
+        let bucket = || Bucket {
+            waiting: VecDeque::new(),
+            bytes: 0,
+            credit: 0,
+            turn: Turn::Idle,
+            codel: Codel::default(),
+        };
         Self {
             buckets: (0..limits.buckets.max(1)).map(|_| bucket()).collect(),
             limits,
@@ -106,6 +129,7 @@ impl<T> FairQueue<T> {
             packets: 0,
             serving: None,
             standing: Standing::default(),
+            control: Control::DEFAULT,
             stats: QueueStats::default(),
         }
     }
@@ -163,19 +187,10 @@ impl<T> FairQueue<T> {
         let bucket = &mut self.buckets[index];
         bucket.credit -= bytes as i64;
         self.stats.popped += 1;
-        match bucket.waiting.front_mut() {
-            Some(first) if more => {
-                let bytes = bytes.min(first.bytes);
-                let packets = usize::from(first.packets > 0);
-                first.bytes -= bytes;
-                first.packets -= packets;
-                bucket.bytes -= bytes;
-                self.bytes -= bytes;
-                self.packets -= packets;
-            }
-            _ => {
-                self.take(index);
-            }
+        if more && !bucket.waiting.is_empty() {
+            self.lighten(index, bytes);
+        } else {
+            self.take(index);
         }
     }
 
@@ -241,17 +256,52 @@ impl<T> FairQueue<T> {
         self.stats
     }
 
-    /// Drops what must not go on at the head of a flow; whether something is left. A control law on
-    /// the sojourn (CoDel) has its place here: it sees every packet of one flow, in order, with its
-    /// wait, at the moment of leaving.
+    /// What is asked of the wait of each flow from now on.
+    pub fn set_control(&mut self, control: Control) {
+        self.control = control;
+    }
+
+    /// Drops or marks what must not go on as it is at the head of a flow; whether something is left.
     fn ripen(&mut self, index: usize, now: Instant) -> bool {
         loop {
-            let Some(first) = self.buckets[index].waiting.front() else { return false };
-            if now.since(first.since) <= self.limits.wait {
+            let bucket = &mut self.buckets[index];
+            let Some(first) = bucket.waiting.front_mut() else {
+                bucket.codel.on_empty();
+                return false;
+            };
+            let wait = now.since(first.since);
+            if wait > self.control.most {
+                self.stats.dropped_late += self.take(index).unwrap_or(0) as u64;
+                continue;
+            }
+            if !bucket.codel.signals(now, wait, bucket.bytes, self.control) {
                 return true;
             }
-            self.stats.dropped_late += self.take(index).unwrap_or(0) as u64;
+            if first.item.mark() {
+                self.stats.marked += 1;
+                return true;
+            }
+            self.stats.dropped_signal += 1;
+            match first.item.shed() {
+                Some(bytes) => self.lighten(index, bytes),
+                None => {
+                    self.take(index);
+                }
+            }
         }
+    }
+
+    /// The first item of a flow has become one packet of so many bytes less.
+    fn lighten(&mut self, index: usize, bytes: usize) {
+        let bucket = &mut self.buckets[index];
+        let Some(first) = bucket.waiting.front_mut() else { return };
+        let bytes = bytes.min(first.bytes);
+        let packets = usize::from(first.packets > 0);
+        first.bytes -= bytes;
+        first.packets -= packets;
+        bucket.bytes -= bytes;
+        self.bytes -= bytes;
+        self.packets -= packets;
     }
 
     /// Takes out the first of a flow; how many packets that was.
@@ -315,6 +365,28 @@ mod tests {
     /// A packet with its number of bytes.
     #[derive(Clone, Copy, Debug, PartialEq)]
     struct Sized<T>(T, usize);
+
+    impl<T> Item for Sized<T> {
+        fn mark(&mut self) -> bool {
+            false
+        }
+
+        fn shed(&mut self) -> Option<usize> {
+            None
+        }
+    }
+
+    /// A flow and how many packets of 1,000 bytes are left of it.
+    impl Item for (u64, usize) {
+        fn mark(&mut self) -> bool {
+            self.0 == 7
+        }
+
+        fn shed(&mut self) -> Option<usize> {
+            self.1 -= 1;
+            (self.1 > 0).then_some(1000)
+        }
+    }
 
     impl<T: Copy> FairQueue<Sized<T>> {
         fn add(&mut self, now: Instant, flow: u64, bytes: usize, item: T) -> usize {
@@ -411,6 +483,48 @@ mod tests {
         assert_eq!(q.standing(), Duration::ZERO, "once empty, nothing stands");
     }
 
+    #[test]
+    fn a_wait_that_stands_is_told_one_packet_at_a_time_by_a_drop_or_a_mark() {
+        for flow in [1, 7] {
+            let mut q: FairQueue<(u64, usize)> = FairQueue::new(QueueLimits::default());
+            // A backlog of twenty packets for a second: one comes and one goes each millisecond.
+            q.push(at(0), flow, 20_000, 20, (flow, 20));
+            let mut gone = 0;
+            for ms in 20..1020 {
+                q.push(at(ms), flow, 1000, 1, (flow, 1));
+                if let Some(((_, left), wait)) = q.front(at(ms)) {
+                    *left -= 1;
+                    let more = *left > 0;
+                    assert!(wait <= Duration::from_millis(40));
+                    q.served(1000, more);
+                    gone += 1;
+                }
+            }
+            let s = q.stats();
+            assert_eq!((s.popped, s.dropped_late, s.dropped_full), (gone, 0, 0));
+            // Intervals of 100 ms over the root of the count: 45 in 0.9 s were nothing listening;
+            // drops drain the queue of twenty below the target first.
+            let told = s.dropped_signal + s.marked;
+            assert_eq!(if flow == 7 { s.dropped_signal } else { s.marked }, 0);
+            assert!((14..=60).contains(&told), "{s:?}");
+            assert_eq!(s.pushed, s.popped + s.dropped_signal + q.len() as u64);
+        }
+    }
+
+    #[test]
+    fn a_short_burst_is_told_nothing() {
+        let mut q = queue();
+        for ms in (0..1000).step_by(100) {
+            (0..50).for_each(|n| {
+                q.add(at(ms), 1, 1000, n);
+            });
+            for later in 0..50 {
+                assert!(q.pop(at(ms + later)).is_some());
+            }
+        }
+        assert_eq!(q.stats().dropped_signal + q.stats().marked, 0);
+    }
+
     proptest! {
         /// Each flow keeps its order, nothing is doubled, and what came equals what went, waits
         /// and was dropped; the bounds hold after every step.
@@ -431,7 +545,7 @@ mod tests {
                 }
                 prop_assert!(q.bytes() <= 20_000 && q.len() <= 30);
                 let s = q.stats();
-                let gone = s.popped + s.dropped_full + s.dropped_late;
+                let gone = s.popped + s.dropped_full + s.dropped_late + s.dropped_signal;
                 prop_assert_eq!(s.pushed, gone + q.len() as u64);
             }
         }

@@ -42,6 +42,8 @@ pub enum DropReason {
     QueueFull,
     /// Waited too long in a queue.
     QueueLate,
+    /// Its flow stood in a queue, and was told so by this drop (CoDel).
+    QueueSignal,
     /// A datagram that is none of our frames.
     NotAFrame,
     /// A frame that breaks the rules of the wire.
@@ -96,7 +98,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// How many reasons there are.
-    pub const COUNT: usize = 41;
+    pub const COUNT: usize = 42;
 
     /// Every reason, in the order of its counters.
     pub const ALL: [Self; Self::COUNT] = [
@@ -116,6 +118,7 @@ impl DropReason {
         Self::NoRoom,
         Self::QueueFull,
         Self::QueueLate,
+        Self::QueueSignal,
         Self::NotAFrame,
         Self::Malformed,
         Self::Unsupported,
@@ -162,6 +165,7 @@ impl DropReason {
             Self::NoRoom => "no_room",
             Self::QueueFull => "queue_full",
             Self::QueueLate => "queue_late",
+            Self::QueueSignal => "queue_signal",
             Self::NotAFrame => "not_a_frame",
             Self::Malformed => "malformed",
             Self::Unsupported => "unsupported",

@@ -1,0 +1,624 @@
+//! How fast a hop may be used: so fast that nothing queues on the line, and no faster than fair.
+//!
+//! Three modes. **Free**: no queue was ever seen, nothing is held back. **Steady**: the queue is
+//! ours. The rate is the greatest at which frames came of late (ten round trips), tried upwards now
+//! and then and drained after; what is under way is bounded by the least round trip and the bound on
+//! the queue. **Shared**: the queue stays though we slowed, so somebody else fills it; a delay bound
+//! would yield everything to them, so a window grows and falls as CUBIC's does (RFC 9438), and from
+//! time to time a short drain asks whether the queue follows us alone again.
+//!
+//! Loss does not lower the rate by itself; only in the shared mode loss at a full queue does, and CE.
+//! A breaker (RFC 8084) throttles what loses half of everything for seconds whatever the delay says.
+//!
+//! A pure machine: one per link and lane. Bytes are of frames, without IP and UDP headers.
+//! Design and figures: `docs/decisions/rate.md`.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::arq::Heard;
+use super::queue::Control;
+use crate::time::{Deadline, Instant, micros};
+
+mod breaker;
+mod window;
+
+use breaker::Breaker;
+use window::Window;
+
+/// The standing queue that is nobody's harm: this, or an eighth of the round trip.
+const QUEUE: Duration = Duration::from_millis(10);
+/// Shortest span that is judged as one round: below it timers and batches are all one sees.
+const ROUND: Duration = Duration::from_millis(10);
+/// Rounds of standing queue that engage the pacer. Two, and at least 50 ms: a scheduler's hiccup on a
+/// fast machine must not.
+const ENGAGE: (u32, Duration) = (2, Duration::from_millis(50));
+/// Rounds for which a delivery rate is remembered.
+const RATE_ROUNDS: usize = 10;
+/// Rounds between two tries upwards.
+const CRUISE: u32 = 6;
+/// Rounds that a queue outlives our slowing until it is somebody else's.
+const STUCK: u32 = 6;
+/// Between two questions whether the queue is ours alone again.
+const ASK_EVERY: Duration = Duration::from_secs(3);
+/// For so long unneeded, the pacer lets go.
+const RELEASE: Duration = Duration::from_secs(60);
+/// How long the least round trip is believed: while drains empty our own queue, and while others
+/// keep it full.
+const LEAST: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
+/// Shortest wait for credit: a finer one is all timers.
+const GRAIN: Duration = Duration::from_micros(250);
+/// Credit that may be saved up: while there was nothing to send, and where the clock that brought it
+/// was late. More would be a burst, less would lose rate to the timer.
+const CATCH_UP: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(4));
+/// A frame of full size, about; windows and bursts hold a few whatever the rate.
+const FRAME: u64 = 1500;
+/// What a cut leaves of the shared mode's window. CUBIC leaves 0.7; but the flows inside, told by the
+/// queue that grows then, give way once more by themselves.
+const KEPT: f64 = 0.8;
+/// Least rate, bytes per second: 64 kbit/s.
+const LEAST_RATE: u64 = 8_000;
+
+/// What rules the rate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Nothing is held back.
+    #[default]
+    Free,
+    /// The queue is ours and kept short.
+    Steady,
+    /// Others fill the queue; a fair share is held.
+    Shared,
+}
+
+/// Steady mode's cycle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// A round at a higher rate; how many in succession found no queue.
+    Up(u32),
+    /// A round that shows what the higher rate did.
+    Look(u32),
+    /// Slower, until the queue is gone.
+    Down,
+    /// At the rate; rounds since.
+    Cruise(u32),
+}
+
+/// One round trip's worth of news.
+#[derive(Clone, Copy, Debug, Default)]
+struct Round {
+    began: Instant,
+    least: Option<Duration>,
+    most_queue: Duration,
+    delivered: u64,
+    lost: u64,
+    /// Whether more would have been sent but for the pacer.
+    limited: bool,
+}
+
+/// A question whether the queue follows us: what was under way and how long the queue was before.
+#[derive(Clone, Copy, Debug)]
+struct Question {
+    under_way: u64,
+    queue: Duration,
+    rounds: u32,
+}
+
+/// What the pacer did so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PaceStats {
+    /// Times a standing queue engaged it.
+    pub engaged: u64,
+    /// Times others were found to fill the queue.
+    pub shared: u64,
+    /// Times the circuit breaker opened.
+    pub trips: u64,
+    /// Bytes lost while the queue was full or CE was seen.
+    pub congestion_lost: u64,
+    /// Bytes lost at other times.
+    pub random_lost: u64,
+    /// Frames that bore the congestion mark.
+    pub ce: u64,
+}
+
+/// The rate controller of one link and lane.
+#[derive(Debug)]
+pub struct Pacer {
+    mode: Mode,
+    phase: Phase,
+    /// The operator's bound, bytes per second.
+    cap: Option<u64>,
+    credit: i64,
+    credit_at: Instant,
+    /// Waits for credit, and whether it has come since by the clock, perhaps late.
+    waiting: bool,
+    late: bool,
+    limited_at: Instant,
+    round: Round,
+    /// Delivery rates of the last rounds, newest last.
+    rates: VecDeque<u64>,
+    /// Loss of the last rounds, in thousandths, newest last.
+    losses: VecDeque<u32>,
+    /// Least round trips of the last slots, with the slot's end.
+    trips: VecDeque<(Instant, Duration)>,
+    smoothed: Duration,
+    /// The round trip of the empty line, as far as is known.
+    least: Duration,
+    /// Bytes per second that the line takes.
+    line: u64,
+    /// The queue as the last samples show it, and the greatest of late.
+    queue: Duration,
+    greatest_queue: Duration,
+    last_trip: Option<Duration>,
+    /// Rounds in a row with a standing queue, and since when; rounds without any.
+    standing: u32,
+    standing_since: Instant,
+    /// What was under way when the queue began to stand.
+    before_standing: u64,
+    empty: u32,
+    full_loss: u32,
+    congested_until: Instant,
+    window: Window,
+    cut_at: Instant,
+    asked_at: Instant,
+    question: Option<Question>,
+    alone: u32,
+    breaker: Breaker,
+    stats: PaceStats,
+}
+
+impl Pacer {
+    /// A pacer that lets everything pass up to the operator's bound in bytes per second.
+    pub fn new(now: Instant, cap: Option<u64>) -> Self {
+        Self {
+            mode: Mode::Free,
+            phase: Phase::Cruise(0),
+            cap: cap.map(|rate| rate.max(LEAST_RATE)),
+            credit: 0,
+            credit_at: now,
+            waiting: false,
+            late: false,
+            limited_at: now,
+            round: Round { began: now, ..Round::default() },
+            rates: VecDeque::new(),
+            losses: VecDeque::new(),
+            trips: VecDeque::new(),
+            smoothed: Duration::ZERO,
+            least: Duration::ZERO,
+            line: LEAST_RATE,
+            queue: Duration::ZERO,
+            greatest_queue: Duration::ZERO,
+            last_trip: None,
+            standing: 0,
+            standing_since: now,
+            before_standing: 0,
+            empty: 0,
+            full_loss: 0,
+            congested_until: Instant::ZERO,
+            window: Window::new(4 * FRAME, KEPT, now),
+            cut_at: now,
+            asked_at: now,
+            question: None,
+            alone: 0,
+            breaker: Breaker::new(now),
+            stats: PaceStats::default(),
+        }
+    }
+
+    /// Whether there is credit to send.
+    pub fn has_credit(&mut self, now: Instant) -> bool {
+        let Some(rate) = self.rate() else { return true };
+        self.earn(now, rate);
+        self.credit > 0
+    }
+
+    /// Whether a frame that waits may be sent for the first time now, with so many bytes under way.
+    pub fn admits(&mut self, now: Instant, in_flight: u64) -> bool {
+        if self.mode == Mode::Free && self.cap.is_none() && self.breaker.rate().is_none() {
+            return true;
+        }
+        let admits = in_flight < self.in_flight_limit() && self.has_credit(now);
+        if !admits {
+            (self.round.limited, self.limited_at) = (true, now);
+        }
+        admits
+    }
+
+    /// A frame was sent, of whatever kind: those that ask no leave are paid for as well.
+    pub fn on_sent(&mut self, bytes: usize) {
+        self.credit = self.credit.saturating_sub(bytes as i64);
+        self.breaker.on_sent(bytes as u64);
+    }
+
+    /// All is sent that may be sent for now. Where credit ended that, the clock is wanted.
+    pub fn on_rest(&mut self) {
+        self.waiting = self.credit <= 0 && self.rate().is_some();
+    }
+
+    /// The clock came that [`Pacer::poll_timeout`] asked for.
+    pub fn on_wake(&mut self) {
+        self.waiting = false;
+        self.late = true;
+    }
+
+    /// Feedback came, or the sender's timers judged. `in_flight`: bytes under way after it.
+    pub fn on_heard(&mut self, now: Instant, heard: &Heard, in_flight: u64) {
+        if !heard.feedback && heard.lost == 0 {
+            return;
+        }
+        let spared = heard.local_drops.saturating_mul(FRAME);
+        let lost = heard.lost.saturating_sub(spared);
+        self.round.delivered += heard.delivered;
+        self.round.lost += lost;
+        self.stats.ce += heard.ce;
+        if let Some(trip) = heard.round_trip {
+            self.on_trip(now, trip);
+        }
+        let span = self.smoothed.max(ROUND);
+        if heard.ce > 0 || self.queue > self.loss_bound() {
+            self.congested_until = now.plus(span);
+        }
+        let congested = self.is_congested(now);
+        if congested {
+            self.stats.congestion_lost += lost;
+        } else {
+            self.stats.random_lost += lost;
+        }
+        self.stats.trips += u64::from(self.breaker.on_heard(now, heard.delivered, lost));
+        match self.mode {
+            Mode::Free if heard.ce > 0 || congested && lost > 0 => self.engage(now),
+            Mode::Free => {}
+            Mode::Steady => self.steer(heard.ce > 0, in_flight),
+            Mode::Shared => {
+                let bad = heard.ce > 0 || congested && lost > 0;
+                if bad && now.since(self.cut_at) > span {
+                    self.cut_at = now;
+                    self.window.cut(now, in_flight + lost);
+                } else if in_flight * 3 / 2 >= self.window.bytes() && self.question.is_none() {
+                    self.window.grow(now, heard.delivered, self.smoothed);
+                }
+            }
+        }
+        let turned = heard.newest_sent_at.is_some_and(|sent_at| sent_at >= self.round.began);
+        if turned && now.since(self.round.began) >= ROUND {
+            self.end_round(now, in_flight);
+        }
+    }
+
+    /// When credit will be there again for what was refused.
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        let rate = self.rate().filter(|_| self.waiting)?;
+        // A few frames at a time where they fit into a millisecond, or the timer is all that runs.
+        let grain = Duration::from_micros(2 * FRAME * 1_000_000 / rate)
+            .clamp(GRAIN, Duration::from_millis(1));
+        let lacking = self.credit.min(0).unsigned_abs() + 1;
+        let wait = Duration::from_micros(lacking.saturating_mul(1_000_000).div_ceil(rate));
+        Some(Deadline { at: self.credit_at.plus(wait.max(grain)), why: "pacing credit" })
+    }
+
+    /// What rules the rate.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The rate in force, bytes per second; `None` where nothing is held back.
+    pub fn rate(&self) -> Option<u64> {
+        let own = match self.mode {
+            Mode::Free => None,
+            Mode::Steady => Some(scale(self.line, self.gain())),
+            Mode::Shared => {
+                let trip = micros(self.smoothed).max(1000);
+                Some((self.window.bytes() * 1_000_000 / trip).saturating_mul(5) / 4)
+            }
+        };
+        let least = |a: Option<u64>, b: Option<u64>| match (a, b) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        least(least(own, self.cap), self.breaker.rate()).map(|rate| rate.max(LEAST_RATE))
+    }
+
+    /// Whether loss now means that the line is full: then it is a signal, and repairing it makes it
+    /// worse.
+    pub fn is_congested(&self, now: Instant) -> bool {
+        now < self.congested_until
+    }
+
+    /// What is to be asked of the flows that wait before the hop.
+    ///
+    /// RFC 8289 wants the target at a few packets' time and between a twentieth and a tenth of the
+    /// round trip, for a short queue's sake; here a flow waits for itself alone, and needs a quarter
+    /// of a round trip in hand to keep a line full that stalls it now and then for a repair.
+    pub fn control(&self) -> Option<Control> {
+        let rate = self.rate()?;
+        let packets = Duration::from_micros(3 * FRAME * 1_000_000 / rate);
+        let trip = self.least;
+        let Control { target, interval, .. } = Control::DEFAULT;
+        let stall = if self.mode == Mode::Shared { self.smoothed / 2 } else { trip / 4 };
+        let mut target = target.max(packets).max(stall);
+        if self.question.is_some() {
+            // What a question holds back is not the flows' to answer for.
+            target += self.smoothed;
+        }
+        let interval = interval.max(trip * 3).max(target);
+        Some(Control { target, interval, most: interval * 2 })
+    }
+
+    /// The queue on the line as the last round trips show it.
+    pub fn queue(&self) -> Duration {
+        self.queue
+    }
+
+    /// What was done so far.
+    pub fn stats(&self) -> PaceStats {
+        self.stats
+    }
+
+    fn on_trip(&mut self, now: Instant, trip: Duration) {
+        const SLOT: Duration = Duration::from_secs(1);
+        match self.trips.back_mut() {
+            Some((end, least)) if now < *end => *least = (*least).min(trip),
+            _ => self.trips.push_back((now.plus(SLOT), trip)),
+        }
+        let span = if self.mode == Mode::Steady { LEAST.0 } else { LEAST.1 };
+        while self.trips.front().is_some_and(|(end, _)| now.since(*end) > span) {
+            self.trips.pop_front();
+        }
+        self.least = self.trips.iter().map(|&(_, least)| least).min().unwrap_or_default();
+        self.smoothed = if self.smoothed.is_zero() { trip } else { (self.smoothed * 7 + trip) / 8 };
+        // One late frame is no queue: the smaller of two neighbours.
+        let steady = self.last_trip.map_or(trip, |last| last.min(trip));
+        self.last_trip = Some(trip);
+        self.queue = steady.saturating_sub(self.least);
+        self.round.most_queue = self.round.most_queue.max(self.queue);
+        self.greatest_queue = self.greatest_queue.max(self.queue);
+        self.round.least = Some(self.round.least.map_or(trip, |least| least.min(trip)));
+    }
+
+    /// The queue that may stand.
+    fn bound(&self) -> Duration {
+        QUEUE.max(self.least / 8)
+    }
+
+    /// The queue from which on a loss is taken for the line's being full.
+    fn loss_bound(&self) -> Duration {
+        match self.mode {
+            Mode::Free => self.bound(),
+            // Beyond what our own tries upwards bring.
+            Mode::Steady => self.bound() * 2,
+            // A queue that others keep is not full all the time.
+            Mode::Shared => self.bound().max(self.greatest_queue * 3 / 5),
+        }
+    }
+
+    /// Bytes per second that the line takes: the greatest of late, and what is lost at any rate on
+    /// top, or loss by chance would wear the rate down.
+    fn line_rate(&self) -> u64 {
+        // While a queue stands the last rounds say what the line gives now.
+        let rounds = if self.standing > 1 { 2 } else { RATE_ROUNDS };
+        let rate = self.rates.iter().rev().take(rounds).copied().max().unwrap_or(LEAST_RATE);
+        let floor = self.losses.iter().copied().min().unwrap_or(0).min(300);
+        rate * 1000 / u64::from(1000 - floor)
+    }
+
+    /// The steady mode's factor on the rate, in hundredths.
+    fn gain(&self) -> u64 {
+        match self.phase {
+            Phase::Up(0 | 1) => 125,
+            Phase::Up(_) => 200,
+            Phase::Look(_) | Phase::Cruise(_) => 100,
+            Phase::Down => 75,
+        }
+    }
+
+    /// How long a frame counts as under way beyond its round trip: feedback waits.
+    fn feedback_lag(&self) -> Duration {
+        (self.least / 4).clamp(Duration::from_millis(2), Duration::from_millis(25))
+    }
+
+    fn in_flight_limit(&self) -> u64 {
+        let limit = match self.mode {
+            Mode::Free => return u64::MAX,
+            Mode::Steady => {
+                let least = self.least;
+                let factor = if let Phase::Up(2..) = self.phase { 2 } else { 1 };
+                let span = least * factor + self.bound() + self.feedback_lag();
+                self.line * micros(span) / 1_000_000
+            }
+            Mode::Shared if self.question.is_some() => self.window.bytes() * 3 / 4,
+            Mode::Shared => self.window.bytes(),
+        };
+        limit.max(4 * FRAME)
+    }
+
+    fn earn(&mut self, now: Instant, rate: u64) {
+        let span = micros(now.since(self.credit_at)).min(1_000_000);
+        let most = if self.late { CATCH_UP.1 } else { CATCH_UP.0 };
+        let most = (rate.saturating_mul(micros(most)) / 1_000_000).max(2 * FRAME) as i64;
+        self.late = false;
+        let earned = rate.saturating_mul(span) / 1_000_000;
+        self.credit = self.credit.saturating_add(earned as i64).min(most).max(-most);
+        // What is not yet a byte stays to be earned.
+        if earned > 0 {
+            self.credit_at = now.max(self.credit_at);
+        }
+    }
+
+    fn engage(&mut self, now: Instant) {
+        if self.trips.is_empty() || self.rates.is_empty() {
+            return;
+        }
+        self.mode = Mode::Steady;
+        self.phase = Phase::Down;
+        self.stats.engaged += 1;
+        self.standing = 0;
+        self.limited_at = now;
+        (self.credit, self.credit_at) = (0, now);
+    }
+
+    /// Steady mode, at every feedback: what cannot wait for the round's end.
+    fn steer(&mut self, marked: bool, in_flight: u64) {
+        let queued = self.queue > self.bound() / 2;
+        match self.phase {
+            Phase::Look(_) if queued || marked => self.phase = Phase::Down,
+            Phase::Up(_) if self.queue > self.bound() || marked => self.phase = Phase::Down,
+            Phase::Cruise(_) if self.queue > self.bound() || marked => self.phase = Phase::Down,
+            Phase::Down => {
+                let span = self.least + self.feedback_lag() / 2;
+                let drained = in_flight <= self.line * micros(span) / 1_000_000;
+                if drained && self.queue <= self.bound() / 2 && !marked {
+                    self.phase = Phase::Cruise(0);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn end_round(&mut self, now: Instant, in_flight: u64) {
+        let round = std::mem::replace(&mut self.round, Round { began: now, ..Round::default() });
+        let span = micros(now.since(round.began)).max(1);
+        let rate = round.delivered * 1_000_000 / span;
+        let queue = round.least.map(|trip| trip.saturating_sub(self.least));
+        let known = self.rates.iter().copied().max().unwrap_or(0);
+        // What was sent less than it might says nothing of the line, unless it shows more.
+        let standing = queue.is_some_and(|queue| queue > self.bound());
+        if round.limited || standing || rate > known || self.mode == Mode::Free {
+            keep(&mut self.rates, rate, RATE_ROUNDS);
+        }
+        let all = round.delivered + round.lost;
+        if all > 0 {
+            keep(&mut self.losses, (round.lost * 1000 / all) as u32, RATE_ROUNDS);
+        }
+        let forget = self.greatest_queue.mul_f64((span as f64 / 1e7).min(1.0));
+        self.greatest_queue -= forget;
+        if standing {
+            if self.standing == 0 {
+                self.standing_since = round.began;
+                self.before_standing = in_flight;
+            }
+            self.standing += 1;
+        } else {
+            self.standing = 0;
+        }
+        self.line = self.line_rate();
+        let clear = queue.is_some_and(|queue| queue < self.bound() / 2);
+        self.empty = if clear { self.empty + 1 } else { 0 };
+        match self.mode {
+            Mode::Free => self.watch(now, &round, rate, known),
+            Mode::Steady => self.cycle(now, &round, in_flight),
+            Mode::Shared => self.ask(now, &round, queue, rate, in_flight),
+        }
+        if self.mode != Mode::Free && now.since(self.limited_at) > RELEASE {
+            self.mode = Mode::Free;
+        }
+    }
+
+    /// Free: whether there is a reason to engage.
+    fn watch(&mut self, now: Instant, round: &Round, rate: u64, known: u64) {
+        let (rounds, span) = ENGAGE;
+        if self.standing >= rounds && now.since(self.standing_since) >= span {
+            return self.engage(now);
+        }
+        // A short buffer shows no queue: more loss than is usual, and nothing more comes for it.
+        let all = (round.delivered + round.lost).max(1);
+        let loss = (round.lost * 1000 / all) as u32;
+        let usual = self.losses.iter().copied().min().unwrap_or(0);
+        let vain = loss > 2 * usual + 50 && rate < known + known / 20 && all > 20 * FRAME;
+        self.full_loss = if vain { self.full_loss + 1 } else { 0 };
+        if self.full_loss >= 3 {
+            self.full_loss = 0;
+            self.engage(now);
+        }
+    }
+
+    /// Steady: the cycle's next step.
+    fn cycle(&mut self, now: Instant, round: &Round, in_flight: u64) {
+        if self.standing >= STUCK {
+            let before = self.before_standing.max(in_flight).max(self.window.bytes_since(now));
+            return self.share(now, before);
+        }
+        let free = round.most_queue < self.bound() / 4;
+        self.phase = match self.phase {
+            Phase::Up(n) => Phase::Look(n),
+            Phase::Look(n) if free && round.limited => Phase::Up((n + 1).min(8)),
+            Phase::Look(_) => Phase::Down,
+            Phase::Cruise(n) if n < CRUISE || !round.limited => Phase::Cruise((n + 1).min(CRUISE)),
+            Phase::Cruise(_) => Phase::Up(0),
+            Phase::Down => Phase::Down,
+        };
+    }
+
+    fn share(&mut self, now: Instant, window: u64) {
+        self.mode = Mode::Shared;
+        self.stats.shared += 1;
+        self.window.restart(now, window.max(4 * FRAME));
+        (self.cut_at, self.asked_at, self.question, self.alone) = (now, now, None, 0);
+    }
+
+    /// Shared: whether the queue is ours alone again. Alone, what we take away leaves the queue and
+    /// nothing else changes; with others only our part of it does.
+    fn ask(
+        &mut self,
+        now: Instant,
+        round: &Round,
+        queue: Option<Duration>,
+        rate: u64,
+        in_flight: u64,
+    ) {
+        let Some(queue) = queue else { return };
+        if self.empty >= STUCK && round.limited {
+            return self.leave(now);
+        }
+        match &mut self.question {
+            None if now.since(self.asked_at) >= ASK_EVERY && round.limited => {
+                self.question = Some(Question { under_way: in_flight, queue, rounds: 0 });
+            }
+            None => {}
+            Some(question) => {
+                question.rounds += 1;
+                if question.rounds < 3 {
+                    return;
+                }
+                let less = question.under_way.saturating_sub(in_flight);
+                let expected = less * 1_000_000 / rate.max(1);
+                let seen = micros(question.queue.saturating_sub(queue));
+                let asked = less > question.under_way / 8;
+                self.question = None;
+                self.asked_at = now;
+                if !asked || seen * 4 < expected * 3 {
+                    self.alone = 0;
+                    return;
+                }
+                self.alone += 1;
+                if self.alone >= 2 {
+                    return self.leave(now);
+                }
+                // Once more, soon.
+                self.asked_at = now.minus(ASK_EVERY - ASK_EVERY / 8);
+            }
+        }
+    }
+
+    fn leave(&mut self, now: Instant) {
+        self.window.leave(now);
+        self.question = None;
+        self.mode = Mode::Steady;
+        self.phase = Phase::Down;
+        self.standing = 0;
+    }
+}
+
+/// Hundredths of a rate.
+const fn scale(rate: u64, hundredths: u64) -> u64 {
+    rate.saturating_mul(hundredths) / 100
+}
+
+fn keep<T>(list: &mut VecDeque<T>, value: T, most: usize) {
+    if list.len() == most {
+        list.pop_front();
+    }
+    list.push_back(value);
+}
+
+#[cfg(test)]
+mod sim;
