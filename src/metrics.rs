@@ -195,6 +195,25 @@ pub const SERIES: &[Series] = &[
         "Frames lost in this machine or the peer's, not on the link.",
     ),
     counter("thalweg_link_too_big_total", LINK, "Datagrams longer than the way to the peer takes."),
+    gauge(
+        "thalweg_link_rate_mode",
+        &["peer", "link", "mode"],
+        "Whether this rules the rate: free (nothing), steady (a short queue), shared (a fair share).",
+    ),
+    gauge(
+        "thalweg_link_rate_bytes_per_second",
+        LINK,
+        "UDP payload that may be sent; absent where nothing is held back.",
+    ),
+    gauge("thalweg_link_standing_seconds", LINK, "Queue on the line, as feedback shows it."),
+    counter("thalweg_link_marked_packets_total", LINK, "Packets marked in the queue before it."),
+    counter("thalweg_link_ce_frames_total", LINK, "Frames that came with the congestion mark."),
+    counter(
+        "thalweg_link_lost_bytes_total",
+        &["peer", "link", "cause"],
+        "Bytes judged lost, by cause: congestion (the line was full) or chance.",
+    ),
+    counter("thalweg_link_breaker_trips_total", LINK, "Times the circuit breaker opened."),
     gauge("thalweg_link_queue_packets", LINK, "Packets waiting to be sent."),
     gauge("thalweg_link_queue_bytes", LINK, "Bytes waiting to be sent."),
     gauge("thalweg_link_repair_held_bytes", LINK, "Bytes kept for repair."),
@@ -386,6 +405,21 @@ fn link(sink: &mut Sink, link: &LinkRow) {
     sink.maybe("thalweg_arq_unprotected_total", labels, count(link.unprotected));
     sink.maybe("thalweg_link_local_drops_total", labels, count(link.local_drops));
     sink.maybe("thalweg_link_too_big_total", labels, count(link.too_big));
+    if let Some(pace) = &link.pace {
+        for mode in ["free", "steady", "shared"] {
+            let labels: &[&str] = &[&link.peer, &number, mode];
+            sink.value("thalweg_link_rate_mode", labels, f64::from(pace.mode == mode));
+        }
+        sink.maybe("thalweg_link_rate_bytes_per_second", labels, count(pace.rate));
+        sink.value("thalweg_link_standing_seconds", labels, pace.standing_s);
+        sink.value("thalweg_link_marked_packets_total", labels, pace.marked as f64);
+        sink.value("thalweg_link_ce_frames_total", labels, pace.ce as f64);
+        for (cause, lost) in [("congestion", pace.congestion_lost), ("chance", pace.random_lost)] {
+            let labels: &[&str] = &[&link.peer, &number, cause];
+            sink.value("thalweg_link_lost_bytes_total", labels, lost as f64);
+        }
+        sink.value("thalweg_link_breaker_trips_total", labels, pace.trips as f64);
+    }
     if let Some(held) = &link.held {
         sink.value("thalweg_link_queue_packets", labels, held.queue_packets as f64);
         sink.value("thalweg_link_queue_bytes", labels, held.queue_bytes as f64);
@@ -498,7 +532,8 @@ mod tests {
 
     use super::*;
     use crate::report::{
-        DirectionRow, Doors, ForecastRow, HopRow, LinkHeld, Memory, PathView, PeerRow, Volume,
+        DirectionRow, Doors, ForecastRow, HopRow, LinkHeld, Memory, PaceRow, PathView, PeerRow,
+        Volume,
     };
 
     /// Every sample of a page by its name and labels; refuses what a scraper would refuse.
@@ -555,6 +590,12 @@ mod tests {
             sent: Some(Bytes { data: 5000, repair: 100, ..Bytes::default() }),
             retransmits: Some(3),
             too_big: Some(6),
+            pace: Some(PaceRow {
+                mode: "steady".into(),
+                rate: Some(6_250_000),
+                congestion_lost: 1500,
+                ..PaceRow::default()
+            }),
             held: Some(LinkHeld { queue_bytes: 900, ..LinkHeld::default() }),
             ..LinkRow::default()
         };
@@ -622,6 +663,13 @@ mod tests {
             ),
             ("thalweg_arq_retransmits_total{peer=\"lyon\",link=\"2\"}", 3.0),
             ("thalweg_link_too_big_total{peer=\"lyon\",link=\"2\"}", 6.0),
+            ("thalweg_link_rate_mode{peer=\"lyon\",link=\"2\",mode=\"steady\"}", 1.0),
+            ("thalweg_link_rate_mode{peer=\"lyon\",link=\"2\",mode=\"free\"}", 0.0),
+            ("thalweg_link_rate_bytes_per_second{peer=\"lyon\",link=\"2\"}", 6_250_000.0),
+            (
+                "thalweg_link_lost_bytes_total{peer=\"lyon\",link=\"2\",cause=\"congestion\"}",
+                1500.0,
+            ),
             ("thalweg_link_queue_bytes{peer=\"lyon\",link=\"2\"}", 900.0),
             ("thalweg_waiting_bytes", 77.0),
             ("thalweg_block_bytes", 88.0),

@@ -184,6 +184,27 @@ pub struct LinkHeld {
     pub window_bits: u64,
 }
 
+/// The rate control of one link.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PaceRow {
+    /// What rules the rate: `free`, `steady` or `shared`.
+    pub mode: String,
+    /// The rate, bytes per second of UDP payload; `None` where nothing is held back.
+    pub rate: Option<u64>,
+    /// The queue on the line as feedback shows it, seconds.
+    pub standing_s: f64,
+    /// Packets that got the congestion mark in the queue before the link.
+    pub marked: u64,
+    /// Frames that the peer says bore it.
+    pub ce: u64,
+    /// Bytes lost while the line was full.
+    pub congestion_lost: u64,
+    /// Bytes lost at other times.
+    pub random_lost: u64,
+    /// Times the circuit breaker opened.
+    pub trips: u64,
+}
+
 /// What lies here of one source of packets at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerHeld {
@@ -362,6 +383,8 @@ pub struct LinkRow {
     pub retransmits: Option<u64>,
     /// Frames that could not be repaired in time.
     pub repair_late: Option<u64>,
+    /// What its rate control does and did.
+    pub pace: Option<PaceRow>,
     /// Frames sent without being kept for repair, for want of memory.
     pub unprotected: Option<u64>,
     /// Frames lost in this machine or the peer's, not on the link.

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 
 use super::data::{DataStats, LaneStats};
 use crate::forward::Held;
+use crate::forward::pace::Mode;
 use crate::id::{LinkId, NodeId};
 use crate::report::{
-    Answer, Doors, LaneRow, LinkHeld, LinkRow, Memory, PeerHeld, PeerRow, Status, Traffic, Volume,
+    Answer, Doors, LaneRow, LinkHeld, LinkRow, Memory, PaceRow, PeerHeld, PeerRow, Status, Traffic,
+    Volume,
 };
 
 /// Adds the data thread's figures to an answer of the node. `refused`: handshakes refused.
@@ -117,10 +119,24 @@ fn complete_link(row: &mut LinkRow, stats: &DataStats) {
         row.received = Some(link.received);
         row.retransmits = Some(link.retransmits);
         row.repair_late = Some(link.repair_late);
+        row.pace = Some(PaceRow {
+            mode: Mode::Free.name().to_owned(),
+            marked: link.marked,
+            ce: link.pace.ce,
+            congestion_lost: link.pace.congestion_lost,
+            random_lost: link.pace.random_lost,
+            trips: link.pace.trips,
+            ..PaceRow::default()
+        });
     }
     if let Some(held) = stats.held.links.get(&LinkId(row.link)) {
         row.unprotected = Some(held.unprotected);
         row.local_drops = Some(held.local_drops);
+        if let Some(pace) = &mut row.pace {
+            pace.mode = held.mode.name().to_owned();
+            pace.rate = (held.rate > 0).then_some(held.rate);
+            pace.standing_s = held.standing.as_secs_f64();
+        }
         row.held = Some(LinkHeld {
             queue_packets: held.queue.packets as u64,
             queue_bytes: held.queue.bytes as u64,

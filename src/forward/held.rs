@@ -2,12 +2,14 @@
 //! burst.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use crate::id::{LinkId, NodeId};
 use crate::session::replay::Allowance;
 
 use super::link::REPAIR_BYTES;
 use super::order::OrderLimits;
+use super::pace::Mode;
 use super::queue::QueueLimits;
 use super::{Forwarder, HELD_LIMIT, WINDOW_BITS};
 
@@ -48,6 +50,12 @@ pub struct LinkHeld {
     pub unprotected: u64,
     /// Frames lost in this machine or the peer's, not on the link, since the link began.
     pub local_drops: u64,
+    /// What rules the rate.
+    pub mode: Mode,
+    /// The rate, bytes per second; zero where nothing is held back.
+    pub rate: u64,
+    /// The queue on the line, as the last round trips show it.
+    pub standing: Duration,
 }
 
 /// What lies here of one source.
@@ -84,6 +92,9 @@ impl Held {
             sum.window_bits += more.window_bits;
             sum.unprotected += more.unprotected;
             sum.local_drops += more.local_drops;
+            sum.mode = sum.mode.max(more.mode);
+            sum.rate += more.rate;
+            sum.standing = sum.standing.max(more.standing);
         }
         for (&peer, more) in &other.peers {
             let sum = self.peers.entry(peer).or_default();
@@ -114,6 +125,9 @@ impl Forwarder {
                 window_bits: link.keys.window().bits(),
                 unprotected: counts.unprotected,
                 local_drops: counts.local_drops,
+                mode: link.pacer.mode(),
+                rate: link.pacer.rate().unwrap_or(0),
+                standing: link.pacer.queue(),
             };
             held.frames += link.queue.len() + link.sender.kept();
             held.links.insert(link.id, of_link);

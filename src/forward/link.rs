@@ -135,7 +135,7 @@ impl Link {
             queue: FairQueue::new(QueueLimits::default()),
             sender: arq::Sender::new(REPAIR_BYTES),
             receiver: arq::Receiver::new(now),
-            pacer: Pacer::new(now, None),
+            pacer: Pacer::new(now),
             bare: VecDeque::new(),
             greeter: Greeter::default(),
             health: LinkHealth::new(now),
@@ -154,7 +154,7 @@ impl Link {
         (self.id, self.endpoint) = (id, endpoint);
         self.queue = FairQueue::new(QueueLimits::default());
         self.bare.clear();
-        self.pacer = Pacer::new(now, None);
+        self.pacer = Pacer::new(now);
         self.health = LinkHealth::new(now);
         self.listed = false;
         self
@@ -268,7 +268,10 @@ impl Link {
             count_frame(&mut counted.sent, kind, whole, 0);
         }
         self.pacer.on_rest();
-        stats.link_mut(self.id).repair_late = self.sender.counts().too_late;
+        let counted = stats.link_mut(self.id);
+        counted.repair_late = self.sender.counts().too_late;
+        counted.marked += after.marked - before.marked;
+        counted.pace = self.pacer.stats();
         self.has_work()
     }
 

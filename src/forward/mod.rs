@@ -63,6 +63,7 @@ pub use held::Held;
 use lanes::Lanes;
 use link::{Keys, Link};
 use order::{Order, OrderLimits};
+use pace::Credit;
 use paths::Paths;
 use peer::Peer;
 use segment::{Coalescer, Outgoing};
@@ -145,6 +146,8 @@ pub struct Forwarder {
     outgoing: Vec<Outgoing>,
     /// Links with something to send.
     listed: VecDeque<LinkId>,
+    /// This lane's part of what the operator allows on the uplink: bytes per second, and credit.
+    uplink: Option<(u64, Credit)>,
     /// When each source was last told that its route is broken here.
     noticed: BTreeMap<(NodeId, NodeId), Instant>,
     told: Vec<ForwardEvent>,
@@ -182,6 +185,9 @@ impl Forwarder {
             coalescer: Coalescer::new(),
             outgoing: Vec::new(),
             listed: VecDeque::new(),
+            uplink: config
+                .max_rate_bps
+                .map(|bps| ((bps / 8 / lanes as u64).max(1), Credit::new(now))),
             noticed: BTreeMap::new(),
             told: Vec::new(),
             events: VecDeque::new(),
@@ -344,6 +350,11 @@ impl Forwarder {
         for at in 0..self.links.len() {
             self.tick_link(now, LinkId(at as u16));
         }
+        if let Some((rate, credit)) = &mut self.uplink
+            && credit.poll_timeout(*rate).is_some_and(|deadline| deadline.at <= now)
+        {
+            credit.wake();
+        }
         self.order.handle_timeout(now, &mut self.ready);
         self.paths.handle_timeout(now, &mut self.told);
         self.tell();
@@ -352,19 +363,34 @@ impl Forwarder {
     /// Appends datagrams to be sent; call until it leaves the batch as it was.
     pub fn poll_transmit(&mut self, batch: &mut TxBatch) {
         while batch.bytes() < TX_BYTES {
-            let Some(id) = self.listed.pop_front() else { break };
             let now = self.now;
+            let credit = match &mut self.uplink {
+                Some((rate, credit)) => credit.earn(now, *rate),
+                None => u64::MAX,
+            };
+            // Who waits for the uplink's credit stays in the list, in turn; the clock brings it.
+            if credit == 0 {
+                break;
+            }
+            let Some(id) = self.listed.pop_front() else { break };
             let Some(link) = self.links.get_mut(usize::from(id.0)).and_then(Option::as_mut) else {
                 continue;
             };
             let (peers, blocks, before) = (&mut self.peers, &mut self.blocks, batch.bytes());
-            let more = link.transmit(now, batch, TX_BYTES, peers, blocks, &mut self.stats);
+            let room = TX_BYTES.min(before.saturating_add(credit.min(1 << 30) as usize));
+            let more = link.transmit(now, batch, room, peers, blocks, &mut self.stats);
+            if let Some((rate, credit)) = &mut self.uplink {
+                credit.spend(batch.bytes() - before, Some(*rate));
+            }
             // A link that can send nothing waits for the next event, not here.
             if more && batch.bytes() > before {
                 self.listed.push_back(id);
             } else {
                 link.listed = false;
             }
+        }
+        if let Some((_, credit)) = &mut self.uplink {
+            credit.rest(!self.listed.is_empty());
         }
     }
 
@@ -391,7 +417,8 @@ impl Forwarder {
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let links = self.links.iter().flatten().map(Link::poll_timeout);
         let shared = Deadline::earlier(self.order.poll_timeout(), self.paths.poll_timeout());
-        links.fold(shared, Deadline::earlier)
+        let uplink = self.uplink.as_ref().and_then(|(rate, credit)| credit.poll_timeout(*rate));
+        links.fold(Deadline::earlier(shared, uplink), Deadline::earlier)
     }
 
     /// What was counted so far.

@@ -21,9 +21,11 @@ use super::queue::Control;
 use crate::time::{Deadline, Instant, micros};
 
 mod breaker;
+mod credit;
 mod window;
 
 use breaker::Breaker;
+pub use credit::Credit;
 use window::Window;
 
 /// The standing queue that is nobody's harm: this, or an eighth of the round trip.
@@ -33,6 +35,9 @@ const ROUND: Duration = Duration::from_millis(10);
 /// Rounds of standing queue that engage the pacer. Two, and at least 50 ms: a scheduler's hiccup on a
 /// fast machine must not.
 const ENGAGE: (u32, Duration) = (2, Duration::from_millis(50));
+/// Below this round trip a late turn of either machine looks like a full queue, and what it makes late
+/// like a loss: there one of the rounds above has to have stood before a loss engages.
+const NEAR: Duration = Duration::from_millis(2);
 /// Rounds for which a delivery rate is remembered.
 const RATE_ROUNDS: usize = 10;
 /// Rounds between two tries upwards.
@@ -46,11 +51,6 @@ const RELEASE: Duration = Duration::from_secs(60);
 /// How long the least round trip is believed: while drains empty our own queue, and while others
 /// keep it full.
 const LEAST: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
-/// Shortest wait for credit: a finer one is all timers.
-const GRAIN: Duration = Duration::from_micros(250);
-/// Credit that may be saved up: while there was nothing to send, and where the clock that brought it
-/// was late. More would be a burst, less would lose rate to the timer.
-const CATCH_UP: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(4));
 /// A frame of full size, about; windows and bursts hold a few whatever the rate.
 const FRAME: u64 = 1500;
 /// What a cut leaves of the shared mode's window. CUBIC leaves 0.7; but the flows inside, told by the
@@ -60,7 +60,7 @@ const KEPT: f64 = 0.8;
 const LEAST_RATE: u64 = 8_000;
 
 /// What rules the rate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mode {
     /// Nothing is held back.
     #[default]
@@ -69,6 +69,17 @@ pub enum Mode {
     Steady,
     /// Others fill the queue; a fair share is held.
     Shared,
+}
+
+impl Mode {
+    /// Its word in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::Steady => "steady",
+            Self::Shared => "shared",
+        }
+    }
 }
 
 /// Steady mode's cycle.
@@ -121,18 +132,24 @@ pub struct PaceStats {
     pub ce: u64,
 }
 
+impl PaceStats {
+    /// Adds another lane's.
+    pub fn absorb(&mut self, other: &Self) {
+        self.engaged += other.engaged;
+        self.shared += other.shared;
+        self.trips += other.trips;
+        self.congestion_lost += other.congestion_lost;
+        self.random_lost += other.random_lost;
+        self.ce += other.ce;
+    }
+}
+
 /// The rate controller of one link and lane.
 #[derive(Debug)]
 pub struct Pacer {
     mode: Mode,
     phase: Phase,
-    /// The operator's bound, bytes per second.
-    cap: Option<u64>,
-    credit: i64,
-    credit_at: Instant,
-    /// Waits for credit, and whether it has come since by the clock, perhaps late.
-    waiting: bool,
-    late: bool,
+    credit: Credit,
     limited_at: Instant,
     round: Round,
     /// Delivery rates of the last rounds, newest last.
@@ -168,16 +185,12 @@ pub struct Pacer {
 }
 
 impl Pacer {
-    /// A pacer that lets everything pass up to the operator's bound in bytes per second.
-    pub fn new(now: Instant, cap: Option<u64>) -> Self {
+    /// A pacer that lets everything pass.
+    pub fn new(now: Instant) -> Self {
         Self {
             mode: Mode::Free,
             phase: Phase::Cruise(0),
-            cap: cap.map(|rate| rate.max(LEAST_RATE)),
-            credit: 0,
-            credit_at: now,
-            waiting: false,
-            late: false,
+            credit: Credit::new(now),
             limited_at: now,
             round: Round { began: now, ..Round::default() },
             rates: VecDeque::new(),
@@ -208,13 +221,12 @@ impl Pacer {
     /// Whether there is credit to send.
     pub fn has_credit(&mut self, now: Instant) -> bool {
         let Some(rate) = self.rate() else { return true };
-        self.earn(now, rate);
-        self.credit > 0
+        self.credit.earn(now, rate) > 0
     }
 
     /// Whether a frame that waits may be sent for the first time now, with so many bytes under way.
     pub fn admits(&mut self, now: Instant, in_flight: u64) -> bool {
-        if self.mode == Mode::Free && self.cap.is_none() && self.breaker.rate().is_none() {
+        if self.mode == Mode::Free && self.breaker.rate().is_none() {
             return true;
         }
         let admits = in_flight < self.in_flight_limit() && self.has_credit(now);
@@ -226,19 +238,18 @@ impl Pacer {
 
     /// A frame was sent, of whatever kind: those that ask no leave are paid for as well.
     pub fn on_sent(&mut self, bytes: usize) {
-        self.credit = self.credit.saturating_sub(bytes as i64);
+        self.credit.spend(bytes, self.rate());
         self.breaker.on_sent(bytes as u64);
     }
 
     /// All is sent that may be sent for now. Where credit ended that, the clock is wanted.
     pub fn on_rest(&mut self) {
-        self.waiting = self.credit <= 0 && self.rate().is_some();
+        self.credit.rest(self.rate().is_some());
     }
 
     /// The clock came that [`Pacer::poll_timeout`] asked for.
     pub fn on_wake(&mut self) {
-        self.waiting = false;
-        self.late = true;
+        self.credit.wake();
     }
 
     /// Feedback came, or the sender's timers judged. `in_flight`: bytes under way after it.
@@ -265,8 +276,9 @@ impl Pacer {
             self.stats.random_lost += lost;
         }
         self.stats.trips += u64::from(self.breaker.on_heard(now, heard.delivered, lost));
+        let far = self.least >= NEAR || self.standing > 0;
         match self.mode {
-            Mode::Free if heard.ce > 0 || congested && lost > 0 => self.engage(now),
+            Mode::Free if heard.ce > 0 || congested && lost > 0 && far => self.engage(now),
             Mode::Free => {}
             Mode::Steady => self.steer(heard.ce > 0, in_flight),
             Mode::Shared => {
@@ -287,13 +299,7 @@ impl Pacer {
 
     /// When credit will be there again for what was refused.
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        let rate = self.rate().filter(|_| self.waiting)?;
-        // A few frames at a time where they fit into a millisecond, or the timer is all that runs.
-        let grain = Duration::from_micros(2 * FRAME * 1_000_000 / rate)
-            .clamp(GRAIN, Duration::from_millis(1));
-        let lacking = self.credit.min(0).unsigned_abs() + 1;
-        let wait = Duration::from_micros(lacking.saturating_mul(1_000_000).div_ceil(rate));
-        Some(Deadline { at: self.credit_at.plus(wait.max(grain)), why: "pacing credit" })
+        self.credit.poll_timeout(self.rate()?)
     }
 
     /// What rules the rate.
@@ -311,11 +317,11 @@ impl Pacer {
                 Some((self.window.bytes() * 1_000_000 / trip).saturating_mul(5) / 4)
             }
         };
-        let least = |a: Option<u64>, b: Option<u64>| match (a, b) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+        let rate = match (own, self.breaker.rate()) {
+            (Some(a), Some(b)) => a.min(b),
+            (a, b) => a.or(b)?,
         };
-        least(least(own, self.cap), self.breaker.rate()).map(|rate| rate.max(LEAST_RATE))
+        Some(rate.max(LEAST_RATE))
     }
 
     /// Whether loss now means that the line is full: then it is a signal, and repairing it makes it
@@ -431,19 +437,6 @@ impl Pacer {
         limit.max(4 * FRAME)
     }
 
-    fn earn(&mut self, now: Instant, rate: u64) {
-        let span = micros(now.since(self.credit_at)).min(1_000_000);
-        let most = if self.late { CATCH_UP.1 } else { CATCH_UP.0 };
-        let most = (rate.saturating_mul(micros(most)) / 1_000_000).max(2 * FRAME) as i64;
-        self.late = false;
-        let earned = rate.saturating_mul(span) / 1_000_000;
-        self.credit = self.credit.saturating_add(earned as i64).min(most).max(-most);
-        // What is not yet a byte stays to be earned.
-        if earned > 0 {
-            self.credit_at = now.max(self.credit_at);
-        }
-    }
-
     fn engage(&mut self, now: Instant) {
         if self.trips.is_empty() || self.rates.is_empty() {
             return;
@@ -453,7 +446,7 @@ impl Pacer {
         self.stats.engaged += 1;
         self.standing = 0;
         self.limited_at = now;
-        (self.credit, self.credit_at) = (0, now);
+        self.credit = Credit::new(now);
     }
 
     /// Steady mode, at every feedback: what cannot wait for the round's end.

@@ -5,6 +5,7 @@ use crate::report::Bytes;
 use crate::wire::Kind;
 
 use super::classify::Refusal;
+use super::pace::PaceStats;
 
 /// Why the data path let a packet or datagram go. A closed set: one counter label per variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -240,6 +241,10 @@ pub struct LinkStats {
     pub retransmits: u64,
     /// Lost data frames that were not sent again: their time was over.
     pub repair_late: u64,
+    /// Packets that got the congestion mark in the queue before it.
+    pub marked: u64,
+    /// What its rate control did.
+    pub pace: PaceStats,
 }
 
 impl LinkStats {
@@ -250,6 +255,8 @@ impl LinkStats {
         self.frames_received += other.frames_received;
         self.retransmits += other.retransmits;
         self.repair_late += other.repair_late;
+        self.marked += other.marked;
+        self.pace.absorb(&other.pace);
     }
 }
 

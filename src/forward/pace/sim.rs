@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::window::Window;
-use super::{FRAME, LEAST_RATE, Mode, Pacer};
+use super::{Credit, FRAME, LEAST_RATE, Mode, Pacer};
 use crate::forward::arq::{Arrival, Receiver, Sender};
 use crate::forward::queue::{Control, FairQueue, Item, QueueLimits};
 use crate::rng::Dice;
@@ -235,7 +235,7 @@ impl World {
             sender: Sender::new(16 << 20),
             numbered: 0,
             receiver: Receiver::new(now),
-            pacer: Pacer::new(now, None),
+            pacer: Pacer::new(now),
             held: BTreeMap::new(),
             expected: 1,
             queued_ms: Vec::new(),
@@ -513,22 +513,22 @@ fn a_line_without_a_queue_is_never_ruled() {
 
 #[test]
 fn what_is_sent_at_once_is_a_millisecond_of_the_rate() {
-    let mut pacer = Pacer::new(at(0), Some(6_250_000));
+    let (mut credit, rate) = (Credit::new(at(0)), 6_250_000);
     let mut sent = 0;
     let mut now = at(1000);
     for turn in 0..1000 {
         let mut burst = 0;
-        while pacer.admits(now, 0) {
-            pacer.on_sent(FRAME as usize);
+        while credit.earn(now, rate) > 0 {
+            credit.spend(FRAME as usize, Some(rate));
             burst += FRAME;
         }
-        pacer.on_rest();
+        credit.rest(true);
         assert!(burst <= 6_250 + FRAME, "turn {turn}: {burst}");
         sent += burst;
-        let deadline = pacer.poll_timeout().unwrap();
+        let deadline = credit.poll_timeout(rate).unwrap();
         assert!(deadline.at > now && deadline.at <= now.plus(ms(1)), "{deadline:?}");
         now = deadline.at;
-        pacer.on_wake();
+        credit.wake();
     }
     let rate = sent as f64 / now.since(at(1000)).as_secs_f64();
     assert!((0.97..1.03).contains(&(rate / 6.25e6)), "{rate}");
@@ -536,8 +536,8 @@ fn what_is_sent_at_once_is_a_millisecond_of_the_rate() {
 
 #[test]
 fn what_loses_most_of_everything_for_seconds_is_throttled_and_let_go_after() {
-    let mut pacer = Pacer::new(at(0), None);
-    let mut heard = |pacer: &mut Pacer, n: u64, delivered: u64, lost: u64| {
+    let mut pacer = Pacer::new(at(0));
+    let heard = |pacer: &mut Pacer, n: u64, delivered: u64, lost: u64| {
         pacer.on_sent((delivered + lost) as usize);
         let sent_at = Some(at(n * 100));
         let heard = crate::forward::arq::Heard {
