@@ -91,6 +91,9 @@ enum Phase {
     Look(u32),
     /// Slower, until the queue is gone.
     Down,
+    /// The same at first: what was known before it may be of a time with little to send, so that a
+    /// try upwards follows at once.
+    First,
     /// At the rate; rounds since.
     Cruise(u32),
 }
@@ -410,10 +413,10 @@ impl Pacer {
     /// The steady mode's factor on the rate, in hundredths.
     fn gain(&self) -> u64 {
         match self.phase {
-            Phase::Up(0 | 1) => 125,
+            Phase::Up(0) => 125,
             Phase::Up(_) => 200,
             Phase::Look(_) | Phase::Cruise(_) => 100,
-            Phase::Down => 75,
+            Phase::Down | Phase::First => 75,
         }
     }
 
@@ -427,7 +430,7 @@ impl Pacer {
             Mode::Free => return u64::MAX,
             Mode::Steady => {
                 let least = self.least;
-                let factor = if let Phase::Up(2..) = self.phase { 2 } else { 1 };
+                let factor = if let Phase::Up(1..) = self.phase { 2 } else { 1 };
                 let span = least * factor + self.bound() + self.feedback_lag();
                 self.line * micros(span) / 1_000_000
             }
@@ -442,7 +445,7 @@ impl Pacer {
             return;
         }
         self.mode = Mode::Steady;
-        self.phase = Phase::Down;
+        self.phase = Phase::First;
         self.stats.engaged += 1;
         self.standing = 0;
         self.limited_at = now;
@@ -456,11 +459,12 @@ impl Pacer {
             Phase::Look(_) if queued || marked => self.phase = Phase::Down,
             Phase::Up(_) if self.queue > self.bound() || marked => self.phase = Phase::Down,
             Phase::Cruise(_) if self.queue > self.bound() || marked => self.phase = Phase::Down,
-            Phase::Down => {
+            Phase::Down | Phase::First => {
                 let span = self.least + self.feedback_lag() / 2;
                 let drained = in_flight <= self.line * micros(span) / 1_000_000;
                 if drained && self.queue <= self.bound() / 2 && !marked {
-                    self.phase = Phase::Cruise(0);
+                    let first = self.phase == Phase::First;
+                    self.phase = Phase::Cruise(if first { CRUISE } else { 0 });
                 }
             }
             _ => {}
@@ -479,8 +483,8 @@ impl Pacer {
             keep(&mut self.rates, rate, RATE_ROUNDS);
         }
         let all = round.delivered + round.lost;
-        if all > 0 {
-            keep(&mut self.losses, (round.lost * 1000 / all) as u32, RATE_ROUNDS);
+        if let Some(share) = (round.lost * 1000).checked_div(all) {
+            keep(&mut self.losses, share as u32, RATE_ROUNDS);
         }
         let forget = self.greatest_queue.mul_f64((span as f64 / 1e7).min(1.0));
         self.greatest_queue -= forget;
@@ -537,7 +541,7 @@ impl Pacer {
             Phase::Look(_) => Phase::Down,
             Phase::Cruise(n) if n < CRUISE || !round.limited => Phase::Cruise((n + 1).min(CRUISE)),
             Phase::Cruise(_) => Phase::Up(0),
-            Phase::Down => Phase::Down,
+            Phase::Down | Phase::First => self.phase,
         };
     }
 

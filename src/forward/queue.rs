@@ -31,6 +31,17 @@ pub trait Item {
     fn shed(&mut self) -> Option<usize>;
 }
 
+/// A packet that is its place and its size alone.
+impl Item for () {
+    fn mark(&mut self) -> bool {
+        false
+    }
+
+    fn shed(&mut self) -> Option<usize> {
+        None
+    }
+}
+
 /// How much may wait.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {

@@ -355,7 +355,8 @@ fn a_full_line_makes_the_forwarder_hold_and_drop_and_the_thread_go_on() {
             let socket = std::net::UdpSocket::bind((overlay(A)[0], 0)).unwrap();
             let shed = |stats: &DataStats| {
                 let late = stats.forward.dropped(crate::forward::DropReason::QueueLate);
-                late + stats.forward.dropped(crate::forward::DropReason::QueueFull)
+                let told = stats.forward.dropped(crate::forward::DropReason::QueueSignal);
+                late + told + stats.forward.dropped(crate::forward::DropReason::QueueFull)
             };
             for _ in 0..400 {
                 for _ in 0..100 {
@@ -364,7 +365,8 @@ fn a_full_line_makes_the_forwarder_hold_and_drop_and_the_thread_go_on() {
                 }
                 std::thread::sleep(Duration::from_millis(5));
                 let stats = door.stats();
-                if stats.udp.full > 3 && shed(&stats) > 0 {
+                // By its rate, or before that is known because the socket is full.
+                if shed(&stats) > 0 {
                     return true;
                 }
             }
@@ -373,7 +375,7 @@ fn a_full_line_makes_the_forwarder_hold_and_drop_and_the_thread_go_on() {
         assert!(seen, "{:?}", row.nodes[0].0.stats());
         row.ping();
         let [stats, ..] = row.end();
-        assert!(stats.udp.held > 0 && stats.udp.blocked == 0, "{:?}", stats.udp);
+        assert_eq!(stats.udp.blocked, 0, "{:?}", stats.udp);
     });
 }
 

@@ -8,8 +8,9 @@ use crate::time::{Deadline, Instant, micros};
 /// Shortest wait for credit: a finer one is all timers. And the longest grain: a run's time.
 const GRAIN: (Duration, Duration) = (Duration::from_micros(250), Duration::from_millis(1));
 /// Credit that may be saved up: while there was nothing to send, and where the clock that brought it
-/// was late. More would be a burst, less would lose rate to the timer.
-const CATCH_UP: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(4));
+/// was late. More would be a burst, less would lose rate to the timer: on a busy machine turns come
+/// 10 ms late, and a rate that is never used is forgotten.
+const CATCH_UP: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(10));
 
 /// Bytes that may be sent; below zero after what did not wait for leave.
 #[derive(Debug)]
