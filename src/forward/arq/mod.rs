@@ -5,10 +5,12 @@
 //! sent, judges what was lost and sends it again while the packet's budget allows. Neither knows
 //! keys or layouts: a frame is a handle and a number of bytes.
 
+mod loss;
 mod receiver;
 mod rtt;
 mod sender;
 
+pub use loss::LossModel;
 pub use receiver::{Arrival, Receiver, ReceiverStats};
 pub use rtt::RoundTrip;
 pub use sender::{Counts, Heard, Sender};
