@@ -30,6 +30,8 @@ pub struct Frame {
     pub(super) arrived: Instant,
     /// Its age then, in ticks of 100 µs.
     pub(super) age: u16,
+    /// What the way takes beyond the next node, in ticks, as far as is known here.
+    pub(super) beyond: u16,
     /// The DSCP of its datagrams.
     pub(super) dscp: u8,
 }
@@ -42,6 +44,8 @@ pub struct Own {
     pub(super) route: RouteHeader,
     pub(super) arrived: Instant,
     pub(super) packets: Packets,
+    /// What the way takes beyond the next node, in ticks.
+    pub(super) beyond: u16,
     /// The DSCP of their datagrams.
     pub(super) dscp: u8,
     /// Whether the next of them is to bear the congestion mark.

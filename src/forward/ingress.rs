@@ -34,7 +34,9 @@ impl Forwarder {
         let Course { destination, way, classified, route } = course;
         let dscp = self.marking(&classified);
         let stream = classified.stream;
-        let own = Own { destination, stream, route, arrived: now, packets, dscp, marked: false };
+        let beyond = self.beyond(way.link, &route, Some(way.delay));
+        let own =
+            Own { destination, stream, route, arrived: now, packets, beyond, dscp, marked: false };
         self.push_to_link(now, way.link, classified.flow, Load::Own(Box::new(own)))
     }
 
@@ -119,6 +121,20 @@ impl Forwarder {
             age: 0,
             source: self.config.node,
             segments: way.segments,
+        }
+    }
+
+    /// What a packet's way takes beyond the next node, in ticks: of the whole way `all` where that is
+    /// known, else as if every hop were like the next.
+    pub(super) fn beyond(&self, link: LinkId, route: &RouteHeader, all: Option<u16>) -> u16 {
+        if route.segments_left == 0 {
+            return 0;
+        }
+        let link = self.links.get(usize::from(link.0)).and_then(Option::as_ref);
+        let next = link.map_or(0, |link| ticks(link.transit()));
+        match all {
+            Some(all) => all.saturating_sub(next),
+            None => next.saturating_mul(u16::from(route.segments_left)),
         }
     }
 

@@ -19,7 +19,7 @@ use crate::wire::data::{DataMut, END, HOP_TAG, OVERHEAD, PAYLOAD, ROUTE, hop_aad
 use crate::wire::header::{Clear, EndHeader, RouteHeader, span, ticks};
 use crate::wire::{Kind, TAG};
 
-use super::arq;
+use super::arq::{self, Terms};
 use super::egress::mark_congested;
 use super::event::{ForwardEvent, LineFigures};
 use super::forgery::Forgeries;
@@ -228,7 +228,7 @@ impl Link {
                     (made, more)
                 }
             };
-            let Ready { mut bytes, mut route, arrived, age, dscp } = match made {
+            let Ready { mut bytes, mut route, arrived, age, beyond, dscp } = match made {
                 Ok(ready) => ready,
                 Err((reason, packets)) => {
                     stats.drop_many(reason, packets as u64);
@@ -248,9 +248,10 @@ impl Link {
             let counted = stats.link_mut(self.id);
             counted.frames_sent += 1;
             count_frame(&mut counted.sent, Kind::Data, whole, whole - OVERHEAD);
-            let give_up_at = give_up_at(&route, arrived, age);
-            let kept = give_up_at.map(|_| Kept { bytes, route, arrived, age, dscp });
-            self.sender.push(now, whole, give_up_at, kept);
+            let one_way = self.sender.round_trip().one_way();
+            let terms = terms(&route, now.plus(one_way), arrived, age, beyond);
+            let kept = terms.map(|_| Kept { bytes, route, arrived, age, dscp });
+            self.sender.push(now, whole, terms, kept);
             self.mark(now, seq);
         }
         let after = self.queue.stats();
@@ -454,6 +455,7 @@ pub(super) struct Ready {
     route: [u8; RouteHeader::LEN],
     arrived: Instant,
     age: u16,
+    beyond: u16,
     dscp: u8,
 }
 
@@ -461,7 +463,8 @@ impl Ready {
     /// As it waits in another lane's queue.
     pub(super) fn into_frame(mut self) -> Frame {
         self.bytes[ROUTE..HOP_TAG].copy_from_slice(&self.route);
-        Frame { bytes: self.bytes, arrived: self.arrived, age: self.age, dscp: self.dscp }
+        let Self { bytes, arrived, age, beyond, dscp, .. } = self;
+        Frame { bytes, arrived, age, beyond, dscp }
     }
 }
 
@@ -470,7 +473,8 @@ fn open_frame(frame: &mut Frame) -> Ready {
     let bytes = std::mem::take(&mut frame.bytes);
     let mut route = [0; RouteHeader::LEN];
     route.copy_from_slice(&bytes[ROUTE..HOP_TAG]);
-    Ready { bytes, route, arrived: frame.arrived, age: frame.age, dscp: frame.dscp }
+    let Frame { arrived, age, beyond, dscp, .. } = *frame;
+    Ready { bytes, route, arrived, age, beyond, dscp }
 }
 
 /// Seals the next packet of this site end to end, from where it was read to where it is sent from.
@@ -514,13 +518,33 @@ pub(super) fn seal_own(
         class.add(inner);
     }
     let route = route.to_bytes();
-    Ok(Ready { bytes, route, arrived: own.arrived, age: 0, dscp: own.dscp })
+    let Own { arrived, beyond, dscp, .. } = *own;
+    Ok(Ready { bytes, route, arrived, age: 0, beyond, dscp })
 }
 
-/// When a frame must have reached the next node to be of use; `None` where nobody waits for it.
-fn give_up_at(route: &[u8; RouteHeader::LEN], arrived: Instant, age: u16) -> Option<Instant> {
-    let left = RouteHeader::budget_of(route).saturating_sub(age);
-    (left > 0).then(|| arrived.plus(span(left)))
+/// By when a frame must have reached the next node to be of use, and how surely; `None` where nobody
+/// waits for it. `soonest`: when it does if nothing is lost.
+///
+/// What is left beyond the way itself is shared over the hops. Most packets are lost on one hop at
+/// most, so this one may use more than its even share: `1 / (1 + 0.4 · hops after it)`, 56 % of all
+/// where two follow. What it leaves the others use.
+fn terms(
+    route: &[u8; RouteHeader::LEN],
+    soonest: Instant,
+    arrived: Instant,
+    age: u16,
+    beyond: u16,
+) -> Option<Terms> {
+    let budget = RouteHeader::budget_of(route);
+    if budget <= age {
+        return None;
+    }
+    let by = arrived.plus(span((budget - age).saturating_sub(beyond)));
+    let (hops, after) = RouteHeader::hops_of(route);
+    let slack = by.since(soonest) * 5 / (5 + 2 * after);
+    let by = if by > soonest { soonest.plus(slack) } else { by };
+    let target = RouteHeader::residual_of(route).as_f64() / f64::from(hops.max(1));
+    Some(Terms { by, target })
 }
 
 /// Writes into an open route header what changes with every sending.

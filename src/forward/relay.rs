@@ -51,7 +51,9 @@ impl Forwarder {
             stream.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16
         };
         let whole = bytes.len();
-        let frame = Frame { bytes, arrived: now, age: route.age, dscp };
+        let way = self.paths.pick(route.destination(), route.class).map(|way| way.delay);
+        let beyond = self.beyond(link, &onward, way);
+        let frame = Frame { bytes, arrived: now, age: route.age, beyond, dscp };
         self.push_to_link(now, link, flow, Load::Relayed(frame))?;
         self.stats.relay.add(whole - OVERHEAD);
         Ok(())

@@ -1,12 +1,14 @@
 //! Feedback on the data frames of one hop and lane: what came, what is missing, what was marked.
 //!
 //! ```text
-//! |  0: settled 4  |  4: highest 4  |  8: delay, µs, 4  |  12: given_up 4  |  16: ce 4
-//! |  20: local_drops 4  |  24: base 4  |  28: flags  |  29: bytes of bitmap, 0-32
-//! |  30: reserved, zero, 2  |  32: bitmap
+//! |  0: settled 4  |  4: given_up 4  |  8: open 2  |  10: delay, 8 µs, 2  |  12: ce 2
+//! |  14: local_drops 2  |  16: base 2  |  18: asked 1 bit, reserved 1, bytes of bitmap 6, 0-32
+//! |  19: bitmap
 //! ```
 //!
-//! Everything is a total or a state, so that losing one costs nothing. The bitmap may start beyond
+//! `open` numbers lie from `settled` on up to the highest that came; `base` is counted from
+//! `settled`. Everything is a total or a state, so that losing one costs nothing; totals of two bytes
+//! wrap. It is the frame sent most often beside data, so it is short. The bitmap may start beyond
 //! the first gap: on a fast link the newest 256 numbers can tell more than the oldest.
 
 use std::time::Duration;
@@ -27,10 +29,10 @@ pub struct Ack {
     /// How many numbers were passed over without having come, in all (wraps).
     pub given_up: u32,
     /// How many data frames bore the CE mark, in all (wraps).
-    pub ce: u32,
+    pub ce: u16,
     /// How many datagrams the receiver's own kernel dropped on this lane, in all (wraps): not the
     /// link's loss.
-    pub local_drops: u32,
+    pub local_drops: u16,
     /// Whether it answers a frame that asked for feedback.
     pub asked: bool,
     /// Which numbers from some base on have come.
@@ -39,11 +41,14 @@ pub struct Ack {
 
 impl Ack {
     /// The body's size without bitmap.
-    pub const HEAD: usize = 32;
+    pub const HEAD: usize = 19;
     /// The body's greatest size.
     pub const MAX: usize = Self::HEAD + Bitmap::BYTES;
 
-    const ASKED: u8 = 1;
+    const ASKED: u8 = 0x80;
+    const LENGTH: u8 = 0x3f;
+    /// Microseconds in a unit of `delay`: two bytes reach half a second.
+    const DELAY_US: u64 = 8;
 
     /// Reads a body.
     ///
@@ -52,31 +57,30 @@ impl Ack {
     pub fn parse(bytes: &[u8]) -> Result<Self, WireError> {
         let mut r = Reader::new(bytes);
         let settled = r.u32("settled")?;
-        let highest = r.u32("highest")?;
-        let delay = Duration::from_micros(u64::from(r.u32("delay")?));
         let given_up = r.u32("given_up")?;
-        let ce = r.u32("ce")?;
-        let local_drops = r.u32("local_drops")?;
-        let base = r.u32("base")?;
+        let open = u32::from(r.u16("open")?);
+        let delay = Duration::from_micros(u64::from(r.u16("delay")?) * Self::DELAY_US);
+        let ce = r.u16("ce")?;
+        let local_drops = r.u16("local_drops")?;
+        let ahead = u32::from(r.u16("base")?);
         let flags = r.u8("flags")?;
-        if flags & !Self::ASKED != 0 {
+        if flags & !(Self::ASKED | Self::LENGTH) != 0 {
             return Err(WireError::Reserved("flags"));
         }
-        let len = usize::from(r.u8("bitmap length")?);
-        r.zero::<2>("reserved")?;
+        let len = usize::from(flags & Self::LENGTH);
         if len > Bitmap::BYTES {
             return Err(WireError::Value("bitmap length"));
         }
+        // No bit speaks of what lies beyond the highest.
+        if ahead > open {
+            return Err(WireError::Value("base"));
+        }
+        let (highest, base) =
+            (settled.wrapping_add(open).wrapping_sub(1), settled.wrapping_add(ahead));
         let mut bitmap = Bitmap { base, bytes: [0; Bitmap::BYTES], len };
         bitmap.bytes[..len].copy_from_slice(r.bytes(len, "bitmap")?);
         r.end()?;
-        // Serial numbers: `highest` may be one behind `settled`, else lies ahead of it, and no bit
-        // speaks of what lies beyond `highest` or before `settled`.
-        let open = highest.wrapping_sub(settled).wrapping_add(1);
-        if open > Self::SPAN || base.wrapping_sub(settled) > open {
-            return Err(WireError::Value("highest"));
-        }
-        let beyond = open - base.wrapping_sub(settled);
+        let beyond = open - ahead;
         if bitmap.last().is_some_and(|last| last >= beyond) {
             return Err(WireError::Value("bitmap"));
         }
@@ -84,22 +88,25 @@ impl Ack {
         Ok(Self { settled, highest, delay, given_up, ce, local_drops, asked, bitmap })
     }
 
-    /// Appends the body.
+    /// Appends the body. The caller keeps `highest` and the bitmap's base within
+    /// [`Ack::SPAN`] of `settled`.
     pub fn write(&self, out: &mut Vec<u8>) {
-        let delay = u32::try_from(micros(self.delay)).unwrap_or(u32::MAX);
+        let delay = micros(self.delay).div_ceil(Self::DELAY_US);
+        let short = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
+        let open = self.highest.wrapping_add(1).wrapping_sub(self.settled);
+        out.extend_from_slice(&self.settled.to_be_bytes());
+        out.extend_from_slice(&self.given_up.to_be_bytes());
         for word in [
-            self.settled,
-            self.highest,
-            delay,
-            self.given_up,
+            short(open),
+            u16::try_from(delay).unwrap_or(u16::MAX),
             self.ce,
             self.local_drops,
-            self.bitmap.base,
+            short(self.bitmap.base.wrapping_sub(self.settled)),
         ] {
             out.extend_from_slice(&word.to_be_bytes());
         }
-        let flags = if self.asked { Self::ASKED } else { 0 };
-        out.extend_from_slice(&[flags, self.bitmap.len as u8, 0, 0]);
+        let asked = if self.asked { Self::ASKED } else { 0 };
+        out.push(asked | self.bitmap.len as u8);
         out.extend_from_slice(&self.bitmap.bytes[..self.bitmap.len]);
     }
 
@@ -122,8 +129,8 @@ impl Ack {
         self.bitmap.get(seq)
     }
 
-    /// Farthest that `highest` may lie ahead of `settled`: a longer span is nonsense or an attack.
-    const SPAN: u32 = 1 << 20;
+    /// Farthest that `highest` may lie ahead of `settled`.
+    pub const SPAN: u32 = u16::MAX as u32;
 }
 
 /// Up to 256 hop sequences from a base on; a set bit has come. Bit 0 is the lowest of byte 0.
@@ -196,7 +203,7 @@ mod tests {
         Ack {
             settled,
             highest,
-            delay: Duration::from_micros(250),
+            delay: Duration::from_micros(248),
             given_up: 0,
             ce: 0,
             local_drops: 0,
@@ -235,12 +242,17 @@ mod tests {
 
     #[test]
     fn contradictions_are_refused() {
-        assert_eq!(reparsed(&ack(8, 5, &[])), Err(WireError::Value("highest")));
         let mut beyond = ack(8, 9, &[]);
         beyond.bitmap.insert(10);
         assert_eq!(reparsed(&beyond), Err(WireError::Value("bitmap")));
         let mut before = ack(8, 9, &[]);
         before.bitmap = Bitmap::new(7, 8);
-        assert_eq!(reparsed(&before), Err(WireError::Value("highest")));
+        assert_eq!(reparsed(&before), Err(WireError::Value("base")));
+        let mut out = Vec::new();
+        ack(8, 9, &[]).write(&mut out);
+        out[18] = 0x40 | (out[18] & 0x3f);
+        assert_eq!(Ack::parse(&out), Err(WireError::Reserved("flags")));
+        out[18] = 33;
+        assert_eq!(Ack::parse(&out), Err(WireError::Value("bitmap length")));
     }
 }

@@ -369,6 +369,12 @@ impl RouteHeader {
         Residual(bytes[Self::RESIDUAL])
     }
 
+    /// How many hops the whole route has, and how many follow this one, of a header that lies as bytes.
+    pub fn hops_of(bytes: &[u8; Self::LEN]) -> (u32, u32) {
+        let hops = bytes[14..].chunks_exact(2).take_while(|n| *n != [0, 0]).count();
+        (hops as u32, u32::from(bytes[Self::SEGMENTS_LEFT]))
+    }
+
     /// The ECN bits of a header that lies as bytes.
     pub const fn ecn_of(bytes: &[u8; Self::LEN]) -> u8 {
         bytes[Self::BITS + 1] & 3

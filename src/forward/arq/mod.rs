@@ -5,15 +5,18 @@
 //! sent, judges what was lost and sends it again while the packet's budget allows. Neither knows
 //! keys or layouts: a frame is a handle and a number of bytes.
 
+mod counts;
 mod loss;
+mod plan;
 mod receiver;
 mod rtt;
 mod sender;
 
+pub use counts::{Counts, Heard};
 pub use loss::LossModel;
 pub use receiver::{Arrival, Receiver, ReceiverStats};
 pub use rtt::RoundTrip;
-pub use sender::{Counts, Heard, Sender};
+pub use sender::{Sender, Terms};
 
 /// Whether serial number `a` comes before `b` (RFC 1982, 32 bits).
 const fn before(a: u32, b: u32) -> bool {

@@ -21,11 +21,15 @@ const WINDOW: u32 = 1 << 16;
 const FRAMES: u32 = 64;
 /// Least time between feedback for gaps.
 const GAP_SPACE: Duration = Duration::from_millis(1);
+/// Longest wait after a gap was filled.
+const FILLED_WAIT: Duration = Duration::from_micros(1_500);
 /// Bounds of the wait after the first unacknowledged frame.
 const WAIT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(25));
-/// A feedback frame with its outer headers, bytes: 28 of IPv4 and UDP, 28 of clear header and tag,
-/// 32 of body, 16 of bitmap.
-const COST: u64 = 104;
+/// A feedback frame with its outer headers, bytes, without bitmap: 28 of IPv4 and UDP, 28 of clear
+/// header and tag, the body.
+const BARE: u64 = 56 + Ack::HEAD as u64;
+/// The same with the bitmap of a bad line.
+const COST: u64 = BARE + 16;
 const COST_MILLIONTHS: i64 = COST as i64 * 1_000_000;
 /// What the budget may save up: forty feedback frames.
 const SAVED_MILLIONTHS: i64 = 40 * COST_MILLIONTHS;
@@ -73,8 +77,8 @@ pub struct Receiver {
     highest: u32,
     highest_at: Instant,
     given_up: u32,
-    ce: u32,
-    local_drops: u32,
+    ce: u16,
+    local_drops: u16,
     /// Two marks in time: what lay below the older one's number has waited long enough.
     marks: [(Instant, u32); 2],
     rtt: Option<Duration>,
@@ -84,6 +88,8 @@ pub struct Receiver {
     /// Feedback is wanted at once: a gap opened, or the sender asks.
     urgent: bool,
     asked: bool,
+    /// A gap was filled since the last feedback.
+    filled: bool,
     last_feedback: Option<Instant>,
     clusters: Vec<Cluster>,
     /// Whether feedback was begun and more places are to be told: a round is never torn apart.
@@ -111,6 +117,7 @@ impl Receiver {
             open_frames: 0,
             urgent: false,
             asked: false,
+            filled: false,
             last_feedback: None,
             clusters: Vec::new(),
             telling: false,
@@ -130,7 +137,7 @@ impl Receiver {
         ce: bool,
         asks: bool,
     ) -> Arrival {
-        self.ce = self.ce.wrapping_add(u32::from(ce));
+        self.ce = self.ce.wrapping_add(u16::from(ce));
         self.asked |= asks;
         self.urgent |= asks;
         // One percent of the data's bytes.
@@ -154,7 +161,7 @@ impl Receiver {
 
     /// The local kernel dropped this many more datagrams.
     pub fn on_local_drops(&mut self, drops: u64) {
-        self.local_drops = self.local_drops.wrapping_add(drops as u32);
+        self.local_drops = self.local_drops.wrapping_add(drops as u16);
     }
 
     /// The hop's round trip, as this node's own sender or probes know it.
@@ -168,15 +175,16 @@ impl Receiver {
             return None;
         }
         self.earn(now);
-        self.tokens -= COST_MILLIONTHS;
         self.stats.feedback += 1;
         let ack = self.build(now);
+        self.tokens -= (BARE + u64::from(ack.bitmap.bits() / 8)) as i64 * 1_000_000;
         self.telling = !self.clusters.is_empty();
         if !self.telling {
             self.open_since = None;
             self.open_frames = 0;
             self.urgent = false;
             self.asked = false;
+            self.filled = false;
             self.last_feedback = Some(now);
         }
         Some(ack)
@@ -203,8 +211,13 @@ impl Receiver {
         let mut at = since.plus(quarter.clamp(WAIT.0, WAIT.1).max(thrift));
         if self.urgent || self.open_frames >= FRAMES {
             let space = if self.open_frames >= FRAMES { Duration::ZERO } else { GAP_SPACE };
-            let soon = self.last_feedback.map_or(since, |last| last.plus(space).max(since));
+            let soon = self.last_feedback.map_or(since, |last| last.plus(space).);
             at = at.min(soon);
+        }
+        if self.filled {
+            // A reordered frame closes its gap soon after opening it; a repaired one is followed by a
+            // frame that asks. Either way one feedback tells all.
+            at = at.min(since.plus(FILLED_WAIT));
         }
         // Not before the budget can bear it: 32 kbit/s are 250 µs a byte.
         let lacking = COST_MILLIONTHS - self.tokens;
@@ -275,7 +288,7 @@ impl Receiver {
             self.set(seq);
             self.highest = seq;
             self.highest_at = now;
-            let lowest = seq.wrapping_sub(WINDOW - 1);
+            let lowest = seq.wrapping_sub(Ack::SPAN - 1);
             if before(self.settled, lowest) {
                 self.settle(lowest);
             }
@@ -288,7 +301,7 @@ impl Receiver {
             }
             self.set(seq);
             // It fills a gap: told late, it would be sent again for nothing.
-            self.urgent = true;
+            self.filled = true;
         }
         self.advance();
         Arrival::New

@@ -4,18 +4,23 @@
 //! one (later in the order of sending, so that retransmissions are judged by the same rule), and
 //! *lost* when it stayed so for a reordering allowance: an eighth of the round trip with three later
 //! ones, a quarter with fewer. Where no later one can show it, in a burst or at a tail, the sender's
-//! own timer judges. What was lost is sent again under the same sequence while the packet's budget
-//! leaves the way to the next node.
+//! own timer judges; and where the packet's time would run out before it does, as soon as feedback is
+//! overdue. What was lost is sent again under the same sequence while the packet's budget leaves the
+//! way to the next node; how often and how far apart is `plan`'s.
 //!
-//! Repair takes at most a third of the first-sent bytes beside a small burst, and none while the
+//! The residual is measured as well as planned: every miss lowers what the plan may leave, every
+//! frame lifts it again by as much as its class allows, so that misses settle at the target.
+//!
+//! Repair takes at most a third of all bytes beside a small burst, and none while the
 //! hop's queue stands or the peer drops locally: there it would make the loss it mends.
 //!
 //! Sources: RFC 9002 section 6 (packet and time threshold), RFC 6298 (round trip).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::{RoundTrip, before};
+use super::plan::{Loss, repeat};
+use super::{Counts, Heard, LossModel, RoundTrip, before};
 use crate::forward::held::halve;
 use crate::time::{Deadline, Instant, micros};
 use crate::wire::ack::Ack;
@@ -30,6 +35,12 @@ const BURST: u64 = 32 * 1024;
 const TRIES: u8 = 8;
 /// Records kept: a second at 131,000 frames/s, 10 MiB of memory.
 const RECORDS: usize = 1 << 17;
+/// Sendings planned ahead: beyond it a frame has to do with what feedback starts.
+const PLANNED: usize = 1 << 15;
+/// How much a miss tightens the plan, and how far that goes.
+const TIGHTER: (f64, f64) = (1.3, 16.0);
+/// Frames after a repeated one that ask for feedback: one may be lost.
+const ASKS: u8 = 2;
 /// How long repair stays off after local drops.
 const DROPS_PAUSE: Duration = Duration::from_millis(200);
 
@@ -45,8 +56,18 @@ enum State {
     Abandoned,
 }
 
+/// What a frame is sent under.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// When it must have reached the next node to be of use.
+    pub by: Instant,
+    /// Chance of missing that which its class allows on this hop.
+    pub target: f64,
+}
+
 #[derive(Debug)]
 struct Record<F> {
+    first_sent_at: Instant,
     sent_at: Instant,
     /// The hop sequence that followed its last sending: what is later, is so from here on.
     after: u32,
@@ -58,58 +79,8 @@ struct Record<F> {
     /// Whether a later frame showed that, not the clock.
     overtaken: bool,
     give_up_at: Instant,
+    target: f32,
     frame: Option<F>,
-}
-
-/// What became of the frames of a hop, in all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Frames sent for the first time.
-    pub sent: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Frames whose first sending's fate is known.
-    pub judged: u64,
-    /// Of the judged: lost on first sending.
-    pub lost: u64,
-    /// Of the judged: lost for good.
-    pub residual: u64,
-    /// Of the lost: what our own kernel or the peer's dropped. No loss of the link.
-    pub local_drops: u64,
-    /// Frames sent again.
-    pub repairs: u64,
-    /// Their bytes.
-    pub repair_bytes: u64,
-    /// Judged lost, though they came: repair for nothing.
-    pub spurious: u64,
-    /// Not repaired because the budget in time was spent.
-    pub too_late: u64,
-    /// Sent without being kept, for want of memory.
-    pub unprotected: u64,
-    /// Frames that the peer says bore the congestion mark.
-    pub ce: u64,
-    /// Feedback that contradicts what was sent.
-    pub false_feedback: u64,
-}
-
-/// What feedback and the sender's timers showed since it was last asked for: what a rate controller
-/// needs to know of a hop.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Heard {
-    /// Whether feedback came at all.
-    pub feedback: bool,
-    /// Bytes of frames newly known to have come.
-    pub delivered: u64,
-    /// When the latest of those was sent that was sent only once.
-    pub newest_sent_at: Option<Instant>,
-    /// The last round trip measured, the receiver's hold taken off.
-    pub round_trip: Option<Duration>,
-    /// Bytes newly judged lost, of first sendings and of repeated ones.
-    pub lost: u64,
-    /// Frames that bore the congestion mark.
-    pub ce: u64,
-    /// Frames that this machine or the peer's dropped: they are among the lost.
-    pub local_drops: u64,
 }
 
 /// The sending side of one hop and lane. `F` is what it takes to send a frame again.
@@ -129,6 +100,18 @@ pub struct Sender<F> {
     suspects: VecDeque<(u32, u8, Instant)>,
     resent: VecDeque<(u32, u8)>,
     queue: VecDeque<u32>,
+    /// First sendings to be judged early, for want of time.
+    hedges: BTreeSet<(Instant, u32)>,
+    /// Copies to come.
+    copies: BTreeSet<(Instant, u32)>,
+    line: LossModel,
+    /// Every sequence before this one has told the model its fate.
+    fated: u32,
+    /// Mean time between frames, of late.
+    spacing: Duration,
+    pushed_at: Option<Instant>,
+    /// By how much the plan aims below the target: what was measured above it.
+    tighter: f64,
     rtt: RoundTrip,
     /// How much longer than a round trip feedback takes at worst, of late.
     lag: Duration,
@@ -137,8 +120,8 @@ pub struct Sender<F> {
     heard_at: Option<Instant>,
     /// The latest reading of the clock.
     now: Instant,
-    /// The first later frame that can show the loss of a repair: it asks for feedback.
-    ask_at: Option<u32>,
+    /// Frames to come that ask for feedback, because they can show the loss of a repair.
+    asks: u8,
     asked_at: Option<Instant>,
     tokens: u64,
     paused_until: Instant,
@@ -146,8 +129,8 @@ pub struct Sender<F> {
     given_up: u32,
     /// Abandoned frames that were forgotten before the peer gave them up.
     forgotten: u32,
-    peer_drops: u32,
-    peer_ce: u32,
+    peer_drops: u16,
+    peer_ce: u16,
     /// Bytes under way: sent, neither arrived nor judged lost.
     flying: u64,
     heard: Heard,
@@ -169,12 +152,19 @@ impl<F> Sender<F> {
             suspects: VecDeque::new(),
             resent: VecDeque::new(),
             queue: VecDeque::new(),
+            hedges: BTreeSet::new(),
+            copies: BTreeSet::new(),
+            line: LossModel::default(),
+            fated: 0,
+            spacing: Duration::from_millis(10),
+            pushed_at: None,
+            tighter: 1.0,
             rtt: RoundTrip::default(),
             lag: Duration::ZERO,
             allowance: Duration::ZERO,
             heard_at: None,
             now: Instant::ZERO,
-            ask_at: None,
+            asks: 0,
             asked_at: None,
             tokens: 3 * BURST,
             paused_until: Instant::ZERO,
@@ -196,31 +186,43 @@ impl<F> Sender<F> {
     }
 
     /// Remembers the frame that is being sent under [`Sender::next_sequence`], and returns that.
-    /// `give_up_at`: when the packet must have reached the next node to be of use; `None` or no
-    /// `frame`: it is not repaired.
+    /// No `terms` or no `frame`: it is not repaired.
     pub fn push(
         &mut self,
         now: Instant,
         bytes: usize,
-        give_up_at: Option<Instant>,
+        terms: Option<Terms>,
         frame: Option<F>,
     ) -> u32 {
         let seq = self.next_sequence();
-        if self.ask_at.is_some_and(|at| !before(seq, at)) {
-            self.ask_at = None;
-        }
+        self.asks = self.asks.saturating_sub(1);
         self.counts.sent += 1;
         self.counts.bytes += bytes as u64;
         self.flying += bytes as u64;
-        // In thirds of a byte. What may be saved up grows with what is under way: a burst takes that.
-        self.tokens = (self.tokens + bytes as u64).min(3 * (BURST + self.held as u64));
-        let wanted = frame.filter(|_| give_up_at.is_some());
+        if let Some(last) = self.pushed_at.replace(now) {
+            let step = now.since(last).min(Duration::from_secs(1));
+            self.spacing = (self.spacing * 7 + step) / 8;
+        }
+        // In halves of a byte: a third of all is half of the first-sent. What may be saved up grows
+        // with what is under way: a burst takes that.
+        self.tokens = (self.tokens + bytes as u64).min(2 * (BURST + self.held as u64));
+        let wanted = frame.filter(|_| terms.is_some());
         let fits = self.held + bytes <= self.cap;
         self.counts.unprotected += u64::from(wanted.is_some() && !fits);
         let frame = wanted.filter(|_| fits);
         self.held += if frame.is_some() { bytes } else { 0 };
         self.kept += usize::from(frame.is_some());
+        let terms = terms.unwrap_or(Terms { by: Instant::ZERO, target: 1.0 });
+        if frame.is_some() {
+            self.tighter = (self.tighter * (1.0 - (TIGHTER.0 - 1.0) * terms.target)).max(1.0);
+            if let Some(at) = self.hedge(now, terms.by)
+                && self.hedges.len() < PLANNED
+            {
+                self.hedges.insert((at, seq));
+            }
+        }
         self.records.push_back(Record {
+            first_sent_at: now,
             sent_at: now,
             after: seq.wrapping_add(1),
             bytes: bytes as u32,
@@ -228,7 +230,8 @@ impl<F> Sender<F> {
             state: State::Flying,
             lost: false,
             overtaken: false,
-            give_up_at: give_up_at.unwrap_or(Instant::ZERO),
+            give_up_at: terms.by,
+            target: terms.target as f32,
             frame,
         });
         if self.records.len() > RECORDS {
@@ -299,6 +302,11 @@ impl<F> Sender<F> {
         }
     }
 
+    /// What is known of the line's losses.
+    pub fn line(&self) -> &LossModel {
+        &self.line
+    }
+
     /// Frames whose fate is remembered.
     pub fn records(&self) -> usize {
         self.records.len()
@@ -329,42 +337,80 @@ impl<F> Sender<F> {
     pub fn poll_repair(&mut self, now: Instant) -> Option<(u32, &F)> {
         self.now = now;
         let one_way = self.rtt.one_way();
-        let next = self.next_sequence();
         while let Some(&seq) = self.queue.front() {
-            let index = self.index(seq);
-            let Some(record) = index.and_then(|i| self.records.get_mut(i)) else {
+            let record = self.record(seq).filter(|record| record.state == State::Queued);
+            let Some(record) = record else {
                 self.queue.pop_front();
                 continue;
             };
-            if record.state != State::Queued {
-                self.queue.pop_front();
-                continue;
-            }
             if record.frame.is_none() || now.plus(one_way) > record.give_up_at {
                 self.counts.too_late += 1;
                 self.queue.pop_front();
                 self.abandon(seq);
                 continue;
             }
-            let price = 3 * u64::from(record.bytes);
-            if self.standing || now < self.paused_until || self.tokens < price {
+            if !self.may_repair(now, record.bytes) {
                 return None;
             }
-            self.tokens -= price;
-            record.state = State::Flying;
-            record.sent_at = now;
-            record.tries += 1;
-            record.after = next;
-            self.counts.repairs += 1;
-            self.counts.repair_bytes += u64::from(record.bytes);
-            self.flying += u64::from(record.bytes);
-            self.resent.push_back((seq, record.tries));
-            self.ask_at.get_or_insert(next.wrapping_add(LATER - 1));
+            let loss = Loss {
+                tries: record.tries,
+                since: now.since(record.sent_at),
+                slack: record.give_up_at.since(now.plus(one_way)),
+                round: self.round(),
+                target: f64::from(record.target) / self.tighter / 2.0,
+            };
+            let end = record.give_up_at.minus(one_way);
+            let repeat = repeat(&self.line, &loss);
+            for copy in 1..repeat.copies {
+                if self.copies.len() < PLANNED {
+                    self.copies.insert((now.plus(repeat.space * copy).min(end), seq));
+                }
+            }
+            if !repeat.last && self.copies.len() < PLANNED {
+                // Should no news have come by then, it goes once more.
+                self.copies.insert((end, seq));
+            }
             self.queue.pop_front();
-            let index = index?;
-            return self.records[index].frame.as_ref().map(|frame| (seq, frame));
+            return self.send_again(now, seq);
+        }
+        while let Some(&(at, seq)) = self.copies.first() {
+            let record = self.record(seq).filter(|r| r.state == State::Flying && r.tries < TRIES);
+            let record = record.filter(|r| now.plus(one_way) <= r.give_up_at);
+            let Some(record) = record else {
+                self.copies.pop_first();
+                continue;
+            };
+            if at > now || !self.may_repair(now, record.bytes) {
+                return None;
+            }
+            self.copies.pop_first();
+            return self.send_again(now, seq);
         }
         None
+    }
+
+    fn may_repair(&self, now: Instant, bytes: u32) -> bool {
+        !self.standing && now >= self.paused_until && self.tokens >= 2 * u64::from(bytes)
+    }
+
+    fn send_again(&mut self, now: Instant, seq: u32) -> Option<(u32, &F)> {
+        let next = self.next_sequence();
+        let index = self.index(seq)?;
+        let record = self.records.get_mut(index)?;
+        let bytes = u64::from(record.bytes);
+        if record.state != State::Flying {
+            record.state = State::Flying;
+            self.flying += bytes;
+        }
+        record.sent_at = now;
+        record.tries += 1;
+        record.after = next;
+        self.tokens = self.tokens.saturating_sub(2 * bytes);
+        self.counts.repairs += 1;
+        self.counts.repair_bytes += bytes;
+        self.resent.push_back((seq, record.tries));
+        self.asks = ASKS;
+        self.records[index].frame.as_ref().map(|frame| (seq, frame))
     }
 
     /// When the sender's own timers judge next.
@@ -383,6 +429,18 @@ impl<F> Sender<F> {
                 offer(record.sent_at.plus(timer), why);
             }
         }
+        if let Some(&(at, _)) = self.hedges.first() {
+            offer(at, "loss hedge");
+        }
+        if let Some(&(at, seq)) = self.copies.first() {
+            // What is due and was not sent waits for tokens or for the end of a pause.
+            let expires = self.record(seq).map(|r| r.give_up_at.minus(self.rtt.one_way()));
+            let expires = expires.unwrap_or(at).plus(Duration::from_micros(1));
+            let pause = self.paused_until;
+            let next = if at > self.now { at } else { expires };
+            let next = if pause > self.now && pause < expires { next.max(pause) } else { next };
+            offer(next.max(self.now.plus(Duration::from_micros(1))), "repair copy");
+        }
         if let Some(record) = self.queue.front().and_then(|&seq| self.record(seq)) {
             // It waits for tokens, which only new frames bring, or for the end of a pause.
             let expires = record.give_up_at.minus(self.rtt.one_way());
@@ -398,7 +456,7 @@ impl<F> Sender<F> {
     /// whether a repair arrived. Ask once for each frame that can carry the question.
     pub fn asks_feedback(&mut self, now: Instant) -> bool {
         let Some(smoothed) = self.rtt.smoothed() else { return false };
-        let shows = self.ask_at.is_some_and(|at| !before(self.next_sequence(), at));
+        let shows = self.asks > 0;
         let overdue = || {
             let oldest = self.record(self.frontier)?;
             let timer = self.timer(oldest.after)?;
@@ -450,29 +508,9 @@ impl<F> Sender<F> {
     }
 
     /// What became of frames since the last report. A loss that turns out to be none after it was
-    /// reported is taken off the next reports.
+    /// reported shows as that much less in a later one.
     pub fn take_report(&mut self) -> Counts {
-        let (now, last) = (self.counts, &mut self.reported);
-        let take = |now: u64, last: &mut u64| {
-            let new = now.saturating_sub(*last);
-            *last += new;
-            new
-        };
-        Counts {
-            sent: take(now.sent, &mut last.sent),
-            bytes: take(now.bytes, &mut last.bytes),
-            judged: take(now.judged, &mut last.judged),
-            lost: take(now.lost, &mut last.lost),
-            residual: take(now.residual, &mut last.residual),
-            local_drops: take(now.local_drops, &mut last.local_drops),
-            repairs: take(now.repairs, &mut last.repairs),
-            repair_bytes: take(now.repair_bytes, &mut last.repair_bytes),
-            spurious: take(now.spurious, &mut last.spurious),
-            too_late: take(now.too_late, &mut last.too_late),
-            unprotected: take(now.unprotected, &mut last.unprotected),
-            ce: take(now.ce, &mut last.ce),
-            false_feedback: take(now.false_feedback, &mut last.false_feedback),
-        }
+        self.counts.take(&mut self.reported)
     }
 
     fn measure(&mut self, now: Instant, ack: &Ack) {
@@ -480,6 +518,10 @@ impl<F> Sender<F> {
         let fresh = self.record(ack.highest).filter(|r| r.state == State::Flying && r.tries == 1);
         if let Some(record) = fresh {
             let trip = now.since(record.sent_at).saturating_sub(ack.delay);
+            if self.rtt.smoothed().is_none() || self.allowance.is_zero() {
+                // Until the line has shown how much it reorders, expect an eighth of a round trip.
+                self.allowance = (trip / 8).clamp(ALLOWANCE.0, ALLOWANCE.1);
+            }
             self.rtt.on_sample(now, trip);
             self.heard.round_trip = Some(trip);
         }
@@ -494,10 +536,10 @@ impl<F> Sender<F> {
     }
 
     fn note_totals(&mut self, now: Instant, ack: &Ack) {
-        let news = |total: u32, last: &mut u32| {
+        let news = |total: u16, last: &mut u16| {
             // Totals only grow; what looks like less is an older feedback that came late.
             let step = total.wrapping_sub(*last);
-            if step == 0 || step >= 1 << 31 {
+            if step == 0 || step >= 1 << 15 {
                 return 0;
             }
             *last = total;
@@ -574,7 +616,7 @@ impl<F> Sender<F> {
             }
         } else if unsent && !record.lost {
             self.counts.judged += 1;
-            self.allowance -= self.allowance / 8192;
+            self.allowance = (self.allowance - self.allowance / 4096).max(ALLOWANCE.0);
         }
         if abandoned {
             self.counts.residual = self.counts.residual.saturating_sub(1);
@@ -601,6 +643,27 @@ impl<F> Sender<F> {
             }
             self.suspects.pop_front();
         }
+        while let Some(&(at, seq)) = self.hedges.first() {
+            let open = self.flying(seq, 1).is_some();
+            if open && at > now {
+                break;
+            }
+            self.hedges.pop_first();
+            if open {
+                self.lose(now, seq);
+            }
+        }
+        let one_way = self.rtt.one_way();
+        while let Some(&(_, seq)) = self.copies.first() {
+            let wanted = |r: &Record<F>| {
+                matches!(r.state, State::Flying | State::Queued)
+                    && now.plus(one_way) <= r.give_up_at
+            };
+            if self.record(seq).is_some_and(wanted) {
+                break;
+            }
+            self.copies.pop_first();
+        }
         let overdue = |sender: &Self, record: &Record<F>| {
             sender.timer(record.after).is_some_and(|timer| now.since(record.sent_at) >= timer)
         };
@@ -622,6 +685,7 @@ impl<F> Sender<F> {
             }
             self.resent.pop_front();
         }
+        self.tell_fates();
         // What may not be sent for now must not wait beyond its time.
         let one_way = self.rtt.one_way();
         while let Some(&seq) = self.queue.front() {
@@ -634,6 +698,18 @@ impl<F> Sender<F> {
                 _ => {}
             }
             self.queue.pop_front();
+        }
+    }
+
+    /// Tells the model, in order, of every first sending whose fate is known.
+    fn tell_fates(&mut self) {
+        while let Some(record) = self.record(self.fated) {
+            if record.state == State::Flying && record.tries == 1 && !record.lost {
+                break;
+            }
+            let (at, lost) = (record.first_sent_at, record.lost);
+            self.line.on_fate(at, lost);
+            self.fated = self.fated.wrapping_add(1);
         }
     }
 
@@ -670,6 +746,9 @@ impl<F> Sender<F> {
         }
         record.state = State::Abandoned;
         self.counts.residual += 1;
+        if record.frame.is_some() {
+            self.tighter = (self.tighter * TIGHTER.0).min(TIGHTER.1);
+        }
         if record.frame.take().is_some() {
             self.held -= record.bytes as usize;
             self.kept -= 1;
@@ -678,14 +757,33 @@ impl<F> Sender<F> {
 
     /// How long a frame with later ones before it may still come.
     fn allowance(&self, seq: u32, tries: u8) -> Duration {
-        let smoothed = self.rtt.smoothed().unwrap_or(Duration::from_millis(40));
-        let eighth = (smoothed / 8).clamp(ALLOWANCE.0, ALLOWANCE.1);
         let later = match (self.flying(seq, tries), self.highest) {
             (Some(after), Some(highest)) => highest.wrapping_sub(after).wrapping_add(1),
             _ => LATER,
         };
-        let few = later < LATER;
-        whole((if few { eighth * 2 } else { eighth }).max(self.allowance))
+        let least = self.allowance.max(ALLOWANCE.0);
+        whole(if later < LATER { least + least / 2 } else { least })
+    }
+
+    /// From a sending to the news of its loss, as a rule.
+    fn round(&self) -> Duration {
+        let smoothed = self.rtt.smoothed().unwrap_or(Duration::from_millis(40));
+        smoothed + self.spacing.min(smoothed / 2) + self.allowance.max(ALLOWANCE.0)
+    }
+
+    /// When a frame sent now has to be judged without news, if waiting for the timer would leave no
+    /// further round: not before feedback is overdue, and in time to spread what is sent then.
+    fn hedge(&self, now: Instant, by: Instant) -> Option<Instant> {
+        let smoothed = self.rtt.smoothed()?;
+        let slack = by.since(now.plus(self.rtt.one_way()));
+        let wait = self.feedback_wait();
+        let (evident, timer) =
+            (smoothed + self.rtt.margin() + wait, smoothed + self.rtt.margin() + wait * 2);
+        if evident > slack || timer + self.round() <= slack {
+            return None;
+        }
+        let spread = (self.line.hole() * 2).min(slack - evident);
+        Some(now.plus(whole((slack - spread).clamp(evident, timer))))
     }
 
     /// How long a frame may go unconfirmed whose last sending was followed by sequence `after`.
@@ -695,11 +793,15 @@ impl<F> Sender<F> {
     /// feedback to be lost: else every lost feedback would bring needless repair.
     fn timer(&self, after: u32) -> Option<Duration> {
         let smoothed = self.rtt.smoothed()?;
-        // Twice what the receiver waits when nothing is urgent: its budget may hold it back.
-        let wait = (smoothed / 2).clamp(Duration::from_millis(2), Duration::from_millis(30));
-        let wait = wait.max(self.lag);
+        let wait = self.feedback_wait();
         let tail = self.next_sequence().wrapping_sub(after) < LATER;
         Some(whole(smoothed + self.rtt.margin() + if tail { wait } else { wait * 2 }))
+    }
+
+    /// Twice what the receiver waits when nothing is urgent: its budget may hold it back.
+    fn feedback_wait(&self) -> Duration {
+        let half = self.rtt.smoothed().unwrap_or_default() / 2;
+        half.clamp(Duration::from_millis(2), Duration::from_millis(30)).max(self.lag)
     }
 
     /// What followed the last sending of a frame that is still under way since its `tries`-th.
@@ -747,6 +849,9 @@ impl<F> Sender<F> {
             self.base = self.base.wrapping_add(1);
             if before(self.frontier, self.base) {
                 self.frontier = self.base;
+            }
+            if before(self.fated, self.base) {
+                self.fated = self.base;
             }
         }
     }

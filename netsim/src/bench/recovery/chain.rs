@@ -16,6 +16,7 @@ use thalweg::route::policy::{ClassSpec, Delivery};
 use thalweg::route::table::{Path, Route, RouteTable};
 use thalweg::session::keys::Secret;
 use thalweg::time::Instant;
+use thalweg::unit::Residual;
 use thalweg::wire::Kind;
 use thalweg::wire::data::OVERHEAD;
 
@@ -40,6 +41,8 @@ pub struct Load {
     pub packets: u64,
     /// How much later than the links' own delay a packet is of use.
     pub deadline: Duration,
+    /// The share that its class lets go missing.
+    pub residual: f64,
 }
 
 /// What came of it. Counts cover what was sent after [`WARM`].
@@ -134,7 +137,7 @@ impl Chain {
                 node: node(n),
                 boot: 1,
                 mtu: 1340,
-                classes: vec![class(load.deadline)],
+                classes: vec![class(load)],
                 networks: vec![IpAddr::from(address(n)).into()],
                 relay: true,
                 tun_udp: true,
@@ -346,12 +349,16 @@ fn span_count(span: Duration, every: Duration) -> u64 {
     (span.as_nanos() / every.as_nanos().max(1)) as u64
 }
 
-fn class(deadline: Duration) -> ClassSpec {
+fn class(load: &Load) -> ClassSpec {
     ClassSpec {
         name: "default".into(),
         matches: Default::default(),
         policy: Default::default(),
-        delivery: Delivery { budget: deadline, ..Delivery::NONE },
+        delivery: Delivery {
+            budget: load.deadline,
+            residual: Residual::from_f64(load.residual),
+            ..Delivery::NONE
+        },
         marking: Default::default(),
     }
 }
@@ -396,14 +403,11 @@ fn snapshot(n: u16, count: u16, one_way: Duration) -> Snapshot {
             networks: vec![IpAddr::from(address(m)).into()],
             links: links.into_iter().collect(),
         });
-        let nodes: Vec<_> = if (n, m) == (1, count) {
-            (2..=count).map(node).collect()
-        } else if near {
-            vec![node(m)]
-        } else {
-            continue;
-        };
-        let primary = Path { link: LinkId(nodes[0].get()), nodes, delay: one_way };
+        // Everybody knows the way along the row; all hops are alike.
+        let nodes: Vec<_> =
+            if m > n { (n + 1..=m).map(node).collect() } else { (m..n).rev().map(node).collect() };
+        let delay = one_way * u32::from(n.abs_diff(m)) / u32::from(count - 1);
+        let primary = Path { link: LinkId(nodes[0].get()), nodes, delay };
         table.routes.insert((node(m), CLASS), Route { primary, backup: None });
     }
     Snapshot { peers: Arc::new(peers), routes: Arc::new(table) }

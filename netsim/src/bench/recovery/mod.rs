@@ -26,7 +26,8 @@ use crate::link::{Burst, LinkParams};
 use crate::netns::stop::Stop;
 use chain::{Chain, Load};
 
-/// Residual that floors are computed for, and that classes ask for by default.
+/// Residual that floors are computed for, and that classes ask for by default; over a row of lines a
+/// tenth of it.
 const TARGET: f64 = 1e-4;
 
 /// How a line loses.
@@ -85,10 +86,11 @@ impl Cell {
             payload: if self.pps == 50 { 160 } else { 1200 },
             packets,
             deadline: Duration::from_millis(self.deadline_ms),
+            residual: if self.hops > 1 { TARGET / 10.0 } else { TARGET },
         }
     }
 
-    /// Least overhead and least residual.
+    /// Least overhead, and least residual where that is not simply the target.
     fn floor(&self) -> (Option<f64>, f64) {
         let deadline = Duration::from_millis(self.deadline_ms);
         match self.loss {
