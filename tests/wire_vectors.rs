@@ -167,7 +167,7 @@ fn acks() {
     let ack = Ack {
         settled: 100,
         highest: 109,
-        delay: Duration::from_micros(250),
+        delay: Duration::from_micros(248),
         given_up: 1,
         ce: 2,
         local_drops: 3,
@@ -176,11 +176,11 @@ fn acks() {
     };
     let mut body = Vec::new();
     ack.write(&mut body);
-    assert_eq!(hex(&body), "000000640000006d000000fa00000001000000020000000300000064010200000602");
+    assert_eq!(hex(&body), "0000006400000001000a001f000200030000820602");
     assert_eq!(
         sealed(Kind::Ack, &body),
-        "14000102030000000000000578ff7683750656c97d3478bc6434c7ab1e4d37e6a5ed58090a4a0d4b\
-         3a601ed6e5e2a00f756fda93b786bcdda53e3fbe23e1"
+        "14000102030000000000000578ff7683750656a57d3e78596436c7a91e4db5e2a7f691e0628c652c\
+         89e0fd9ff35a4fe82a"
     );
 }
 

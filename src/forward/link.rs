@@ -14,6 +14,7 @@ use crate::id::{LinkId, NodeId, StreamId};
 use crate::session::keys::{OpenChain, Scope, SealChain, Secret, nonce};
 use crate::session::replay::{Allowance, Verdict, Window};
 use crate::time::{Deadline, Instant};
+use crate::unit::Ratio;
 use crate::wire::ack::Ack;
 use crate::wire::data::{DataMut, END, HOP_TAG, OVERHEAD, PAYLOAD, ROUTE, hop_aad};
 use crate::wire::header::{Clear, EndHeader, RouteHeader, span, ticks};
@@ -403,10 +404,14 @@ impl Link {
         self.reported = self.fates();
         let counts = self.sender.take_report();
         let rtt = self.sender.round_trip();
+        let model = self.sender.line();
+        let known = model.frames() >= 1.0;
         let line = LineFigures {
+            loss: known.then(|| Ratio::from_f64(model.rate())),
+            loss_error: known.then(|| Ratio::from_f64(model.error())),
+            burst: (model.rate() > 0.0).then(|| model.hole()),
             rtt: rtt.smoothed(),
             rtt_spread: rtt.smoothed().map(|_| rtt.deviation()),
-            ..LineFigures::default()
         };
         Some(ForwardEvent::HopReport {
             link: self.id,

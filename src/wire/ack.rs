@@ -91,7 +91,8 @@ impl Ack {
     /// Appends the body. The caller keeps `highest` and the bitmap's base within
     /// [`Ack::SPAN`] of `settled`.
     pub fn write(&self, out: &mut Vec<u8>) {
-        let delay = micros(self.delay).div_ceil(Self::DELAY_US);
+        // Rounded down: a round trip may look longer for it, never shorter than it is.
+        let delay = micros(self.delay) / Self::DELAY_US;
         let short = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
         let open = self.highest.wrapping_add(1).wrapping_sub(self.settled);
         out.extend_from_slice(&self.settled.to_be_bytes());

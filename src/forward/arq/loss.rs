@@ -2,7 +2,7 @@
 //!
 //! *How often*: the share lost, over ten seconds, or over the last half second where that says clearly
 //! more. What has plainly changed is forgotten at once: a few losses at four times the old rate
-//! are a worse line, and a clean stretch in which twelve losses were to be expected is a better one.
+//! are a worse line, and a clean stretch in which nine losses were to be expected is a better one.
 //!
 //! *How long*: real holes have a length in time, whatever is sent meanwhile. So the model asks what
 //! became of frames sent a while after a lost one, by lag (1 to 64 ms). Where losses are independent
@@ -26,8 +26,8 @@ const FAST: Duration = Duration::from_millis(500);
 /// Losses that are no chance, and how much more frequent they must be than before.
 const WORSE: (f64, f64) = (2.0, 4.0);
 /// Losses that should have come in a clean stretch before it means a better line: by chance once in
-/// 160,000 stretches.
-const BETTER: f64 = 12.0;
+/// 8,000 stretches.
+const BETTER: f64 = 9.0;
 
 /// Counts that fade.
 #[derive(Clone, Copy, Debug, Default)]
@@ -173,7 +173,8 @@ impl LossModel {
             let begin = if at == 0 { 0 } else { LAGS_US[at - 1] };
             tau += known * (LAGS_US[at] - begin) as f64;
         }
-        self.tau_us = tau;
+        // What is shorter than the least lag cannot be told from chance.
+        self.tau_us = if tau < LAGS_US[0] as f64 { 0.0 } else { tau };
     }
 }
 
@@ -213,9 +214,9 @@ mod tests {
         for seed in 0..20 {
             let mut model = LossModel::default();
             independent(&mut model, 0, 1000, 30, 0.05, seed);
-            assert!((model.rate() - 0.05).abs() < 0.015, "{}", model.rate());
+            assert!((model.rate() - 0.05).abs() < 0.02, "{}", model.rate());
             assert!(model.hole() < Duration::from_micros(700), "{:?}", model.hole());
-            assert!(model.error() < 0.004, "{}", model.error());
+            assert!(model.error() < 0.008, "{}", model.error());
         }
     }
 
@@ -243,8 +244,8 @@ mod tests {
             independent(&mut model, 21_000_000, 10_000, 9, 0.1, seed);
             let settled = model.rate();
             independent(&mut model, 30_000_000, 10_000, 2, 0.0, seed);
-            assert!(known > 0.01, "seed {seed}: {known}");
-            assert!((0.04..0.2).contains(&settled), "seed {seed}: {settled}");
+            assert!(known > 0.008, "seed {seed}: {known}");
+            assert!((0.04..0.3).contains(&settled), "seed {seed}: {settled}");
             assert!(model.rate() < 1e-9, "seed {seed}: {}", model.rate());
         }
     }

@@ -28,7 +28,7 @@ use crate::wire::ack::Ack;
 /// Later frames that make a gap a loss (RFC 9002's packet threshold).
 const LATER: u32 = 3;
 /// Bounds of the reordering allowance: below, one timer's grain; above, repair would come too late.
-const ALLOWANCE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(25));
+const ALLOWANCE: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(25));
 /// Repair that may be sent beyond a third of the first-sent bytes.
 const BURST: u64 = 32 * 1024;
 /// Times a frame is sent at most.
@@ -102,8 +102,8 @@ pub struct Sender<F> {
     queue: VecDeque<u32>,
     /// First sendings to be judged early, for want of time.
     hedges: BTreeSet<(Instant, u32)>,
-    /// Copies to come.
-    copies: BTreeSet<(Instant, u32)>,
+    /// Copies to come; `true`: a last round, of frames that were sent again and have no news yet.
+    copies: BTreeSet<(Instant, u32, bool)>,
     line: LossModel,
     /// Every sequence before this one has told the model its fate.
     fated: u32,
@@ -352,28 +352,11 @@ impl<F> Sender<F> {
             if !self.may_repair(now, record.bytes) {
                 return None;
             }
-            let loss = Loss {
-                tries: record.tries,
-                since: now.since(record.sent_at),
-                slack: record.give_up_at.since(now.plus(one_way)),
-                round: self.round(),
-                target: f64::from(record.target) / self.tighter / 2.0,
-            };
-            let end = record.give_up_at.minus(one_way);
-            let repeat = repeat(&self.line, &loss);
-            for copy in 1..repeat.copies {
-                if self.copies.len() < PLANNED {
-                    self.copies.insert((now.plus(repeat.space * copy).min(end), seq));
-                }
-            }
-            if !repeat.last && self.copies.len() < PLANNED {
-                // Should no news have come by then, it goes once more.
-                self.copies.insert((end, seq));
-            }
             self.queue.pop_front();
+            self.plan(now, seq);
             return self.send_again(now, seq);
         }
-        while let Some(&(at, seq)) = self.copies.first() {
+        while let Some(&(at, seq, round)) = self.copies.first() {
             let record = self.record(seq).filter(|r| r.state == State::Flying && r.tries < TRIES);
             let record = record.filter(|r| now.plus(one_way) <= r.give_up_at);
             let Some(record) = record else {
@@ -384,9 +367,34 @@ impl<F> Sender<F> {
                 return None;
             }
             self.copies.pop_first();
+            if round {
+                self.plan(now, seq);
+            }
             return self.send_again(now, seq);
         }
         None
+    }
+
+    /// Plans what follows the sending of a frame that is sent again now.
+    fn plan(&mut self, now: Instant, seq: u32) {
+        let one_way = self.rtt.one_way();
+        let Some(record) = self.record(seq) else { return };
+        let end = record.give_up_at.minus(one_way);
+        let loss = Loss {
+            tries: record.tries,
+            since: now.since(record.sent_at),
+            slack: end.since(now),
+            round: self.rtt.smoothed().unwrap_or(Duration::from_millis(40)),
+            target: f64::from(record.target) / self.tighter / 2.0,
+        };
+        let repeat = repeat(&self.line, &loss);
+        let room = PLANNED.saturating_sub(self.copies.len());
+        let copies = (1..repeat.copies).map(|n| (now.plus(repeat.space * n).min(end), seq, false));
+        self.copies.extend(copies.take(room));
+        if !repeat.last && room > 0 {
+            // Should no news have come by then, it goes once more.
+            self.copies.insert((end, seq, true));
+        }
     }
 
     fn may_repair(&self, now: Instant, bytes: u32) -> bool {
@@ -432,7 +440,7 @@ impl<F> Sender<F> {
         if let Some(&(at, _)) = self.hedges.first() {
             offer(at, "loss hedge");
         }
-        if let Some(&(at, seq)) = self.copies.first() {
+        if let Some(&(at, seq, _)) = self.copies.first() {
             // What is due and was not sent waits for tokens or for the end of a pause.
             let expires = self.record(seq).map(|r| r.give_up_at.minus(self.rtt.one_way()));
             let expires = expires.unwrap_or(at).plus(Duration::from_micros(1));
@@ -654,7 +662,7 @@ impl<F> Sender<F> {
             }
         }
         let one_way = self.rtt.one_way();
-        while let Some(&(_, seq)) = self.copies.first() {
+        while let Some(&(_, seq, _)) = self.copies.first() {
             let wanted = |r: &Record<F>| {
                 matches!(r.state, State::Flying | State::Queued)
                     && now.plus(one_way) <= r.give_up_at
