@@ -54,7 +54,7 @@ fn route() -> impl Strategy<Value = RouteHeader> {
 }
 
 fn ack() -> impl Strategy<Value = Ack> {
-    let totals = (any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>(), any::<bool>());
+    let totals = (any::<u16>(), any::<u32>(), any::<u16>(), any::<u16>(), any::<bool>());
     (any::<u32>(), 0_u32..600, 0_u32..600, any::<[u8; 32]>(), totals).prop_map(
         |(settled, open, skip, came, (delay, given_up, ce, local_drops, asked))| {
             let base = settled.wrapping_add(skip.min(open));
@@ -68,7 +68,7 @@ fn ack() -> impl Strategy<Value = Ack> {
             Ack {
                 settled,
                 highest: settled.wrapping_add(open).wrapping_sub(1),
-                delay: Duration::from_micros(u64::from(delay)),
+                delay: Duration::from_micros(u64::from(delay) * 8),
                 given_up,
                 ce,
                 local_drops,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::window::Window;
 use super::{Credit, FRAME, LEAST_RATE, Mode, Pacer};
-use crate::forward::arq::{Arrival, Receiver, Sender};
+use crate::forward::arq::{Arrival, Receiver, Sender, Terms};
 use crate::forward::queue::{Control, FairQueue, Item, QueueLimits};
 use crate::rng::Dice;
 use crate::time::{Instant, micros};
@@ -368,7 +368,8 @@ impl World {
             let asks = self.sender.asks_feedback(now);
             self.numbered += 1;
             let what = (self.numbered, id);
-            let seq = self.sender.push(now, FRAME as usize, Some(now.plus(HOLD)), Some(what));
+            let terms = Terms { by: now.plus(HOLD), target: 1e-5 };
+            let seq = self.sender.push(now, FRAME as usize, Some(terms), Some(what));
             self.pacer.on_sent(FRAME as usize);
             self.put(Parcel::Frame(seq, what, asks));
         }
