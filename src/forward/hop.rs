@@ -11,14 +11,16 @@ use bytes::BytesMut;
 use crate::id::{LinkId, NodeId};
 use crate::time::{Deadline, Instant};
 use crate::wire::ack::Ack;
-use crate::wire::data::{DataMut, OVERHEAD, ROUTE};
+use crate::wire::data::{DataMut, HOP_TAG, OVERHEAD, ROUTE};
 use crate::wire::header::{Clear, RouteHeader, ticks};
 use crate::wire::hello::{Hello, Role};
 use crate::wire::notice::Notice;
 use crate::wire::probe::Probe;
+use crate::wire::repair::Repair;
 use crate::wire::{Kind, Owner, TAG, WireError, owner};
 
 use super::arq::Arrival;
+use super::coding::Uncoder;
 use super::event::{ForwardEvent, ProbeRequest};
 use super::greet::Greeter;
 use super::health::HealthEvent;
@@ -41,7 +43,7 @@ impl Forwarder {
             WireError::Kind(_) => DropReason::Unsupported,
             _ => DropReason::Malformed,
         })?;
-        if matches!(clear.kind, Kind::Repair | Kind::Fragment | Kind::Bundle | Kind::Carrier) {
+        if matches!(clear.kind, Kind::Fragment | Kind::Bundle | Kind::Carrier) {
             return Err(DropReason::Unsupported);
         }
         let id = *self.table.find(clear.index).ok_or(DropReason::UnknownIndex)?;
@@ -53,8 +55,10 @@ impl Forwarder {
         if link.forgeries.refuses(now, from, link.endpoint) {
             return Err(DropReason::ForgeryFlood);
         }
-        // Only a packet may be long; a stranger's long frame is not worth its opening.
-        if clear.kind != Kind::Data && datagram.len() > Clear::LEN + Ack::MAX + TAG {
+        // Only a packet or a sum of packets may be long; a stranger's long frame is not worth its
+        // opening.
+        let may_be_long = matches!(clear.kind, Kind::Data | Kind::Repair);
+        if !may_be_long && datagram.len() > Clear::LEN + Ack::MAX + TAG {
             return Err(DropReason::Malformed);
         }
         match link.open(now, &clear, &mut datagram, &mut self.spare) {
@@ -75,7 +79,7 @@ impl Forwarder {
             self.on_data(now, id, peer, datagram, tos)?;
         } else {
             let body = &datagram[Clear::LEN..datagram.len() - TAG];
-            self.on_bare(now, id, peer, clear.kind, body)?;
+            self.on_bare(now, id, peer, (clear.kind, tos), body)?;
         }
         Ok(id)
     }
@@ -89,13 +93,40 @@ impl Forwarder {
         tos: u8,
     ) -> Result<(), DropReason> {
         let parts = DataMut::split(&mut datagram[ROUTE..]).map_err(|_| DropReason::Malformed)?;
-        let mut route = RouteHeader::parse(parts.route).map_err(|_| DropReason::Malformed)?;
+        let open = *parts.route;
+        let mut route = RouteHeader::parse(&open).map_err(|_| DropReason::Malformed)?;
         let whole = datagram.len();
         let (asks, ce) = (route.flags.ack_wanted, tos & 3 == 3);
         let Some(link) = self.link_mut(id) else { return Err(DropReason::UnknownIndex) };
         let arrival = link.receiver.on_frame(now, route.hop_seq, whole, ce, asks);
         let transit = link.transit();
+        let source = route.flags.coded && arrival == Arrival::New;
+        if source {
+            let uncoder = link.uncoder.get_or_insert_with(|| Box::new(Uncoder::new()));
+            uncoder.on_source(now, route.hop_seq, &open, &datagram);
+        }
         self.list(id);
+        let done = self.carry(now, id, peer, (arrival, transit), &mut route, datagram, tos);
+        // One that comes late may complete what symbols said of others.
+        if source {
+            self.on_recovered(now, id, peer, tos);
+        }
+        done
+    }
+
+    /// A data frame has come, by itself or out of repair symbols: to where it goes.
+    #[allow(clippy::too_many_arguments)]
+    fn carry(
+        &mut self,
+        now: Instant,
+        id: LinkId,
+        peer: NodeId,
+        (arrival, transit): (Arrival, Duration),
+        route: &mut RouteHeader,
+        datagram: BytesMut,
+        tos: u8,
+    ) -> Result<(), DropReason> {
+        let ce = tos & 3 == 3;
         if arrival != Arrival::New {
             return Err(DropReason::Duplicate);
         }
@@ -103,15 +134,42 @@ impl Forwarder {
             return Err(DropReason::WrongRoute);
         }
         route.age = route.age.saturating_add(ticks(transit));
-        route.flags.ack_wanted = false;
+        (route.flags.ack_wanted, route.flags.coded) = (false, false);
         if ce && route.ecn != 0 {
             route.ecn = 3;
         }
         match route.next() {
             // The outside keeps its marking from end to end (RFC 2983, uniform among us).
-            Some(next) => self.relay(now, id, &route, next, datagram, tos >> 2),
-            None => self.arrive(now, &route, datagram),
+            Some(next) => self.relay(now, id, route, next, datagram, tos >> 2),
+            None => self.arrive(now, route, datagram),
         }
+    }
+
+    /// What repair symbols have given back goes on like any other frame, older by as much as it was
+    /// missed.
+    fn on_recovered(&mut self, now: Instant, id: LinkId, peer: NodeId, tos: u8) {
+        loop {
+            let Some(link) = self.link_mut(id) else { return };
+            let transit = link.transit();
+            let Some(uncoder) = link.uncoder.as_mut() else { return };
+            let Some((recovered, open, missed)) = uncoder.poll_recovered(now) else { break };
+            let arrival = link.receiver.on_recovered(now, recovered.seq);
+            self.stats.link_mut(id).recovered += u64::from(arrival == Arrival::New);
+            let mut bytes = recovered.bytes;
+            let done = match RouteHeader::parse(&open) {
+                Ok(mut route) if bytes.len() >= OVERHEAD => {
+                    bytes[ROUTE..HOP_TAG].copy_from_slice(&open);
+                    let so_far = (arrival, transit + missed);
+                    // The marks of its own datagram are lost with that.
+                    self.carry(now, id, peer, so_far, &mut route, bytes, tos & !3)
+                }
+                _ => Err(DropReason::Malformed),
+            };
+            if let Err(reason) = done {
+                self.stats.drop(reason);
+            }
+        }
+        self.list(id);
     }
 
     fn on_bare(
@@ -119,7 +177,7 @@ impl Forwarder {
         now: Instant,
         id: LinkId,
         peer: NodeId,
-        kind: Kind,
+        (kind, tos): (Kind, u8),
         body: &[u8],
     ) -> Result<(), DropReason> {
         match kind {
@@ -134,6 +192,14 @@ impl Forwarder {
             Kind::Ack => {
                 let ack = Ack::parse(body).map_err(|_| DropReason::Malformed)?;
                 self.on_ack(now, id, &ack)
+            }
+            Kind::Repair => {
+                let (repair, symbol) = Repair::parse(body).map_err(|_| DropReason::Malformed)?;
+                let link = self.link_mut(id).ok_or(DropReason::UnknownIndex)?;
+                let uncoder = link.uncoder.get_or_insert_with(|| Box::new(Uncoder::new()));
+                uncoder.on_repair(&repair, symbol);
+                self.on_recovered(now, id, peer, tos);
+                Ok(())
             }
             Kind::Notice => {
                 let notice = Notice::parse(body).map_err(|_| DropReason::Malformed)?;
@@ -278,9 +344,10 @@ impl Forwarder {
         if credit {
             link.pacer.on_wake();
         }
+        let symbols = link.has_symbols(now);
         let report = link.report(now);
         self.told.extend(report);
-        if repair || feedback || credit {
+        if repair || feedback || credit || symbols {
             self.list(id);
         }
     }

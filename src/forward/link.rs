@@ -21,6 +21,7 @@ use crate::wire::header::{Clear, EndHeader, RouteHeader, span, ticks};
 use crate::wire::{Kind, TAG};
 
 use super::arq::{self, Terms};
+use super::coding::{Coder, Uncoder, symbol_of};
 use super::egress::mark_congested;
 use super::event::{ForwardEvent, LineFigures};
 use super::forgery::Forgeries;
@@ -97,6 +98,9 @@ pub(super) struct Link {
     pub(super) queue: FairQueue<Load>,
     pub(super) sender: arq::Sender<Kept>,
     pub(super) receiver: arq::Receiver,
+    coder: Coder,
+    /// Made when the first source symbol comes.
+    pub(super) uncoder: Option<Box<Uncoder>>,
     pub(super) pacer: Pacer,
     bare: VecDeque<(Kind, Vec<u8>)>,
     pub(super) greeter: Greeter,
@@ -136,6 +140,8 @@ impl Link {
             queue: FairQueue::new(QueueLimits::default()),
             sender: arq::Sender::new(REPAIR_BYTES),
             receiver: arq::Receiver::new(now),
+            coder: Coder::default(),
+            uncoder: None,
             pacer: Pacer::new(now),
             bare: VecDeque::new(),
             greeter: Greeter::default(),
@@ -203,7 +209,7 @@ impl Link {
             let Some(clear) = self.keys.next(now, Kind::Data, self.transmit_index) else { break };
             let Some(mut frame) = blocks.keep(&kept.bytes) else { break };
             let mut route = kept.route;
-            patch(&mut route, now, kept.arrived, kept.age, seq, false);
+            patch(&mut route, now, kept.arrived, kept.age, seq, (false, false));
             seal_hop(&self.keys, clear, &mut frame, &route);
             let whole = frame.len() as u64;
             let tos = kept.dscp << 2 | RouteHeader::ecn_of(&route);
@@ -240,7 +246,10 @@ impl Link {
             let whole = bytes.len();
             self.queue.served(whole, more);
             let (seq, asks) = (self.sender.next_sequence(), self.sender.asks_feedback(now));
-            patch(&mut route, now, arrived, age, seq, asks);
+            let one_way = self.sender.round_trip().one_way();
+            let terms = terms(&route, now.plus(one_way), arrived, age, beyond);
+            let coded = terms.filter(|terms| self.sender.wants_code(now, terms));
+            patch(&mut route, now, arrived, age, seq, (asks, coded.is_some()));
             seal_hop(&self.keys, clear, &mut bytes, &route);
             let bytes = bytes.freeze();
             let tos = dscp << 2 | RouteHeader::ecn_of(&route);
@@ -249,12 +258,19 @@ impl Link {
             let counted = stats.link_mut(self.id);
             counted.frames_sent += 1;
             count_frame(&mut counted.sent, Kind::Data, whole, whole - OVERHEAD);
-            let one_way = self.sender.round_trip().one_way();
-            let terms = terms(&route, now.plus(one_way), arrived, age, beyond);
+            if let Some(terms) = coded {
+                let symbol = symbol_of(&route, &bytes);
+                let aim = Terms { target: self.sender.aim(terms.target), ..terms };
+                self.coder.push(now, seq, symbol, &aim, one_way, self.sender.line());
+            }
             let kept = terms.map(|_| Kept { bytes, route, arrived, age, dscp });
-            self.sender.push(now, whole, terms, kept);
+            self.sender.push(now, whole, terms, kept, coded.is_some());
             self.mark(now, seq);
+            if coded.is_some() {
+                self.send_symbols(now, dscp, out, stats);
+            }
         }
+        self.send_symbols(now, 0, out, stats);
         let after = self.queue.stats();
         stats.drop_many(DropReason::QueueLate, after.dropped_late - before.dropped_late);
         stats.drop_many(DropReason::QueueSignal, after.dropped_signal - before.dropped_signal);
@@ -275,6 +291,29 @@ impl Link {
         counted.marked += after.marked - before.marked;
         counted.pace = self.pacer.stats();
         self.has_work()
+    }
+
+    /// Sends the repair symbols that are due, within what all repair may take. `dscp`: that of the
+    /// newest packet they speak of.
+    fn send_symbols(&mut self, now: Instant, dscp: u8, out: &mut TxBatch, stats: &mut Stats) {
+        loop {
+            let credit = self.pacer.has_credit(now);
+            let Some(plan) = self.coder.poll_symbol(now) else { break };
+            let whole = Clear::LEN + plan.body_len() + TAG;
+            if !credit || !self.sender.admits_symbol(now, whole) {
+                continue;
+            }
+            let mut body = Vec::with_capacity(whole);
+            plan.append(&mut body);
+            let Some(clear) = self.keys.next(now, Kind::Repair, self.transmit_index) else { break };
+            let frame = self.seal_bare(clear, &body);
+            out.push(self.id, self.endpoint, dscp << 2, frame);
+            self.pacer.on_sent(whole);
+            let counted = stats.link_mut(self.id);
+            counted.frames_sent += 1;
+            counted.symbols += 1;
+            count_frame(&mut counted.sent, Kind::Repair, whole, 0);
+        }
     }
 
     /// What the rate in force asks of the queue and of repair.
@@ -357,8 +396,14 @@ impl Link {
     pub(super) fn poll_timeout(&self) -> Option<Deadline> {
         let repair = Deadline::earlier(self.sender.poll_timeout(), self.receiver.poll_timeout());
         let repair = Deadline::earlier(repair, self.pacer.poll_timeout());
+        let repair = Deadline::earlier(repair, self.coder.poll_timeout());
         let told = Deadline::earlier(self.health.poll_timeout(), self.report_at());
         Deadline::earlier(repair, told)
+    }
+
+    /// Whether symbols for a tail are due.
+    pub(super) fn has_symbols(&self, now: Instant) -> bool {
+        self.coder.poll_timeout().is_some_and(|due| due.at <= now)
     }
 
     /// A data frame was sent for the first time.
@@ -559,9 +604,9 @@ fn patch(
     arrived: Instant,
     age: u16,
     seq: u32,
-    asks: bool,
+    (asks, coded): (bool, bool),
 ) {
-    RouteHeader::patch_hop(route, seq, asks, false);
+    RouteHeader::patch_hop(route, seq, asks, coded);
     RouteHeader::patch_age(route, age.saturating_add(ticks(now.since(arrived))));
 }
 

@@ -20,6 +20,7 @@
 pub mod arq;
 pub mod checksum;
 pub mod classify;
+mod coding;
 mod egress;
 pub mod event;
 mod forgery;

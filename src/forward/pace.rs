@@ -516,11 +516,14 @@ impl Pacer {
         if self.standing >= rounds && now.since(self.standing_since) >= span {
             return self.engage(now);
         }
-        // A short buffer shows no queue: more loss than is usual, and nothing more comes for it.
+        // A short buffer shows no queue: more loss than is usual, clearly more sent than ever came,
+        // and nothing more comes for it. (A steady flow over a lossy line sends what it always sent.)
         let all = (round.delivered + round.lost).max(1);
         let loss = (round.lost * 1000 / all) as u32;
         let usual = self.losses.iter().copied().min().unwrap_or(0);
-        let vain = loss > 2 * usual + 50 && rate < known + known / 20 && all > 20 * FRAME;
+        let pressed = all.saturating_mul(rate) > round.delivered.saturating_mul(known + known / 4);
+        let vain =
+            loss > 2 * usual + 50 && rate < known + known / 20 && pressed && all > 20 * FRAME;
         self.full_loss = if vain { self.full_loss + 1 } else { 0 };
         if self.full_loss >= 3 {
             self.full_loss = 0;

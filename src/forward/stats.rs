@@ -239,6 +239,10 @@ pub struct LinkStats {
     pub frames_received: u64,
     /// Data frames sent again.
     pub retransmits: u64,
+    /// Repair symbols sent.
+    pub symbols: u64,
+    /// Data frames that were lost and recovered from repair symbols.
+    pub recovered: u64,
     /// Lost data frames that were not sent again: their time was over.
     pub repair_late: u64,
     /// Packets that got the congestion mark in the queue before it.
@@ -254,6 +258,8 @@ impl LinkStats {
         self.frames_sent += other.frames_sent;
         self.frames_received += other.frames_received;
         self.retransmits += other.retransmits;
+        self.symbols += other.symbols;
+        self.recovered += other.recovered;
         self.repair_late += other.repair_late;
         self.marked += other.marked;
         self.pace.absorb(&other.pace);

@@ -33,6 +33,8 @@ const COST: u64 = BARE + 16;
 const COST_MILLIONTHS: i64 = COST as i64 * 1_000_000;
 /// What the budget may save up: forty feedback frames.
 const SAVED_MILLIONTHS: i64 = 40 * COST_MILLIONTHS;
+/// Recovered frames that may wait to be told.
+const RECOVERED: usize = 256;
 /// Places reported in one go: a burst of arrivals, and repairs that trail behind.
 const CLUSTERS: usize = 8;
 
@@ -97,6 +99,8 @@ pub struct Receiver {
     /// Millionths of a byte; below zero after a round longer than what was saved.
     tokens: i64,
     tokens_at: Instant,
+    /// Recovered frames that are still to be told as missing.
+    recovered: Vec<u32>,
     stats: ReceiverStats,
 }
 
@@ -123,6 +127,7 @@ impl Receiver {
             telling: false,
             tokens: SAVED_MILLIONTHS,
             tokens_at: now,
+            recovered: Vec::new(),
             stats: ReceiverStats::default(),
         }
     }
@@ -159,6 +164,27 @@ impl Receiver {
         arrival
     }
 
+    /// A lost frame was computed from repair symbols. It has come; but feedback tells once that it was
+    /// missed, so that the sender knows the line as it is.
+    pub fn on_recovered(&mut self, now: Instant, seq: u32) -> Arrival {
+        let ahead = before(self.highest, seq);
+        if !ahead && (self.highest.wrapping_sub(seq) >= WINDOW || self.has(seq))
+            || self.recovered.contains(&seq)
+        {
+            return Arrival::Duplicate;
+        }
+        if ahead || self.recovered.len() >= RECOVERED {
+            let arrival = self.place(now, seq);
+            self.note(seq);
+            return arrival;
+        }
+        self.recovered.push(seq);
+        self.open_since.get_or_insert(now);
+        self.urgent = true;
+        self.stats.received += 1;
+        Arrival::New
+    }
+
     /// The local kernel dropped this many more datagrams.
     pub fn on_local_drops(&mut self, drops: u64) {
         self.local_drops = self.local_drops.wrapping_add(drops as u16);
@@ -186,6 +212,13 @@ impl Receiver {
             self.asked = false;
             self.filled = false;
             self.last_feedback = Some(now);
+            // Told as missing; what comes next tells that they are there.
+            for seq in std::mem::take(&mut self.recovered) {
+                self.place(now, seq);
+                self.note(seq);
+                self.open_since = Some(now);
+            }
+            self.filled = false;
         }
         Some(ack)
     }
@@ -302,6 +335,12 @@ impl Receiver {
             if self.has(seq) {
                 return Arrival::Duplicate;
             }
+            if let Some(at) = self.recovered.iter().position(|&known| known == seq) {
+                self.recovered.swap_remove(at);
+                self.set(seq);
+                self.advance();
+                return Arrival::Duplicate;
+            }
             self.set(seq);
             // It fills a gap: told late, it would be sent again for nothing.
             self.filled = true;
@@ -327,7 +366,8 @@ impl Receiver {
             self.settled = to.wrapping_sub(WINDOW - 1);
         }
         while self.settled != to {
-            self.given_up = self.given_up.wrapping_add(u32::from(!self.has(self.settled)));
+            let missing = !self.has(self.settled) && !self.recovered.contains(&self.settled);
+            self.given_up = self.given_up.wrapping_add(u32::from(missing));
             self.settled = self.settled.wrapping_add(1);
         }
         self.advance();

@@ -41,6 +41,8 @@ const PLANNED: usize = 1 << 15;
 const TIGHTER: (f64, f64) = (1.3, 16.0);
 /// Frames after a repeated one that ask for feedback: one may be lost.
 const ASKS: u8 = 2;
+/// What a loss takes to be told and heeded beyond the round trip, at best.
+const FEEDBACK: Duration = Duration::from_micros(1_500);
 /// How long repair stays off after local drops.
 const DROPS_PAUSE: Duration = Duration::from_millis(200);
 
@@ -78,6 +80,8 @@ struct Record<F> {
     lost: bool,
     /// Whether a later frame showed that, not the clock.
     overtaken: bool,
+    /// Whether repair symbols may bring it: then coming after it was lost is no false alarm.
+    coded: bool,
     give_up_at: Instant,
     target: f32,
     frame: Option<F>,
@@ -186,13 +190,14 @@ impl<F> Sender<F> {
     }
 
     /// Remembers the frame that is being sent under [`Sender::next_sequence`], and returns that.
-    /// No `terms` or no `frame`: it is not repaired.
+    /// No `terms` or no `frame`: it is not repaired. `coded`: repair symbols follow it.
     pub fn push(
         &mut self,
         now: Instant,
         bytes: usize,
         terms: Option<Terms>,
         frame: Option<F>,
+        coded: bool,
     ) -> u32 {
         let seq = self.next_sequence();
         self.asks = self.asks.saturating_sub(1);
@@ -230,6 +235,7 @@ impl<F> Sender<F> {
             state: State::Flying,
             lost: false,
             overtaken: false,
+            coded,
             give_up_at: terms.by,
             target: terms.target as f32,
             frame,
@@ -300,6 +306,30 @@ impl<F> Sender<F> {
         if self.rtt.smoothed().is_none() {
             self.rtt.on_sample(now, rtt);
         }
+    }
+
+    /// Whether a frame sent now should be a source symbol: the line loses more than its class bears,
+    /// and news of its loss would come too late to send it again.
+    pub fn wants_code(&self, now: Instant, terms: &Terms) -> bool {
+        let Some(smoothed) = self.rtt.smoothed() else { return false };
+        let slack = terms.by.since(now.plus(self.rtt.one_way()));
+        !slack.is_zero() && slack < smoothed + FEEDBACK && self.line.rate() > self.aim(terms.target)
+    }
+
+    /// What is planned for so that the misses settle at `target`.
+    pub fn aim(&self, target: f64) -> f64 {
+        target / self.tighter / 2.0
+    }
+
+    /// Whether a repair symbol of so many bytes may be sent: it counts as sent then.
+    pub fn admits_symbol(&mut self, now: Instant, bytes: usize) -> bool {
+        let bytes = bytes as u64;
+        let may = self.may_repair(now, u32::try_from(bytes).unwrap_or(u32::MAX));
+        if may {
+            self.tokens -= 2 * bytes;
+            self.counts.repair_bytes += bytes;
+        }
+        may
     }
 
     /// What is known of the line's losses.
@@ -385,7 +415,7 @@ impl<F> Sender<F> {
             since: now.since(record.sent_at),
             slack: end.since(now),
             round: self.rtt.smoothed().unwrap_or(Duration::from_millis(40)),
-            target: f64::from(record.target) / self.tighter / 2.0,
+            target: self.aim(f64::from(record.target)),
         };
         let repeat = repeat(&self.line, &loss);
         let room = PLANNED.saturating_sub(self.copies.len());
@@ -614,7 +644,9 @@ impl<F> Sender<F> {
         // An answer faster than any round trip was not to the last sending.
         let early = record.tries > 1 && now.since(record.sent_at) < least - least / 8;
         let unsent = record.tries == 1;
-        if record.lost && (unsent || early && record.tries == 2) {
+        if record.lost && unsent && record.coded {
+            // Computed from repair symbols.
+        } else if record.lost && (unsent || early && record.tries == 2) {
             record.lost = false;
             self.counts.lost = self.counts.lost.saturating_sub(1);
             self.counts.spurious += 1;
@@ -628,6 +660,7 @@ impl<F> Sender<F> {
         }
         if abandoned {
             self.counts.residual = self.counts.residual.saturating_sub(1);
+            self.tighter = (self.tighter / TIGHTER.0).max(1.0);
         }
         record.state = State::Arrived;
         if record.frame.take().is_some() {

@@ -1,0 +1,281 @@
+//! Repair in advance, for packets that no news of their loss could save.
+//!
+//! Where a packet's time is shorter than a round (there, feedback, and there again), it is a *source
+//! symbol*: repair symbols over the newest such packets follow it, as many as the line's loss and
+//! the class's residual ask for (`fec::plan`), evenly spaced. All flows of a lane share them. While
+//! the line loses nothing there are none.
+//!
+//! Where the flow pauses, the packets at its tail would have to do with fewer symbols than those
+//! before them: what they lack is sent when the next packet is overdue. Holes in time swallow the
+//! symbols that follow a packet closely; only those after it help. So the window is reckoned in
+//! holes, and where no symbol could come after a hole in time, none is sent.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::arq::{LossModel, Terms};
+use crate::fec::{Decoder, DecoderLimits, Encoder, EncoderLimits, Plan, Recovered, plan};
+use crate::time::{Deadline, Instant, micros};
+use crate::wire::data::END;
+use crate::wire::header::RouteHeader;
+use crate::wire::repair::Repair;
+
+/// Most symbols for each packet: a third of all bytes, the bound that all repair shares.
+const MOST: f64 = 0.5;
+/// Symbols that a tail takes at most.
+const TAIL: u32 = 3;
+/// Rates kept. One takes up to a millisecond to compute.
+const RATES: usize = 256;
+/// Where a hole outlives the packet's time more often than this, symbols would be lost like it.
+const HOPELESS: f64 = 0.7;
+
+/// The sender's side of a hop's code.
+#[derive(Debug, Default)]
+pub(super) struct Coder {
+    encoder: Option<Box<Encoder>>,
+    /// Source symbols with the last moment at which a symbol over them comes in time.
+    live: VecDeque<(u32, Instant)>,
+    /// Symbols owed.
+    owed: f64,
+    /// Of the newest packet: symbols sent after it, and how many it should have.
+    covered: (u32, u32),
+    spacing: Option<Duration>,
+    pushed_at: Option<Instant>,
+    tail_at: Option<Instant>,
+    rates: BTreeMap<(u8, u8, u8), f64>,
+}
+
+impl Coder {
+    /// A packet that is a source symbol was sent. `head`, `tail`: see [`symbol_of`]; `terms`: when
+    /// it must be there and how surely; `one_way`: what the line takes.
+    pub(super) fn push(
+        &mut self,
+        now: Instant,
+        seq: u32,
+        (head, tail): ([u8; Repair::SYMBOL_HEAD], Bytes),
+        terms: &Terms,
+        one_way: Duration,
+        line: &LossModel,
+    ) {
+        let until = terms.by.minus(one_way);
+        let slack = until.since(now);
+        if let Some(last) = self.pushed_at.replace(now) {
+            let step = now.since(last).min(Duration::from_secs(1));
+            let mean = self.spacing.unwrap_or(step);
+            self.spacing = Some((mean * 7 + step) / 8);
+        }
+        let encoder =
+            self.encoder.get_or_insert_with(|| Box::new(Encoder::new(EncoderLimits::default())));
+        encoder.push(seq, head, tail);
+        self.live.push_back((seq, until));
+        let rate = self.rate(line, slack, terms.target);
+        self.owed = (self.owed + rate).min(f64::from(TAIL) + 1.0);
+        self.covered = (0, tail_symbols(line, slack, terms.target, rate));
+        // The next packet is overdue after half as long again, but late symbols help nobody.
+        let spacing = self.spacing.unwrap_or(slack);
+        let patience = (spacing + spacing / 2).max(Duration::from_millis(1));
+        let latest = slack.saturating_sub(Duration::from_micros(500));
+        self.tail_at = (rate > 0.0).then(|| now.plus(patience.min(latest)));
+    }
+
+    /// A symbol that is due now; ask until there is none. The caller writes it, or leaves it: it is
+    /// not asked for again.
+    pub(super) fn poll_symbol(&mut self, now: Instant) -> Option<Plan<'_>> {
+        while self.live.front().is_some_and(|&(_, until)| until < now) {
+            self.live.pop_front();
+        }
+        let encoder = self.encoder.as_mut()?;
+        let Some(&(oldest, _)) = self.live.front() else {
+            encoder.clear();
+            (self.owed, self.tail_at) = (0.0, None);
+            return None;
+        };
+        encoder.forget_before(oldest);
+        if self.tail_at.is_some_and(|at| at <= now) {
+            self.tail_at = None;
+            let (sent, wanted) = self.covered;
+            self.owed = self.owed.max(f64::from(wanted.saturating_sub(sent)));
+        }
+        if self.owed < 1.0 {
+            return None;
+        }
+        self.owed -= 1.0;
+        self.covered.0 += 1;
+        encoder.over_newest(self.live.len())
+    }
+
+    /// When a tail's symbols are due.
+    pub(super) fn poll_timeout(&self) -> Option<Deadline> {
+        self.tail_at.map(|at| Deadline { at, why: "tail symbols" })
+    }
+
+    /// Symbols for each packet: the last step of `fec::plan`, kept by coarse steps of what it
+    /// depends on.
+    fn rate(&mut self, line: &LossModel, slack: Duration, target: f64) -> f64 {
+        let loss = line.rate() + line.error() / 2.0;
+        let spacing = micros(self.spacing.unwrap_or(slack)).max(1);
+        // A hole takes as many packets as it lasts for: together they are one loss.
+        let together = 1 + micros(line.hole()) / spacing;
+        let window = (1 + micros(slack) / spacing).min(64) / together;
+        if loss <= target || line.again(slack) > HOPELESS {
+            return 0.0;
+        }
+        // An eighth of an octave, always against us; windows by powers of the square root of two.
+        let loss_step = (-loss.log2() * 8.0).floor().clamp(0.0, 255.0);
+        let window_step = ((window.max(1) as f64).log2() * 2.0).floor();
+        let target_step = (-target.log10() * 4.0).ceil().clamp(0.0, 255.0);
+        let key = (loss_step as u8, window_step as u8, target_step as u8);
+        if let Some(&rate) = self.rates.get(&key) {
+            return rate;
+        }
+        if self.rates.len() >= RATES {
+            self.rates.clear();
+        }
+        let (loss, window) = (2_f64.powf(-loss_step / 8.0), 2_f64.powf(window_step / 2.0));
+        let target = 10_f64.powf(-target_step / 4.0);
+        let rate = plan::rate(loss, window as usize, target).unwrap_or(MOST).min(MOST);
+        self.rates.insert(key, rate);
+        rate
+    }
+}
+
+/// How many symbols the last packet of a burst of traffic wants, alone.
+fn tail_symbols(line: &LossModel, slack: Duration, target: f64, rate: f64) -> u32 {
+    let loss = line.rate();
+    if rate <= 0.0 || loss <= target {
+        return 0;
+    }
+    let again = line.again(slack / 2).clamp(1e-6, 0.95);
+    let wanted = (target / loss).ln() / again.ln();
+    (wanted.ceil() as u32).clamp(1, TAIL)
+}
+
+/// What the next node needs to have a frame that was sent with this open route header.
+pub(super) fn symbol_of(
+    route: &[u8; RouteHeader::LEN],
+    frame: &Bytes,
+) -> ([u8; Repair::SYMBOL_HEAD], Bytes) {
+    (symbol_head(route), frame.slice(END..))
+}
+
+/// The head of a frame's symbol: its route header but for the sequence and what each sending says
+/// for itself.
+fn symbol_head(route: &[u8; RouteHeader::LEN]) -> [u8; Repair::SYMBOL_HEAD] {
+    let mut route = *route;
+    RouteHeader::patch_hop(&mut route, 0, false, false);
+    let mut head = [0; Repair::SYMBOL_HEAD];
+    head[2..].copy_from_slice(&route[4..]);
+    head
+}
+
+/// The receiver's side of a hop's code.
+#[derive(Debug)]
+pub(super) struct Uncoder {
+    decoder: Decoder,
+    /// When source symbols came: by them it is known how long a recovered one was missed.
+    came: VecDeque<(u32, Instant)>,
+}
+
+/// Arrivals remembered: as many as the decoder keeps.
+const CAME: usize = 128;
+
+impl Uncoder {
+    /// Nothing has come.
+    pub(super) fn new() -> Self {
+        let limits = DecoderLimits { room: END, ..DecoderLimits::default() };
+        Self { decoder: Decoder::new(limits), came: VecDeque::new() }
+    }
+
+    /// A source symbol came: a data frame, its route header open.
+    pub(super) fn on_source(
+        &mut self,
+        now: Instant,
+        seq: u32,
+        route: &[u8; RouteHeader::LEN],
+        frame: &[u8],
+    ) {
+        self.decoder.on_source(seq, symbol_head(route), frame.get(END..).unwrap_or_default());
+        if self.came.len() == CAME {
+            self.came.pop_front();
+        }
+        self.came.push_back((seq, now));
+    }
+
+    /// A repair symbol came.
+    pub(super) fn on_repair(&mut self, repair: &Repair, symbol: &[u8]) {
+        self.decoder.on_repair(repair, symbol);
+    }
+
+    /// A frame that was lost, with its route header as it was sent, and for how long it was missed.
+    pub(super) fn poll_recovered(
+        &mut self,
+        now: Instant,
+    ) -> Option<(Recovered, [u8; RouteHeader::LEN], Duration)> {
+        let recovered = self.decoder.poll_recovered()?;
+        let mut route = [0; RouteHeader::LEN];
+        route[..4].copy_from_slice(&recovered.seq.to_be_bytes());
+        route[4..].copy_from_slice(&recovered.head[2..]);
+        // It would have come just before the first that came after it.
+        let after = |seq: u32| seq.wrapping_sub(recovered.seq).wrapping_sub(1) < 1 << 31;
+        let next = self.came.iter().filter(|(seq, _)| after(*seq)).map(|&(_, at)| at).min();
+        Some((recovered, route, next.map_or(Duration::ZERO, |at| now.since(at))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    fn at(n: u64) -> Instant {
+        Instant::ZERO.plus(ms(n))
+    }
+
+    fn line(every: u64) -> LossModel {
+        let mut line = LossModel::default();
+        for n in 0..8000 {
+            line.on_fate(Instant::from_micros(n * 1000), every > 0 && n % every == 0);
+        }
+        line
+    }
+
+    /// Symbols over packets sent each millisecond that have 20 ms.
+    fn symbols(line: &LossModel, packets: u64) -> (Coder, u32) {
+        let (mut coder, mut sent) = (Coder::default(), 0);
+        for n in 0..packets {
+            let terms = Terms { by: at(n + 30), target: 1e-4 };
+            let symbol = ([0; Repair::SYMBOL_HEAD], Bytes::from_static(&[7; 100]));
+            coder.push(at(n), n as u32, symbol, &terms, ms(10), line);
+            while coder.poll_symbol(at(n)).is_some() {
+                sent += 1;
+            }
+        }
+        (coder, sent)
+    }
+
+    #[test]
+    fn a_clean_line_gets_no_symbols_and_a_lossy_one_what_the_residual_asks_for() {
+        assert_eq!(symbols(&line(0), 1000).1, 0);
+        let sent = symbols(&line(20), 1000).1;
+        assert!((240..330).contains(&sent), "5 % lost, 20 packets of time: {sent} a thousand");
+    }
+
+    #[test]
+    fn a_tail_is_covered_without_waiting_for_the_next_packet() {
+        let (mut coder, _) = symbols(&line(20), 101);
+        let due = coder.poll_timeout().expect("the tail waits");
+        assert!(due.at > at(100) && due.at <= at(103), "{due:?}");
+        let mut more = 0;
+        while coder.poll_symbol(due.at).is_some() {
+            more += 1;
+        }
+        assert!((1..=3).contains(&more), "{more}");
+        assert!(coder.poll_timeout().is_none());
+        assert!(coder.poll_symbol(at(200)).is_none(), "too late for everybody");
+    }
+}
