@@ -1,6 +1,7 @@
 //! Typed units: a share of a whole, a residual loss, a price.
 
 use std::fmt;
+use std::sync::LazyLock;
 
 /// A share of a whole in parts per million. Never above one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,8 +91,14 @@ impl Residual {
 
     /// As a fraction of one.
     pub fn as_f64(self) -> f64 {
-        let asked = if self == Self::DEFAULT { Self::USUAL } else { self };
-        10_f64.powf(-f64::from(asked.0) / Self::STEPS)
+        // Asked for each packet: a power costs more than a place in a table.
+        static SHARES: LazyLock<[f64; 256]> = LazyLock::new(|| {
+            std::array::from_fn(|v| {
+                let asked = if v == 0 { usize::from(Residual::USUAL.0) } else { v };
+                10_f64.powf(-(asked as f64) / Residual::STEPS)
+            })
+        });
+        SHARES[usize::from(self.0)]
     }
 
     /// In parts per billion, at least one.

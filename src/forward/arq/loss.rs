@@ -23,6 +23,8 @@ const LAG_LEAST: f64 = 8.0;
 /// Time constants of the two views of the rate.
 const SLOW: Duration = Duration::from_secs(10);
 const FAST: Duration = Duration::from_millis(500);
+/// Between two fadings: an exponential for each frame would cost more than all the rest.
+const FADE_EVERY: Duration = Duration::from_millis(5);
 /// Losses that are no chance, and how much more frequent they must be than before.
 const WORSE: (f64, f64) = (2.0, 4.0);
 /// Losses that should have come in a clean stretch before it means a better line: by chance once in
@@ -55,7 +57,9 @@ impl Faded {
 pub struct LossModel {
     slow: Faded,
     fast: Faded,
-    last: Option<(Instant, bool)>,
+    faded_at: Option<Instant>,
+    /// Whether the last frame told of was lost.
+    in_run: bool,
     /// Frames that came since the last loss.
     clean: f64,
     /// The loss from which lags are counted at present.
@@ -68,14 +72,15 @@ pub struct LossModel {
 impl LossModel {
     /// A frame's first sending came or was lost. To be told in the order of sending.
     pub fn on_fate(&mut self, sent_at: Instant, lost: bool) {
-        let (before, in_run) = self.last.unwrap_or((sent_at, false));
-        let step = sent_at.since(before).as_secs_f64();
-        if step > 0.0 {
+        let step = sent_at.since(*self.faded_at.get_or_insert(sent_at));
+        if step >= FADE_EVERY {
+            let step = step.as_secs_f64();
             self.slow.fade((-step / SLOW.as_secs_f64()).exp());
             self.fast.fade((-step / FAST.as_secs_f64()).exp());
+            self.faded_at = Some(sent_at);
         }
-        self.last = Some((sent_at, lost));
-        let begins = lost && !in_run;
+        let begins = lost && !self.in_run;
+        self.in_run = lost;
         for view in [&mut self.slow, &mut self.fast] {
             view.frames += 1.0;
             view.lost += f64::from(lost);
@@ -99,6 +104,11 @@ impl LossModel {
                 self.lags.iter_mut().for_each(|lag| lag.fade(0.25));
             }
         }
+    }
+
+    /// Whether nothing was lost, as far as is remembered.
+    pub fn is_clean(&self) -> bool {
+        self.slow.lost == 0.0 && self.fast.lost == 0.0
     }
 
     /// Share of first sendings that are lost, 0 to 1. Zero before anything is known.

@@ -14,7 +14,9 @@ pub struct RoundTrip {
     smoothed: Option<Duration>,
     deviation: Duration,
     /// Least sample of each second, oldest first.
-    least: VecDeque<(Instant, Duration)>,
+    slots: VecDeque<(Instant, Duration)>,
+    /// The least of them: asked for each packet.
+    least: Option<Duration>,
 }
 
 impl RoundTrip {
@@ -34,13 +36,14 @@ impl RoundTrip {
                 self.smoothed = Some((smoothed * 7 + sample) / 8);
             }
         }
-        match self.least.back_mut() {
+        match self.slots.back_mut() {
             Some((since, least)) if now.since(*since) < Self::SLOT => *least = (*least).min(sample),
-            _ => self.least.push_back((now, sample)),
+            _ => self.slots.push_back((now, sample)),
         }
-        while self.least.front().is_some_and(|(since, _)| now.since(*since) > Self::SPAN) {
-            self.least.pop_front();
+        while self.slots.front().is_some_and(|(since, _)| now.since(*since) > Self::SPAN) {
+            self.slots.pop_front();
         }
+        self.least = self.slots.iter().map(|&(_, least)| least).min();
     }
 
     /// The smoothed round trip; `None` before the first sample.
@@ -55,7 +58,7 @@ impl RoundTrip {
 
     /// The least of the last ten seconds in which there were samples.
     pub fn least(&self) -> Option<Duration> {
-        self.least.iter().map(|&(_, least)| least).min()
+        self.least
     }
 
     /// What a delay beyond the smoothed round trip must exceed to mean something: four deviations,
@@ -88,6 +91,6 @@ mod tests {
         assert!(rtt.deviation() < ms(1));
         assert_eq!(rtt.least(), Some(ms(40)));
         assert!(rtt.margin() > ms(4) && rtt.margin() <= ms(5), "an eighth of 40 ms");
-        assert!(rtt.least.len() <= 12);
+        assert!(rtt.slots.len() <= 12);
     }
 }

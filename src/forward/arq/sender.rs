@@ -39,6 +39,9 @@ const RECORDS: usize = 1 << 17;
 const PLANNED: usize = 1 << 15;
 /// How much a miss tightens the plan, and how far that goes.
 const TIGHTER: (f64, f64) = (1.3, 16.0);
+/// With so much time left no timer comes too late: its own bounds and two round trips are less, but on
+/// lines so long that it matters little.
+const PATIENT: Duration = Duration::from_millis(400);
 /// Frames after a repeated one that ask for feedback: one may be lost.
 const ASKS: u8 = 2;
 /// What a loss takes to be told and heeded beyond the round trip, at best.
@@ -112,7 +115,7 @@ pub struct Sender<F> {
     /// Every sequence before this one has told the model its fate.
     fated: u32,
     /// Mean time between frames, of late.
-    spacing: Duration,
+    spacing_us: f64,
     pushed_at: Option<Instant>,
     /// By how much the plan aims below the target: what was measured above it.
     tighter: f64,
@@ -160,7 +163,7 @@ impl<F> Sender<F> {
             copies: BTreeSet::new(),
             line: LossModel::default(),
             fated: 0,
-            spacing: Duration::from_millis(10),
+            spacing_us: 10_000.0,
             pushed_at: None,
             tighter: 1.0,
             rtt: RoundTrip::default(),
@@ -205,8 +208,8 @@ impl<F> Sender<F> {
         self.counts.bytes += bytes as u64;
         self.flying += bytes as u64;
         if let Some(last) = self.pushed_at.replace(now) {
-            let step = now.since(last).min(Duration::from_secs(1));
-            self.spacing = (self.spacing * 7 + step) / 8;
+            let step = micros(now.since(last)).min(1_000_000);
+            self.spacing_us += (step as f64 - self.spacing_us) / 8.0;
         }
         // In halves of a byte: a third of all is half of the first-sent. What may be saved up grows
         // with what is under way: a burst takes that.
@@ -219,7 +222,9 @@ impl<F> Sender<F> {
         self.kept += usize::from(frame.is_some());
         let terms = terms.unwrap_or(Terms { by: Instant::ZERO, target: 1.0 });
         if frame.is_some() {
-            self.tighter = (self.tighter * (1.0 - (TIGHTER.0 - 1.0) * terms.target)).max(1.0);
+            if self.tighter > 1.0 {
+                self.tighter = (self.tighter * (1.0 - (TIGHTER.0 - 1.0) * terms.target)).max(1.0);
+            }
             if let Some(at) = self.hedge(now, terms.by)
                 && self.hedges.len() < PLANNED
             {
@@ -311,6 +316,9 @@ impl<F> Sender<F> {
     /// Whether a frame sent now should be a source symbol: the line loses more than its class bears,
     /// and news of its loss would come too late to send it again.
     pub fn wants_code(&self, now: Instant, terms: &Terms) -> bool {
+        if self.line.is_clean() {
+            return false;
+        }
         let Some(smoothed) = self.rtt.smoothed() else { return false };
         let slack = terms.by.since(now.plus(self.rtt.one_way()));
         !slack.is_zero() && slack < smoothed + FEEDBACK && self.line.rate() > self.aim(terms.target)
@@ -809,7 +817,8 @@ impl<F> Sender<F> {
     /// From a sending to the news of its loss, as a rule.
     fn round(&self) -> Duration {
         let smoothed = self.rtt.smoothed().unwrap_or(Duration::from_millis(40));
-        smoothed + self.spacing.min(smoothed / 2) + self.allowance.max(ALLOWANCE.0)
+        let spacing = Duration::from_micros(self.spacing_us as u64);
+        smoothed + spacing.min(smoothed / 2) + self.allowance.max(ALLOWANCE.0)
     }
 
     /// When a frame sent now has to be judged without news, if waiting for the timer would leave no
@@ -817,6 +826,9 @@ impl<F> Sender<F> {
     fn hedge(&self, now: Instant, by: Instant) -> Option<Instant> {
         let smoothed = self.rtt.smoothed()?;
         let slack = by.since(now.plus(self.rtt.one_way()));
+        if slack > PATIENT {
+            return None;
+        }
         let wait = self.feedback_wait();
         let (evident, timer) =
             (smoothed + self.rtt.margin() + wait, smoothed + self.rtt.margin() + wait * 2);
