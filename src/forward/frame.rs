@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use crate::id::{NodeId, StreamId};
+use crate::id::{Class, NodeId, StreamId};
 use crate::time::Instant;
 use crate::wire::data::{OVERHEAD, ROUTE};
 use crate::wire::header::RouteHeader;
@@ -136,6 +136,8 @@ pub struct Kept {
     pub(super) bytes: Bytes,
     /// Its route header, open.
     pub(super) route: [u8; RouteHeader::LEN],
+    /// Its class, where it entered the overlay here.
+    pub(super) class: Option<Class>,
     /// When it came into this node.
     pub(super) arrived: Instant,
     /// Its age then, in ticks of 100 µs.

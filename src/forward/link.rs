@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use crate::buf::{Blocks, TxBatch};
-use crate::id::{LinkId, NodeId, StreamId};
+use crate::id::{Class, LinkId, NodeId, StreamId};
 use crate::session::keys::{OpenChain, Scope, SealChain, Secret, nonce};
 use crate::session::replay::{Allowance, Verdict, Window};
 use crate::time::{Deadline, Instant};
@@ -21,6 +21,7 @@ use crate::wire::header::{Clear, EndHeader, RouteHeader, span, ticks};
 use crate::wire::{Kind, TAG};
 
 use super::arq::{self, Terms};
+use super::budget::Budgets;
 use super::coding::{Coder, Uncoder, symbol_of};
 use super::egress::mark_congested;
 use super::event::{ForwardEvent, LineFigures};
@@ -99,6 +100,10 @@ pub(super) struct Link {
     pub(super) sender: arq::Sender<Kept>,
     pub(super) receiver: arq::Receiver,
     coder: Coder,
+    /// What repair of each class of ours may cost.
+    pub(super) budgets: Budgets,
+    /// Class, where it is ours, and DSCP of the newest source symbol.
+    coded_last: (Option<Class>, u8),
     /// Made when the first source symbol comes.
     pub(super) uncoder: Option<Box<Uncoder>>,
     pub(super) pacer: Pacer,
@@ -141,6 +146,8 @@ impl Link {
             sender: arq::Sender::new(REPAIR_BYTES),
             receiver: arq::Receiver::new(now),
             coder: Coder::default(),
+            budgets: Budgets::default(),
+            coded_last: (None, 0),
             uncoder: None,
             pacer: Pacer::new(now),
             bare: VecDeque::new(),
@@ -205,7 +212,11 @@ impl Link {
         }
         self.pace(now);
         while out.bytes() < room && self.pacer.has_credit(now) {
-            let Some((seq, kept)) = self.sender.poll_repair(now) else { break };
+            let budgets = &mut self.budgets;
+            let affords = |kept: &Kept, bytes: usize| {
+                kept.class.is_none_or(|c| budgets.admits(now, usize::from(c.0), bytes))
+            };
+            let Some((seq, kept)) = self.sender.poll_repair_within(now, affords) else { break };
             let Some(clear) = self.keys.next(now, Kind::Data, self.transmit_index) else { break };
             let Some(mut frame) = blocks.keep(&kept.bytes) else { break };
             let mut route = kept.route;
@@ -235,7 +246,7 @@ impl Link {
                     (made, more)
                 }
             };
-            let Ready { mut bytes, mut route, arrived, age, beyond, dscp } = match made {
+            let Ready { mut bytes, mut route, class, arrived, age, beyond, dscp } = match made {
                 Ok(ready) => ready,
                 Err((reason, packets)) => {
                     stats.drop_many(reason, packets as u64);
@@ -263,14 +274,18 @@ impl Link {
                 let aim = Terms { target: self.sender.aim(terms.target), ..terms };
                 self.coder.push(now, seq, symbol, &aim, one_way, self.sender.line());
             }
-            let kept = terms.map(|_| Kept { bytes, route, arrived, age, dscp });
+            if let Some(class) = class {
+                self.budgets.on_sent(usize::from(class.0), whole);
+            }
+            let kept = terms.map(|_| Kept { bytes, route, class, arrived, age, dscp });
             self.sender.push(now, whole, terms, kept, coded.is_some());
             self.mark(now, seq);
             if coded.is_some() {
-                self.send_symbols(now, dscp, out, stats);
+                self.coded_last = (class, dscp);
+                self.send_symbols(now, out, stats);
             }
         }
-        self.send_symbols(now, 0, out, stats);
+        self.send_symbols(now, out, stats);
         let after = self.queue.stats();
         stats.drop_many(DropReason::QueueLate, after.dropped_late - before.dropped_late);
         stats.drop_many(DropReason::QueueSignal, after.dropped_signal - before.dropped_signal);
@@ -293,14 +308,17 @@ impl Link {
         self.has_work()
     }
 
-    /// Sends the repair symbols that are due, within what all repair may take. `dscp`: that of the
+    /// Sends the repair symbols that are due, within what all repair may take, on the account of the
     /// newest packet they speak of.
-    fn send_symbols(&mut self, now: Instant, dscp: u8, out: &mut TxBatch, stats: &mut Stats) {
+    fn send_symbols(&mut self, now: Instant, out: &mut TxBatch, stats: &mut Stats) {
+        let (class, dscp) = self.coded_last;
         loop {
             let credit = self.pacer.has_credit(now);
             let Some(plan) = self.coder.poll_symbol(now) else { break };
             let whole = Clear::LEN + plan.body_len() + TAG;
-            if !credit || !self.sender.admits_symbol(now, whole) {
+            let budgets = &mut self.budgets;
+            let affords = || class.is_none_or(|c| budgets.admits(now, usize::from(c.0), whole));
+            if !credit || !self.sender.admits_symbol(now, whole, affords) {
                 continue;
             }
             let mut body = Vec::with_capacity(whole);
@@ -503,6 +521,8 @@ pub(super) struct Ready {
     bytes: BytesMut,
     /// Its route header, open.
     route: [u8; RouteHeader::LEN],
+    /// Its class, where it enters the overlay here.
+    class: Option<Class>,
     arrived: Instant,
     age: u16,
     beyond: u16,
@@ -524,7 +544,7 @@ fn open_frame(frame: &mut Frame) -> Ready {
     let mut route = [0; RouteHeader::LEN];
     route.copy_from_slice(&bytes[ROUTE..HOP_TAG]);
     let Frame { arrived, age, beyond, dscp, .. } = *frame;
-    Ready { bytes, route, arrived, age, beyond, dscp }
+    Ready { bytes, route, class: None, arrived, age, beyond, dscp }
 }
 
 /// Seals the next packet of this site end to end, from where it was read to where it is sent from.
@@ -567,9 +587,10 @@ pub(super) fn seal_own(
     if let Some(class) = stats.class_sent.get_mut(usize::from(own.route.class.0)) {
         class.add(inner);
     }
+    let class = Some(route.class);
     let route = route.to_bytes();
     let Own { arrived, beyond, dscp, .. } = *own;
-    Ok(Ready { bytes, route, arrived, age: 0, beyond, dscp })
+    Ok(Ready { bytes, route, class, arrived, age: 0, beyond, dscp })
 }
 
 /// By when a frame must have reached the next node to be of use, and how surely; `None` where nobody

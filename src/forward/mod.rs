@@ -18,6 +18,7 @@
 //! it cannot use it drops and counts by [`DropReason`].
 
 pub mod arq;
+mod budget;
 pub mod checksum;
 pub mod classify;
 mod coding;
@@ -58,6 +59,7 @@ use crate::session::replay::{Allowance, MAX_BITS};
 use crate::session::table::Table;
 use crate::time::{Deadline, Instant};
 
+use budget::Budgets;
 use classify::Classifier;
 use event::{ForwardEvent, ProbeRequest};
 pub use held::Held;
@@ -308,7 +310,11 @@ impl Forwarder {
                 Some(link) => link.revived(wanted.link, wanted.endpoint, now),
                 None => {
                     let keys = Keys::new(&entry.secret, (own, node), indices, now);
-                    Link::new(wanted.link, node, generation, wanted.endpoint, indices, keys, now)
+                    let endpoint = wanted.endpoint;
+                    let mut link =
+                        Link::new(wanted.link, node, generation, endpoint, indices, keys, now);
+                    link.budgets = Budgets::of(&self.config.classes, now);
+                    link
                 }
             };
             let at = usize::from(wanted.link.0);

@@ -27,6 +27,8 @@ pub struct Counts {
     pub spurious: u64,
     /// Not repaired because the budget in time was spent.
     pub too_late: u64,
+    /// Not sent again because its class's bound on repair was reached.
+    pub over_budget: u64,
     /// Sent without being kept, for want of memory.
     pub unprotected: u64,
     /// Frames that the peer says bore the congestion mark.
@@ -76,6 +78,7 @@ impl Counts {
             repair_bytes: take(self.repair_bytes, &mut last.repair_bytes),
             spurious: take(self.spurious, &mut last.spurious),
             too_late: take(self.too_late, &mut last.too_late),
+            over_budget: take(self.over_budget, &mut last.over_budget),
             unprotected: take(self.unprotected, &mut last.unprotected),
             ce: take(self.ce, &mut last.ce),
             false_feedback: take(self.false_feedback, &mut last.false_feedback),

@@ -330,9 +330,15 @@ impl<F> Sender<F> {
     }
 
     /// Whether a repair symbol of so many bytes may be sent: it counts as sent then.
-    pub fn admits_symbol(&mut self, now: Instant, bytes: usize) -> bool {
+    /// `affords`: whether its class pays for it, asked last.
+    pub fn admits_symbol(
+        &mut self,
+        now: Instant,
+        bytes: usize,
+        affords: impl FnOnce() -> bool,
+    ) -> bool {
         let bytes = bytes as u64;
-        let may = self.may_repair(now, u32::try_from(bytes).unwrap_or(u32::MAX));
+        let may = self.may_repair(now, u32::try_from(bytes).unwrap_or(u32::MAX)) && affords();
         if may {
             self.tokens -= 2 * bytes;
             self.counts.repair_bytes += bytes;
@@ -373,6 +379,16 @@ impl<F> Sender<F> {
 
     /// The next frame to be sent again, with its hop sequence; ask until there is none.
     pub fn poll_repair(&mut self, now: Instant) -> Option<(u32, &F)> {
+        self.poll_repair_within(now, |_, _| true)
+    }
+
+    /// The same, of frames that `admits` pays for; it is asked once for each sending, with its
+    /// bytes. What it refuses is not sent again.
+    pub fn poll_repair_within(
+        &mut self,
+        now: Instant,
+        mut admits: impl FnMut(&F, usize) -> bool,
+    ) -> Option<(u32, &F)> {
         self.now = now;
         let one_way = self.rtt.one_way();
         while let Some(&seq) = self.queue.front() {
@@ -390,7 +406,14 @@ impl<F> Sender<F> {
             if !self.may_repair(now, record.bytes) {
                 return None;
             }
+            let affords =
+                record.frame.as_ref().is_some_and(|frame| admits(frame, record.bytes as usize));
             self.queue.pop_front();
+            if !affords {
+                self.counts.over_budget += 1;
+                self.abandon(seq);
+                continue;
+            }
             self.plan(now, seq);
             return self.send_again(now, seq);
         }
@@ -404,7 +427,13 @@ impl<F> Sender<F> {
             if at > now || !self.may_repair(now, record.bytes) {
                 return None;
             }
+            let affords =
+                record.frame.as_ref().is_some_and(|frame| admits(frame, record.bytes as usize));
             self.copies.pop_first();
+            if !affords {
+                self.counts.over_budget += 1;
+                continue;
+            }
             if round {
                 self.plan(now, seq);
             }
