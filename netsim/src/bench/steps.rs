@@ -12,8 +12,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use thalweg::buf::{Offload, RecvBatch, Segmentation, TunBatch, TunPacket, TunWrites, TxBatch};
+use thalweg::fec::encoder::HEAD;
+use thalweg::fec::gf256::Kernel;
+use thalweg::fec::{Decoder, DecoderLimits, Encoder, EncoderLimits};
 use thalweg::forward::snapshot::{LinkEntry, PeerEntry, Snapshot};
 use thalweg::forward::{ForwardConfig, Forwarder, checksum, classify, queue};
 use thalweg::id::{Class, Lane, LinkId, NodeId};
@@ -24,8 +27,9 @@ use thalweg::session::replay::{Allowance, Window};
 use thalweg::session::seal::{OpenKey, SealKey};
 use thalweg::time::Instant;
 use thalweg::wire::TAG;
-use thalweg::wire::data::HOP_AAD;
+use thalweg::wire::data::{END, HOP_AAD, OVERHEAD};
 use thalweg::wire::header::RouteHeader;
+use thalweg::wire::repair::Repair;
 
 use super::{BenchReport, Sheet};
 use crate::netns::sys;
@@ -55,6 +59,9 @@ pub fn run(runs: usize, quick: bool) -> anyhow::Result<BenchReport> {
                 }
             }
             for (part, ns) in parts(size, turns) {
+                sheet.note(&case, &format!("part_{part}_ns"), "ns", Some(ns));
+            }
+            for (part, ns) in codes(size, turns) {
                 sheet.note(&case, &format!("part_{part}_ns"), "ns", Some(ns));
             }
         }
@@ -279,6 +286,47 @@ fn parts(size: usize, turns: usize) -> Vec<(&'static str, f64)> {
             fair.served(size, false);
         }),
     );
+    found
+}
+
+/// What repair costs on each path that this processor can go: a symbol over 16 packets, and one and
+/// two of the 16 recovered.
+fn codes(size: usize, turns: usize) -> Vec<(String, f64)> {
+    const WINDOW: u32 = 16;
+    let head = [9; HEAD];
+    let tail = Bytes::from(vec![0x5a; size + OVERHEAD - END]);
+    let mut found = Vec::new();
+    for kernel in Kernel::available() {
+        let mut encoder = Encoder::with_kernel(EncoderLimits::default(), kernel);
+        (0..WINDOW).for_each(|seq| encoder.push(seq, head, tail.clone()));
+        let mut bodies = vec![Vec::new(); 2];
+        let mut ns = 0;
+        for turn in 0..turns {
+            let body = &mut bodies[turn % 2];
+            body.clear();
+            timed(&mut ns, || {
+                let plan = encoder.over_newest(WINDOW as usize).expect("a window was pushed");
+                plan.append(body);
+            });
+        }
+        found.push((format!("code_encode_{}", kernel.name()), ns as f64 / turns as f64));
+        for lost in [1, 2] {
+            let mut ns = 0;
+            for _ in 0..turns {
+                let mut decoder = Decoder::with_kernel(DecoderLimits::default(), kernel);
+                (lost..WINDOW).for_each(|seq| decoder.on_source(seq, head, &tail));
+                timed(&mut ns, || {
+                    for body in &bodies[..lost as usize] {
+                        let (repair, symbol) = Repair::parse(body).expect("it was just written");
+                        decoder.on_repair(&repair, symbol);
+                    }
+                });
+                assert_eq!(decoder.stats().recovered, u64::from(lost), "all come back");
+            }
+            let name = format!("code_decode{lost}_{}", kernel.name());
+            found.push((name, ns as f64 / turns as f64));
+        }
+    }
     found
 }
 
