@@ -499,7 +499,7 @@ impl<F> Sender<F> {
         let resent = self.resent.front().and_then(|&(seq, _)| self.record(seq));
         for (record, why) in [(self.record(self.frontier), "tail loss"), (resent, "repair loss")] {
             if let Some(record) = record
-                && let Some(timer) = self.timer(record.after)
+                && let Some(timer) = self.patience(record)
             {
                 offer(record.sent_at.plus(timer), why);
             }
@@ -743,7 +743,7 @@ impl<F> Sender<F> {
             self.copies.pop_first();
         }
         let overdue = |sender: &Self, record: &Record<F>| {
-            sender.timer(record.after).is_some_and(|timer| now.since(record.sent_at) >= timer)
+            sender.patience(record).is_some_and(|timer| now.since(record.sent_at) >= timer)
         };
         while let Some(record) = self.record(self.frontier) {
             if record.state == State::Flying {
@@ -878,6 +878,19 @@ impl<F> Sender<F> {
         let wait = self.feedback_wait();
         let tail = self.next_sequence().wrapping_sub(after) < LATER;
         Some(whole(smoothed + self.rtt.margin() + if tail { wait } else { wait * 2 }))
+    }
+
+    /// [`Sender::timer`] for this frame: longer where many rounds fit after it. In a hole of the way back
+    /// all frames look lost, and in a hole of the way there what is sent again is lost as well.
+    fn patience(&self, record: &Record<F>) -> Option<Duration> {
+        let timer = self.timer(record.after)?;
+        if self.next_sequence().wrapping_sub(record.after) < LATER {
+            return Some(timer);
+        }
+        let end = record.give_up_at.minus(self.rtt.one_way());
+        let spare = end.since(record.sent_at).saturating_sub(timer);
+        let wait = self.feedback_wait();
+        Some(if spare > self.round() * 3 + wait { timer + whole(wait) } else { timer })
     }
 
     /// Twice what the receiver waits when nothing is urgent: its budget may hold it back.

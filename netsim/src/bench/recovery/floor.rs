@@ -1,4 +1,5 @@
-//! What no scheme can beat: the least overhead and the least residual of a cell.
+//! What a cell costs at least: the least overhead of an ideal block code, and the least residual of any
+//! scheme that sends over this line alone.
 //!
 //! Independent loss: an ideal erasure code over the packets of one window, with so many rounds of
 //! sending, exact and free feedback between them. Least expected repair for a given residual, by

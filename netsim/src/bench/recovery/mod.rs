@@ -7,7 +7,8 @@
 //! also measured with real daemons ([`run_daemons`]).
 //!
 //! Overhead is (repair + retransmitted) / first-sent bytes with all headers on both sides; beside it
-//! stands what no scheme can beat. The machines are the daemon's, with real keys; the line is a model,
+//! stands the floor: what an ideal block code needs (a sliding window can lie below it where no round
+//! fits), and under bursts the share of packets whose hole outlasts their deadline. The machines are the daemon's, with real keys; the line is a model,
 //! the clock is virtual, so every figure repeats for its seed on any machine.
 
 pub mod chain;
