@@ -28,8 +28,8 @@ const MOST: f64 = 0.5;
 const TAIL: u32 = 3;
 /// Rates kept. One takes up to a millisecond to compute.
 const RATES: usize = 256;
-/// Where a hole outlives the packet's time more often than this, symbols would be lost like it.
-const HOPELESS: f64 = 0.7;
+/// Symbols that leave more than this share of the losses are not worth their bytes.
+const WORTH: f64 = 0.5;
 
 /// The sender's side of a hop's code.
 #[derive(Debug, Default)]
@@ -116,11 +116,13 @@ impl Coder {
     fn rate(&mut self, line: &LossModel, slack: Duration, target: f64) -> f64 {
         let loss = line.rate() + line.error() / 2.0;
         let spacing = micros(self.spacing.unwrap_or(slack)).max(1);
-        // A hole takes as many packets as it lasts for: together they are one loss.
-        let together = 1 + micros(line.hole()) / spacing;
-        let window = (1 + micros(slack) / spacing).min(64) / together;
-        if loss <= target || line.again(slack) > HOPELESS {
+        let window = (1 + micros(slack) / spacing).min(64);
+        if loss <= target {
             return 0.0;
+        }
+        let hole = micros(line.hole()) as f64 / spacing as f64;
+        if hole >= 1.0 {
+            return against_holes(loss, hole, window as f64, target);
         }
         // An eighth of an octave, always against us; windows by powers of the square root of two.
         let loss_step = (-loss.log2() * 8.0).floor().clamp(0.0, 255.0);
@@ -139,6 +141,24 @@ impl Coder {
         self.rates.insert(key, rate);
         rate
     }
+}
+
+/// Symbols for each packet on a line that loses in holes of `hole` packets' length on average.
+///
+/// After a hole of `b` packets, `rate · (window − b)` symbols come while its first packet has time: they
+/// bring all where they are `b` or more. Holes with exponential lengths leave the share
+/// `(1 + x) e^(−x)` of what they swallow in those that are longer, `x` being the longest that is
+/// mended over the mean. Zero where even the most that may be sent mends less than half.
+fn against_holes(loss: f64, hole: f64, window: f64, target: f64) -> f64 {
+    let left = |rate: f64| {
+        let x = rate * window / ((1.0 + rate) * hole);
+        loss * (1.0 + x) * (-x).exp()
+    };
+    if left(MOST) > loss * WORTH {
+        return 0.0;
+    }
+    let steps = (1..=32).map(|n| MOST * f64::from(n) / 32.0);
+    steps.into_iter().find(|&rate| left(rate) <= target).unwrap_or(MOST)
 }
 
 /// How many symbols the last packet of a burst of traffic wants, alone.

@@ -278,6 +278,7 @@ impl Pacer {
         } else {
             self.stats.random_lost += lost;
         }
+        self.breaker.on_regained(heard.regained);
         self.stats.trips += u64::from(self.breaker.on_heard(now, heard.delivered, lost));
         let far = self.least >= NEAR || self.standing > 0;
         match self.mode {

@@ -51,6 +51,8 @@ pub struct Heard {
     pub round_trip: Option<Duration>,
     /// Bytes newly judged lost, of first sendings and of repeated ones.
     pub lost: u64,
+    /// Bytes that were judged lost and came all the same.
+    pub regained: u64,
     /// Frames that bore the congestion mark.
     pub ce: u64,
     /// Frames that this machine or the peer's dropped: they are among the lost.

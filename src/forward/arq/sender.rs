@@ -682,9 +682,11 @@ impl<F> Sender<F> {
         let early = record.tries > 1 && now.since(record.sent_at) < least - least / 8;
         let unsent = record.tries == 1;
         if record.lost && unsent && record.coded {
-            // Computed from repair symbols.
+            // Computed from repair symbols, or never lost.
+            self.heard.regained += u64::from(record.bytes);
         } else if record.lost && (unsent || early && record.tries == 2) {
             record.lost = false;
+            self.heard.regained += u64::from(record.bytes);
             self.counts.lost = self.counts.lost.saturating_sub(1);
             self.counts.spurious += 1;
             if record.overtaken {

@@ -32,6 +32,11 @@ impl Breaker {
         self.sent += bytes;
     }
 
+    /// What was judged lost came: sparse feedback over a bad way back makes everything look lost first.
+    pub(super) fn on_regained(&mut self, bytes: u64) {
+        self.lost = self.lost.saturating_sub(bytes);
+    }
+
     /// Feedback came; whether the breaker opened by it.
     pub(super) fn on_heard(&mut self, now: Instant, delivered: u64, lost: u64) -> bool {
         self.delivered += delivered;
