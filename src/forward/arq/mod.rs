@@ -24,4 +24,6 @@ const fn before(a: u32, b: u32) -> bool {
 }
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod sim;

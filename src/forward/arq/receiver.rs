@@ -35,6 +35,9 @@ const COST_MILLIONTHS: i64 = COST as i64 * 1_000_000;
 const SAVED_MILLIONTHS: i64 = 40 * COST_MILLIONTHS;
 /// Recovered frames that may wait to be told.
 const RECOVERED: usize = 256;
+/// How long a recovered frame stays missing in feedback, in half round trips and within these bounds:
+/// longer than the sender's reordering allowance, and over more than one feedback as a rule.
+const MISSED: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(30));
 /// Places reported in one go: a burst of arrivals, and repairs that trail behind.
 const CLUSTERS: usize = 8;
 
@@ -71,6 +74,17 @@ struct Cluster {
     high: u32,
 }
 
+/// A frame that repair symbols gave back, as long as feedback has it missing.
+#[derive(Clone, Copy, Debug)]
+struct Recovery {
+    seq: u32,
+    at: Instant,
+    /// Whether feedback said that it was missing.
+    told: bool,
+    /// When it counts as come.
+    until: Instant,
+}
+
 /// The receiving side of one hop and lane.
 #[derive(Debug)]
 pub struct Receiver {
@@ -99,8 +113,8 @@ pub struct Receiver {
     /// Millionths of a byte; below zero after a round longer than what was saved.
     tokens: i64,
     tokens_at: Instant,
-    /// Recovered frames that are still to be told as missing.
-    recovered: Vec<u32>,
+    /// Recovered frames that feedback still has as missing.
+    recovered: Vec<Recovery>,
     stats: ReceiverStats,
 }
 
@@ -130,6 +144,13 @@ impl Receiver {
             recovered: Vec::new(),
             stats: ReceiverStats::default(),
         }
+    }
+
+    /// The same that waits for another number.
+    #[cfg(test)]
+    pub(super) fn starting_at(now: Instant, first: u32) -> Self {
+        let (highest, marks) = (first.wrapping_sub(1), [(now, first); 2]);
+        Self { settled: first, highest, marks, ..Self::new(now) }
     }
 
     /// An authenticated frame came. `ce`: its outer header bore the congestion mark. `asks`: the
@@ -164,23 +185,28 @@ impl Receiver {
         arrival
     }
 
-    /// A lost frame was computed from repair symbols. It has come; but feedback tells once that it was
-    /// missed, so that the sender knows the line as it is.
+    /// A lost frame was computed from repair symbols. It has come; but for a while feedback tells that
+    /// it was missed, so that the sender knows the line as it is.
     pub fn on_recovered(&mut self, now: Instant, seq: u32) -> Arrival {
         let ahead = before(self.highest, seq);
         if !ahead && (self.highest.wrapping_sub(seq) >= WINDOW || self.has(seq))
-            || self.recovered.contains(&seq)
+            || self.recovered.iter().any(|known| known.seq == seq)
         {
             return Arrival::Duplicate;
         }
-        if ahead || self.recovered.len() >= RECOVERED {
+        if self.recovered.len() >= RECOVERED {
             let arrival = self.place(now, seq);
             self.note(seq);
             return arrival;
         }
-        self.recovered.push(seq);
-        self.open_since.get_or_insert(now);
-        self.urgent = true;
+        // Only a later frame shows that one is missing. At a tail, where none comes, the sender's timer
+        // has judged by then.
+        let wait = if ahead { self.rtt.unwrap_or_default() + MISSED.0 } else { self.missed() };
+        self.recovered.push(Recovery { seq, at: now, told: false, until: now.plus(wait) });
+        if !ahead {
+            self.open_since.get_or_insert(now);
+            self.urgent = true;
+        }
         self.stats.received += 1;
         Arrival::New
     }
@@ -201,6 +227,9 @@ impl Receiver {
             return None;
         }
         self.earn(now);
+        if !self.telling {
+            self.release(now);
+        }
         self.stats.feedback += 1;
         let ack = self.build(now);
         self.tokens -= (BARE + u64::from(ack.bitmap.bits() / 8)) as i64 * 1_000_000;
@@ -212,13 +241,11 @@ impl Receiver {
             self.asked = false;
             self.filled = false;
             self.last_feedback = Some(now);
-            // Told as missing; what comes next tells that they are there.
-            for seq in std::mem::take(&mut self.recovered) {
-                self.place(now, seq);
-                self.note(seq);
-                self.open_since = Some(now);
+            let (until, highest) = (now.plus(self.missed()), self.highest);
+            let told = |known: &&mut Recovery| !known.told && !before(highest, known.seq);
+            for known in self.recovered.iter_mut().filter(told) {
+                (known.told, known.until) = (true, until);
             }
-            self.filled = false;
         }
         Some(ack)
     }
@@ -234,7 +261,9 @@ impl Receiver {
     }
 
     fn due(&self) -> Option<Instant> {
-        let since = self.open_since?;
+        let Some(since) = self.open_since else {
+            return self.recovered.iter().map(|known| known.until).min().map(|at| self.afford(at));
+        };
         let quarter = self.rtt.map_or(WAIT.1 / 4, |rtt| rtt / 4);
         // As the savings run low the wait grows step by step, so that the sender, who learns how
         // long feedback takes, is never surprised by a budget that is spent at once.
@@ -255,13 +284,35 @@ impl Receiver {
             // frame that asks. Either way one feedback tells all.
             at = at.min(since.plus(FILLED_WAIT));
         }
-        // Not before the budget can bear it: 32 kbit/s are 250 µs a byte.
+        Some(if self.telling { at } else { self.afford(at) })
+    }
+
+    /// Not before the budget can bear it: 32 kbit/s are 250 µs a byte.
+    fn afford(&self, at: Instant) -> Instant {
         let lacking = COST_MILLIONTHS - self.tokens;
-        if lacking > 0 && !self.telling {
-            let wait = Duration::from_micros(lacking.unsigned_abs().div_ceil(4000));
-            at = at.max(self.tokens_at.plus(wait));
+        let wait = Duration::from_micros(lacking.max(0).unsigned_abs().div_ceil(4000));
+        if lacking > 0 { at.max(self.tokens_at.plus(wait)) } else { at }
+    }
+
+    /// How long feedback has a recovered frame as missing.
+    fn missed(&self) -> Duration {
+        (self.rtt.unwrap_or_default() / 2).clamp(MISSED.0, MISSED.1)
+    }
+
+    /// Recovered frames that were missing for long enough count as come.
+    fn release(&mut self, now: Instant) {
+        let mut at = 0;
+        while let Some(&known) = self.recovered.get(at) {
+            let shown = known.told || before(self.highest, known.seq);
+            if known.until > now || !shown {
+                at += 1;
+                continue;
+            }
+            self.recovered.swap_remove(at);
+            // It was there by then: the round trip must not look longer for it.
+            self.place(known.at, known.seq);
+            self.note(known.seq);
         }
-        Some(at)
     }
 
     fn earn(&mut self, now: Instant) {
@@ -310,6 +361,8 @@ impl Receiver {
     }
 
     fn place(&mut self, now: Instant, seq: u32) -> Arrival {
+        let known = self.recovered.iter().position(|known| known.seq == seq);
+        let known = known.map(|at| self.recovered.swap_remove(at));
         if before(self.highest, seq) {
             let step = seq.wrapping_sub(self.highest);
             if step >= WINDOW {
@@ -335,18 +388,12 @@ impl Receiver {
             if self.has(seq) {
                 return Arrival::Duplicate;
             }
-            if let Some(at) = self.recovered.iter().position(|&known| known == seq) {
-                self.recovered.swap_remove(at);
-                self.set(seq);
-                self.advance();
-                return Arrival::Duplicate;
-            }
             self.set(seq);
             // It fills a gap: told late, it would be sent again for nothing.
-            self.filled = true;
+            self.filled |= known.is_none();
         }
         self.advance();
-        Arrival::New
+        if known.is_some() { Arrival::Duplicate } else { Arrival::New }
     }
 
     /// Moves `settled` over what came.
@@ -366,7 +413,9 @@ impl Receiver {
             self.settled = to.wrapping_sub(WINDOW - 1);
         }
         while self.settled != to {
-            let missing = !self.has(self.settled) && !self.recovered.contains(&self.settled);
+            let seq = self.settled;
+            let recovered = || self.recovered.iter().any(|known| known.seq == seq);
+            let missing = !self.has(seq) && !recovered();
             self.given_up = self.given_up.wrapping_add(u32::from(missing));
             self.settled = self.settled.wrapping_add(1);
         }
@@ -516,6 +565,54 @@ mod tests {
         assert!(settled > 290 && given_up == 1, "{settled} {given_up}");
         assert_eq!(r.on_frame(at(3_000_000), 7, 1000, false, false), Arrival::New, "late is new");
         assert_eq!(r.on_frame(at(3_000_000), 7, 1000, false, false), Arrival::Duplicate);
+    }
+
+    #[test]
+    fn a_recovered_frame_is_told_as_missing_first_and_as_come_a_while_later() {
+        // Behind the highest, and ahead of it: the symbol came before the next frame.
+        for ahead in [false, true] {
+            let mut r = Receiver::new(at(0));
+            r.on_round_trip(Duration::from_millis(20));
+            r.on_frame(at(0), 0, 1000, false, false);
+            if ahead {
+                assert_eq!(r.on_recovered(at(2_000), 1), Arrival::New);
+            }
+            r.on_frame(at(10_000), 2, 1000, false, false);
+            if !ahead {
+                assert_eq!(r.on_recovered(at(10_000), 1), Arrival::New);
+            }
+            assert_eq!(r.on_recovered(at(10_000), 1), Arrival::Duplicate);
+            let ack = parsed(&r.poll_feedback(at(10_000)).unwrap());
+            assert_eq!((ack.settled, ack.highest), (1, 2), "ahead: {ahead}");
+            assert_eq!(r.poll_feedback(at(10_000)), None);
+            let due = r.poll_timeout().unwrap().at;
+            assert_eq!(due, at(20_000));
+            let ack = parsed(&r.poll_feedback(due).unwrap());
+            assert_eq!((ack.settled, ack.highest, ack.given_up), (3, 2, 0));
+            assert_eq!((r.poll_feedback(due), r.poll_timeout()), (None, None));
+            assert_eq!(r.on_frame(at(30_000), 1, 1000, false, false), Arrival::Duplicate);
+        }
+    }
+
+    #[test]
+    fn at_a_tail_a_recovered_frame_counts_as_come_once_the_senders_timer_has_judged() {
+        let mut r = Receiver::new(at(0));
+        r.on_round_trip(Duration::from_millis(20));
+        r.on_frame(at(0), 0, 1000, false, false);
+        assert!(r.poll_feedback(at(5_000)).is_some());
+        r.on_recovered(at(6_000), 1);
+        let due = r.poll_timeout().unwrap().at;
+        assert_eq!(due, at(31_000));
+        assert_eq!(parsed(&r.poll_feedback(due).unwrap()).settled, 2);
+        assert_eq!(r.on_frame(at(32_000), 1, 1000, false, false), Arrival::Duplicate);
+    }
+
+    #[test]
+    fn a_frame_that_its_symbol_overtook_comes_once() {
+        let mut r = Receiver::new(at(0));
+        assert_eq!(r.on_recovered(at(0), 0), Arrival::New);
+        assert_eq!(r.on_frame(at(10), 0, 1000, false, false), Arrival::Duplicate);
+        assert_eq!(r.on_recovered(at(20), 0), Arrival::Duplicate);
     }
 
     #[test]

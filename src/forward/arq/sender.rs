@@ -187,6 +187,12 @@ impl<F> Sender<F> {
         }
     }
 
+    /// The same whose first frame has another number.
+    #[cfg(test)]
+    pub(super) fn starting_at(cap: usize, first: u32) -> Self {
+        Self { base: first, frontier: first, fated: first, ..Self::new(cap) }
+    }
+
     /// The hop sequence of the next frame.
     pub fn next_sequence(&self) -> u32 {
         self.base.wrapping_add(self.records.len() as u32)
@@ -699,6 +705,8 @@ impl<F> Sender<F> {
         }
         if abandoned {
             self.counts.residual = self.counts.residual.saturating_sub(1);
+        }
+        if abandoned && !record.coded {
             self.tighter = (self.tighter / TIGHTER.0).max(1.0);
         }
         record.state = State::Arrived;
@@ -826,7 +834,8 @@ impl<F> Sender<F> {
         }
         record.state = State::Abandoned;
         self.counts.residual += 1;
-        if record.frame.is_some() {
+        // Whether symbols brought it is known when it is forgotten.
+        if record.frame.is_some() && !record.coded {
             self.tighter = (self.tighter * TIGHTER.0).min(TIGHTER.1);
         }
         if record.frame.take().is_some() {
@@ -923,6 +932,8 @@ impl<F> Sender<F> {
         while let Some(record) = self.records.front() {
             let done = match record.state {
                 State::Arrived => true,
+                // What symbols may bring is told as missing at first.
+                State::Abandoned if record.coded => now.since(record.sent_at) > linger * 2,
                 State::Abandoned => now.since(record.sent_at) > linger,
                 State::Flying | State::Queued => false,
             };
@@ -935,7 +946,11 @@ impl<F> Sender<F> {
 
     fn forget_first(&mut self) {
         if let Some(record) = self.records.pop_front() {
-            self.forgotten += u32::from(record.state == State::Abandoned);
+            let abandoned = record.state == State::Abandoned;
+            self.forgotten += u32::from(abandoned);
+            if abandoned && record.coded {
+                self.tighter = (self.tighter * TIGHTER.0).min(TIGHTER.1);
+            }
             if record.state == State::Flying {
                 self.flying -= u64::from(record.bytes);
             }
