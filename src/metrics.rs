@@ -183,6 +183,13 @@ pub const SERIES: &[Series] = &[
         "UDP payload by what it was for.",
     ),
     counter("thalweg_arq_retransmits_total", LINK, "Frames retransmitted."),
+    counter("thalweg_link_symbols_sent_total", LINK, "Repair symbols sent."),
+    counter("thalweg_link_recovered_total", LINK, "Frames recovered from repair symbols."),
+    counter(
+        "thalweg_link_symbols_refused_total",
+        LINK,
+        "Repair symbols received that fit nothing that came.",
+    ),
     counter("thalweg_arq_late_total", LINK, "Frames that could not be repaired in time."),
     counter(
         "thalweg_arq_unprotected_total",
@@ -401,6 +408,9 @@ fn link(sink: &mut Sink, link: &LinkRow) {
         }
     }
     sink.maybe("thalweg_arq_retransmits_total", labels, count(link.retransmits));
+    sink.maybe("thalweg_link_symbols_sent_total", labels, count(link.symbols));
+    sink.maybe("thalweg_link_recovered_total", labels, count(link.recovered));
+    sink.maybe("thalweg_link_symbols_refused_total", labels, count(link.symbols_refused));
     sink.maybe("thalweg_arq_late_total", labels, count(link.repair_late));
     sink.maybe("thalweg_arq_unprotected_total", labels, count(link.unprotected));
     sink.maybe("thalweg_link_local_drops_total", labels, count(link.local_drops));
@@ -589,6 +599,9 @@ mod tests {
             probes_sent: Some(40),
             sent: Some(Bytes { data: 5000, repair: 100, ..Bytes::default() }),
             retransmits: Some(3),
+            symbols: Some(8),
+            recovered: Some(2),
+            symbols_refused: Some(1),
             too_big: Some(6),
             pace: Some(PaceRow {
                 mode: "steady".into(),
@@ -662,6 +675,9 @@ mod tests {
                 100.0,
             ),
             ("thalweg_arq_retransmits_total{peer=\"lyon\",link=\"2\"}", 3.0),
+            ("thalweg_link_symbols_sent_total{peer=\"lyon\",link=\"2\"}", 8.0),
+            ("thalweg_link_recovered_total{peer=\"lyon\",link=\"2\"}", 2.0),
+            ("thalweg_link_symbols_refused_total{peer=\"lyon\",link=\"2\"}", 1.0),
             ("thalweg_link_too_big_total{peer=\"lyon\",link=\"2\"}", 6.0),
             ("thalweg_link_rate_mode{peer=\"lyon\",link=\"2\",mode=\"steady\"}", 1.0),
             ("thalweg_link_rate_mode{peer=\"lyon\",link=\"2\",mode=\"free\"}", 0.0),

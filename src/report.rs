@@ -381,6 +381,12 @@ pub struct LinkRow {
     pub received: Option<Bytes>,
     /// Frames retransmitted.
     pub retransmits: Option<u64>,
+    /// Repair symbols sent.
+    pub symbols: Option<u64>,
+    /// Frames that were lost and recovered from repair symbols.
+    pub recovered: Option<u64>,
+    /// Repair symbols received that fit nothing that came.
+    pub symbols_refused: Option<u64>,
     /// Frames that could not be repaired in time.
     pub repair_late: Option<u64>,
     /// What its rate control does and did.

@@ -118,6 +118,9 @@ fn complete_link(row: &mut LinkRow, stats: &DataStats) {
         row.sent = Some(link.sent);
         row.received = Some(link.received);
         row.retransmits = Some(link.retransmits);
+        row.symbols = Some(link.symbols);
+        row.recovered = Some(link.recovered);
+        row.symbols_refused = Some(link.symbols_refused);
         row.repair_late = Some(link.repair_late);
         row.pace = Some(PaceRow {
             mode: Mode::Free.name().to_owned(),

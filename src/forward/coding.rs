@@ -196,16 +196,20 @@ pub(super) struct Uncoder {
     decoder: Decoder,
     /// When source symbols came: by them it is known how long a recovered one was missed.
     came: VecDeque<(u32, Instant)>,
+    /// The newest of them.
+    newest: Option<u32>,
 }
 
 /// Arrivals remembered: as many as the decoder keeps.
 const CAME: usize = 128;
+/// A source symbol this far behind the newest is not simply late: the receiver's window ends here.
+const ASTRAY: u32 = 1 << 16;
 
 impl Uncoder {
     /// Nothing has come.
     pub(super) fn new() -> Self {
         let limits = DecoderLimits { room: END, ..DecoderLimits::default() };
-        Self { decoder: Decoder::new(limits), came: VecDeque::new() }
+        Self { decoder: Decoder::new(limits), came: VecDeque::new(), newest: None }
     }
 
     /// A source symbol came: a data frame, its route header open.
@@ -216,16 +220,34 @@ impl Uncoder {
         route: &[u8; RouteHeader::LEN],
         frame: &[u8],
     ) {
-        self.decoder.on_source(seq, symbol_head(route), frame.get(END..).unwrap_or_default());
+        let (head, tail) = (symbol_head(route), frame.get(END..).unwrap_or_default());
+        let refused = self.decoder.stats().refused;
+        self.decoder.on_source(seq, head, tail);
+        let ahead = self.newest.is_none_or(|newest| newest.wrapping_sub(seq) >= ASTRAY);
+        if ahead && self.decoder.stats().refused > refused {
+            // The decoder lives in another part of the numbers: a symbol led it astray, or half of them
+            // passed by without a source symbol.
+            *self = Self::new();
+            self.decoder.on_source(seq, head, tail);
+        }
+        if ahead {
+            self.newest = Some(seq);
+        }
         if self.came.len() == CAME {
             self.came.pop_front();
         }
         self.came.push_back((seq, now));
     }
 
-    /// A repair symbol came.
-    pub(super) fn on_repair(&mut self, repair: &Repair, symbol: &[u8]) {
+    /// A repair symbol came. Returns how many it showed to fit nothing that came.
+    pub(super) fn on_repair(&mut self, repair: &Repair, symbol: &[u8]) -> u64 {
+        let refused = |decoder: &Decoder| {
+            let stats = decoder.stats();
+            stats.malformed + stats.late + stats.ahead
+        };
+        let before = refused(&self.decoder);
         self.decoder.on_repair(repair, symbol);
+        refused(&self.decoder) - before
     }
 
     /// A frame that was lost, with its route header as it was sent, and for how long it was missed.
@@ -283,6 +305,35 @@ mod tests {
         assert_eq!(symbols(&line(0), 1000).1, 0);
         let sent = symbols(&line(20), 1000).1;
         assert!((240..330).contains(&sent), "5 % lost, 20 packets of time: {sent} a thousand");
+    }
+
+    #[test]
+    fn a_decoder_led_astray_comes_back_with_the_next_source_symbol() {
+        // By a symbol from nowhere, and by half of all numbers without a source symbol.
+        for (astray, back) in [(1 << 30, 5_u32), (7, 7 + (1 << 31) + 9)] {
+            let mut uncoder = Uncoder::new();
+            let mut encoder = Encoder::new(EncoderLimits::default());
+            let route = |seq: u32| {
+                let mut route = [0; RouteHeader::LEN];
+                route[..4].copy_from_slice(&seq.to_be_bytes());
+                route
+            };
+            let frame = Bytes::from_static(&[9; END + 40]);
+            uncoder.on_source(at(0), astray, &route(astray), &frame);
+            uncoder.newest = (astray == 7).then_some(7);
+            for seq in [back, back.wrapping_add(1)] {
+                let (head, tail) = symbol_of(&route(seq), &frame);
+                encoder.push(seq, head, tail);
+            }
+            uncoder.on_source(at(1), back, &route(back), &frame);
+            let mut body = Vec::new();
+            encoder.over_newest(2).unwrap().append(&mut body);
+            let (repair, symbol) = Repair::parse(&body).unwrap();
+            assert_eq!(uncoder.on_repair(&repair, symbol), 0);
+            let (recovered, _, _) = uncoder.poll_recovered(at(1)).expect("it is solved");
+            assert_eq!(recovered.seq, back.wrapping_add(1));
+            assert_eq!(uncoder.on_repair(&Repair { last: back ^ 1 << 29, ..repair }, symbol), 1);
+        }
     }
 
     #[test]

@@ -197,7 +197,8 @@ impl Forwarder {
                 let (repair, symbol) = Repair::parse(body).map_err(|_| DropReason::Malformed)?;
                 let link = self.link_mut(id).ok_or(DropReason::UnknownIndex)?;
                 let uncoder = link.uncoder.get_or_insert_with(|| Box::new(Uncoder::new()));
-                uncoder.on_repair(&repair, symbol);
+                let refused = uncoder.on_repair(&repair, symbol);
+                self.stats.link_mut(id).symbols_refused += refused;
                 self.on_recovered(now, id, peer, tos);
                 Ok(())
             }

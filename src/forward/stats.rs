@@ -243,6 +243,8 @@ pub struct LinkStats {
     pub symbols: u64,
     /// Data frames that were lost and recovered from repair symbols.
     pub recovered: u64,
+    /// Repair symbols received that fit nothing that came: malformed, too late or too far ahead.
+    pub symbols_refused: u64,
     /// Lost data frames that were not sent again: their time was over.
     pub repair_late: u64,
     /// Packets that got the congestion mark in the queue before it.
@@ -260,6 +262,7 @@ impl LinkStats {
         self.retransmits += other.retransmits;
         self.symbols += other.symbols;
         self.recovered += other.recovered;
+        self.symbols_refused += other.symbols_refused;
         self.repair_late += other.repair_late;
         self.marked += other.marked;
         self.pace.absorb(&other.pace);
