@@ -191,6 +191,18 @@ impl Head {
     }
 }
 
+/// Whether a TCP packet does nothing but acknowledge. The next one says all of it again, and an old one
+/// that comes late is passed over (RFC 9293, section 3.10.7.4); held up behind a lost one, they would come
+/// together, and the sender would take that for a queue and stop its doubling (RFC 9406).
+fn is_bare_ack(head: &Head, packet: &[u8]) -> bool {
+    const ACK: u8 = 0x10;
+    /// FIN, SYN, RST and URG. Half of ECN's are anybody's.
+    const MORE: u8 = 0x01 | 0x02 | 0x04 | 0x20;
+    let Some(tcp) = packet.get(usize::from(head.transport)..) else { return false };
+    let &[.., offset, flags] = tcp.first_chunk::<14>().unwrap_or(&[0; 14]);
+    !head.fragment && flags & (ACK | MORE) == ACK && usize::from(offset >> 4) * 4 == tcp.len()
+}
+
 fn ports(packet: &[u8], at: usize, protocol: u8, fragment: bool) -> (u16, u16) {
     match packet.get(at..).and_then(|rest| rest.first_chunk::<4>()) {
         Some(p) if !fragment && matches!(protocol, TCP | UDP) => {
@@ -244,6 +256,10 @@ pub struct Classified {
     pub stream: StreamId,
     /// Its flow, for the queue.
     pub flow: u64,
+    /// Whether its receiver takes a gap before it for congestion: TCP's data, and what opens or ends
+    /// a connection. To others order is worth no delay: a call or a game would wait for each loss,
+    /// and after a failover for packets that never come.
+    pub wants_order: bool,
 }
 
 /// Finds class and stream of each packet.
@@ -277,12 +293,13 @@ impl Classifier {
         let head = Head::read(packet)?;
         let class = self.class(head.destination, head.dscp);
         let flow = head.flow_hash(self.salt);
-        // TCP keeps to the even buckets, so that what wants order never waits for what does not, and
+        // It keeps to the even buckets, so that what wants order never waits for what does not, and
         // what does not never lets a gap pass early for what does.
+        let wants_order = head.protocol == TCP && !is_bare_ack(&head, packet);
         let half = u64::from(BUCKETS / 2);
-        let bucket = (flow % half) as u16 * 2 + u16::from(head.protocol != TCP);
+        let bucket = (flow % half) as u16 * 2 + u16::from(!wants_order);
         let stream = StreamId(u16::from(class.0) * BUCKETS + bucket);
-        Ok(Classified { head, class, stream, flow })
+        Ok(Classified { head, class, stream, flow, wants_order })
     }
 
     /// The first class whose conditions hold; the last where none does.
@@ -325,6 +342,33 @@ mod tests {
             delivery: Delivery::NONE,
             marking: Default::default(),
         }
+    }
+
+    #[test]
+    fn what_only_acknowledges_wants_no_order() {
+        let classifier = Classifier::new(&[spec("all", &[], &[])], 1);
+        let tcp = || PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 1, 1], 64).tcp(1, 2, 3, 4);
+        let sorted = |builder: etherparse::PacketBuilderStep<etherparse::TcpHeader>,
+                      data: &[u8]| {
+            let mut packet = Vec::new();
+            builder.write(&mut packet, data).unwrap();
+            classifier.classify(&packet).unwrap()
+        };
+        let ack = sorted(tcp().ack(5), b"");
+        let data = sorted(tcp().ack(5), b"data");
+        assert!(!ack.wants_order && data.wants_order);
+        assert_eq!((ack.stream.0 % 2, data.stream.0 % 2), (1, 0));
+        assert_eq!(ack.flow, data.flow);
+        for more in [tcp().syn(), tcp().syn().ack(5), tcp().fin().ack(5), tcp().rst().ack(5)] {
+            assert!(sorted(more, b"").wants_order);
+        }
+        assert!(
+            !sorted(
+                tcp().ack(5).options(&[etherparse::TcpOptionElement::Timestamp(1, 2)]).unwrap(),
+                b""
+            )
+            .wants_order
+        );
     }
 
     #[test]

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use bytes::BytesMut;
 
 use crate::buf::{Offload, TunPacket};
-use crate::id::{Class, LinkId, NodeId};
+use crate::id::{LinkId, NodeId};
 use crate::route::policy::{Delivery, Marking};
 use crate::time::Instant;
 use crate::wire::header::{Flags, RouteHeader, ticks};
 
-use super::classify::{Classified, Head, TCP, UDP};
+use super::classify::{Classified, UDP};
 use super::frame::{Load, Own, Packets};
 use super::paths::Way;
 use super::segment::{self, Layout, Splitter};
@@ -89,7 +89,7 @@ impl Forwarder {
         if !self.peers.contains_key(&destination) {
             return Err(DropReason::NoSession);
         }
-        let route = self.route_header(&way, classified.class, head);
+        let route = self.route_header(&way, &classified);
         Ok(Course { destination, way, classified, route })
     }
 
@@ -101,13 +101,12 @@ impl Forwarder {
         }
     }
 
-    fn route_header(&self, way: &Way, class: Class, head: &Head) -> RouteHeader {
+    fn route_header(&self, way: &Way, classified: &Classified) -> RouteHeader {
+        let &Classified { head, class, wants_order, .. } = classified;
         let delivery = self.config.classes.get(usize::from(class.0)).map(|spec| spec.delivery);
         let delivery = delivery.unwrap_or(Delivery::NONE);
         let (repair, restored) = (ticks(delivery.budget), !delivery.reorder.is_zero());
-        // Only TCP takes a gap for congestion. To others order is worth no delay: a call or a game
-        // would wait for each loss, and after a failover for packets that never come.
-        let ordered = restored && head.protocol == TCP;
+        let ordered = restored && wants_order;
         // No budget beyond the path's own delay: nobody waits for a repair.
         let budget = if repair == 0 { 0 } else { way.delay.saturating_add(repair) };
         RouteHeader {
