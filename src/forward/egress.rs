@@ -44,12 +44,9 @@ impl Forwarder {
         if self.own.longest(head.destination).is_none() {
             return Err(DropReason::ForeignDestination);
         }
-        // RFC 6040: what met congestion on the way says so to its transport, or is dropped.
-        if route.ecn == 3 && head.ecn != 3 {
-            if head.ecn == 0 {
-                return Err(DropReason::Congested);
-            }
-            mark_congested(&mut bytes);
+        let ecn = combine_ecn(head.ecn, route.ecn).ok_or(DropReason::Congested)?;
+        if ecn != head.ecn {
+            write_ecn(&mut bytes, ecn);
         }
         let layout = Layout::of(&head, &bytes);
         let offload = if route.flags.checksum_partial {
@@ -81,12 +78,28 @@ fn numbering(end: &EndHeader) -> StreamId {
     StreamId((u16::from(end.lane) * STREAMS) | end.stream.0)
 }
 
+/// What a packet's ECN bits become that were carried under others: what met congestion on the way says
+/// so to its transport, or is dropped (`None`) where that would not understand (RFC 6040, section 4.2).
+pub(super) const fn combine_ecn(inner: u8, outer: u8) -> Option<u8> {
+    match (inner & 3, outer & 3) {
+        (0, 3) => None,
+        (1 | 2, 3) => Some(3),
+        (2, 1) => Some(1),
+        (inner, _) => Some(inner),
+    }
+}
+
 /// Writes the mark "congestion experienced" into a packet's own header.
 pub(super) fn mark_congested(packet: &mut [u8]) {
+    write_ecn(packet, 3);
+}
+
+/// Writes ECN bits into a packet's own header.
+fn write_ecn(packet: &mut [u8], ecn: u8) {
     match packet.first().map(|byte| byte >> 4) {
         Some(4) if packet.len() >= 20 => {
             let old = u16::from_be_bytes([packet[0], packet[1]]);
-            packet[1] |= 3;
+            packet[1] = packet[1] & !3 | ecn;
             let new = u16::from_be_bytes([packet[0], packet[1]]);
             // RFC 1624, equation 3.
             let sum = u16::from_be_bytes([packet[10], packet[11]]);
@@ -95,7 +108,7 @@ pub(super) fn mark_congested(packet: &mut [u8]) {
             let folded = (folded & 0xffff) + (folded >> 16);
             packet[10..12].copy_from_slice(&(!(folded as u16)).to_be_bytes());
         }
-        Some(6) if packet.len() >= 40 => packet[1] |= 0x30,
+        Some(6) if packet.len() >= 40 => packet[1] = packet[1] & !0x30 | ecn << 4,
         _ => {}
     }
 }
@@ -104,6 +117,24 @@ pub(super) fn mark_congested(packet: &mut [u8]) {
 mod tests {
     use super::*;
     use crate::forward::checksum;
+
+    #[test]
+    fn marks_are_combined_as_the_table_says() {
+        // RFC 6040, figure 4: a row for each inner, Not-ECT, ECT(1), ECT(0), CE outside.
+        let table = [
+            (0, [Some(0), Some(0), Some(0), None]),
+            (1, [Some(1), Some(1), Some(1), Some(3)]),
+            (2, [Some(2), Some(1), Some(2), Some(3)]),
+            (3, [Some(3), Some(3), Some(3), Some(3)]),
+        ];
+        for (inner, row) in table {
+            assert_eq!([0, 1, 2, 3].map(|outer| combine_ecn(inner, outer)), row, "{inner}");
+        }
+        let mut six = [0_u8; 40];
+        (six[0], six[1]) = (0x60, 0x25);
+        write_ecn(&mut six, 1);
+        assert_eq!(six[1], 0x15);
+    }
 
     #[test]
     fn the_mark_keeps_the_header_sum_right() {

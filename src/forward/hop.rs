@@ -21,6 +21,7 @@ use crate::wire::{Kind, Owner, TAG, WireError, owner};
 
 use super::arq::Arrival;
 use super::coding::Uncoder;
+use super::egress::combine_ecn;
 use super::event::{ForwardEvent, ProbeRequest};
 use super::greet::Greeter;
 use super::health::HealthEvent;
@@ -126,7 +127,6 @@ impl Forwarder {
         datagram: BytesMut,
         tos: u8,
     ) -> Result<(), DropReason> {
-        let ce = tos & 3 == 3;
         if arrival != Arrival::New {
             return Err(DropReason::Duplicate);
         }
@@ -135,9 +135,7 @@ impl Forwarder {
         }
         route.age = route.age.saturating_add(ticks(transit));
         (route.flags.ack_wanted, route.flags.coded) = (false, false);
-        if ce && route.ecn != 0 {
-            route.ecn = 3;
-        }
+        route.ecn = combine_ecn(route.ecn, tos).ok_or(DropReason::Congested)?;
         match route.next() {
             // The outside keeps its marking from end to end (RFC 2983, uniform among us).
             Some(next) => self.relay(now, id, route, next, datagram, tos >> 2),
