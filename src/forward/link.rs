@@ -42,6 +42,9 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// feedback more of them say nothing new.
 const MARK_SPACE: Duration = Duration::from_millis(20);
 const MARKS: usize = 64;
+/// Loss, and the way one way, from which on what has time for a repair is coded where there is room.
+const SPARE_LOSS: f64 = 0.004;
+const SPARE_WAY: Duration = Duration::from_millis(5);
 /// Small frames that may wait to be sent. They are answers and questions of ours: few.
 const BARE_LIMIT: usize = 256;
 
@@ -259,7 +262,7 @@ impl Link {
             let (seq, asks) = (self.sender.next_sequence(), self.sender.asks_feedback(now));
             let one_way = self.sender.round_trip().one_way();
             let terms = terms(&route, now.plus(one_way), arrived, age, beyond);
-            let coded = terms.filter(|terms| self.sender.wants_code(now, terms));
+            let coded = terms.and_then(|terms| self.code(now, &route, one_way, terms));
             patch(&mut route, now, arrived, age, seq, (asks, coded.is_some()));
             seal_hop(&self.keys, clear, &mut bytes, &route);
             let bytes = bytes.freeze();
@@ -271,8 +274,7 @@ impl Link {
             count_frame(&mut counted.sent, Kind::Data, whole, whole - OVERHEAD);
             if let Some(terms) = coded {
                 let symbol = symbol_of(&route, &bytes);
-                let aim = Terms { target: self.sender.aim(terms.target), ..terms };
-                self.coder.push(now, seq, symbol, &aim, one_way, self.sender.line());
+                self.coder.push(now, seq, symbol, &terms, one_way, self.sender.line());
             }
             if let Some(class) = class {
                 self.budgets.on_sent(usize::from(class.0), whole);
@@ -306,6 +308,28 @@ impl Link {
         counted.marked += after.marked - before.marked;
         counted.pace = self.pacer.stats();
         self.has_work()
+    }
+
+    /// How a frame is to be coded, if it is: where no round could save it, and, on a line with room,
+    /// where order is wanted, although there is time to send it again. Else all behind a loss waits for a round trip, and a TCP that begins takes that for
+    /// a queue and stops its doubling (HyStart, RFC 9406).
+    fn code(
+        &self,
+        now: Instant,
+        route: &[u8; RouteHeader::LEN],
+        one_way: Duration,
+        terms: Terms,
+    ) -> Option<Terms> {
+        if self.sender.wants_code(now, &terms) {
+            return Some(Terms { target: self.sender.aim(terms.target), ..terms });
+        }
+        let loss = self.sender.line().rate();
+        if loss < SPARE_LOSS || one_way < SPARE_WAY || !self.pacer.has_room(now) {
+            return None;
+        }
+        let ordered = RouteHeader::parse(route).is_ok_and(|route| route.flags.ordered);
+        let by = now.plus(one_way + one_way / 2);
+        ordered.then_some(Terms { by: by.min(terms.by), target: terms.target.max(loss / 8.0) })
     }
 
     /// Sends the repair symbols that are due, within what all repair may take, on the account of the

@@ -166,6 +166,8 @@ pub struct Pacer {
     least: Duration,
     /// Bytes per second that the line takes.
     line: u64,
+    /// What the last round used of it, bytes per second.
+    used: u64,
     /// The queue as the last samples show it, and the greatest of late.
     queue: Duration,
     greatest_queue: Duration,
@@ -202,6 +204,7 @@ impl Pacer {
             smoothed: Duration::ZERO,
             least: Duration::ZERO,
             line: LEAST_RATE,
+            used: 0,
             queue: Duration::ZERO,
             greatest_queue: Duration::ZERO,
             last_trip: None,
@@ -334,23 +337,51 @@ impl Pacer {
         now < self.congested_until
     }
 
+    /// Whether the line has room for what nobody waits for: it is far from full.
+    pub fn has_room(&self, now: Instant) -> bool {
+        match self.mode {
+            Mode::Free => !self.is_congested(now) && self.queue <= self.bound() / 2,
+            Mode::Steady => self.used * 10 < self.line * 7,
+            Mode::Shared => false,
+        }
+    }
+
+    /// For how long repair holds up a flow that wants order, nearly always: so many round trips
+    /// as it takes until of all that is under way half a frame is lost.
+    fn stall(&self) -> Duration {
+        let of = self.losses.len().max(1) as f64 * 1000.0;
+        let loss = f64::from(self.losses.iter().sum::<u32>()) / of;
+        let frames = (self.line * micros(self.least) / 1_000_000 / FRAME) as f64;
+        if loss * frames < 0.2 || loss >= 0.5 {
+            return Duration::ZERO;
+        }
+        let rounds = (2.0 * frames).max(1.0).ln() / -loss.ln();
+        self.least.mul_f64(rounds.clamp(0.0, 4.0))
+    }
+
     /// What is to be asked of the flows that wait before the hop.
     ///
     /// RFC 8289 wants the target at a few packets' time and between a twentieth and a tenth of the
     /// round trip, for a short queue's sake; here a flow waits for itself alone, and needs a quarter
-    /// of a round trip in hand to keep a line full that stalls it now and then for a repair.
+    /// of a round trip in hand to keep a line full that stalls it now and then for a repair. Where
+    /// the line loses, its round trip is the line's and the repair's together.
     pub fn control(&self) -> Option<Control> {
         let rate = self.rate()?;
         let packets = Duration::from_micros(3 * FRAME * 1_000_000 / rate);
         let trip = self.least;
         let Control { target, interval, .. } = Control::DEFAULT;
-        let stall = if self.mode == Mode::Shared { self.smoothed / 2 } else { trip / 4 };
+        let repair = self.stall();
+        let stall = match self.mode {
+            Mode::Shared => self.smoothed / 2,
+            Mode::Free | Mode::Steady => trip / 4 + repair * 3 / 10,
+        };
         let mut target = target.max(packets).max(stall);
         if self.question.is_some() {
             // What a question holds back is not the flows' to answer for.
             target += self.smoothed;
         }
-        let interval = interval.max(trip * 3).max(target);
+        // It answers a round trip later, and its own queue is part of that.
+        let interval = interval.max(trip * 3).max((trip + repair) * 2).max(target);
         Some(Control { target, interval, most: interval * 2 })
     }
 
@@ -476,6 +507,7 @@ impl Pacer {
         let round = std::mem::replace(&mut self.round, Round { began: now, ..Round::default() });
         let span = micros(now.since(round.began)).max(1);
         let rate = round.delivered * 1_000_000 / span;
+        self.used = (round.delivered + round.lost) * 1_000_000 / span;
         let queue = round.least.map(|trip| trip.saturating_sub(self.least));
         let known = self.rates.iter().copied().max().unwrap_or(0);
         // What was sent less than it might says nothing of the line, unless it shows more.

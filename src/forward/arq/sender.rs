@@ -344,7 +344,10 @@ impl<F> Sender<F> {
         affords: impl FnOnce() -> bool,
     ) -> bool {
         let bytes = bytes as u64;
-        let may = self.may_repair(now, u32::try_from(bytes).unwrap_or(u32::MAX)) && affords();
+        // What is under way will ask for some: a round that must wait is worse than a symbol less.
+        let kept = (self.line.rate() * self.flying as f64 * 2.5) as u64 / 2;
+        let asked = u32::try_from(bytes + kept).unwrap_or(u32::MAX);
+        let may = self.may_repair(now, asked) && affords();
         if may {
             self.tokens -= 2 * bytes;
             self.counts.repair_bytes += bytes;
