@@ -106,6 +106,8 @@ struct Round {
     most_queue: Duration,
     delivered: u64,
     lost: u64,
+    /// What was lost while the line was not full.
+    by_chance: u64,
     /// Whether more would have been sent but for the pacer.
     limited: bool,
 }
@@ -159,6 +161,8 @@ pub struct Pacer {
     rates: VecDeque<u64>,
     /// Loss of the last rounds, in thousandths, newest last.
     losses: VecDeque<u32>,
+    /// The same of what was lost while the line was not full.
+    chances: VecDeque<u32>,
     /// Least round trips of the last slots, with the slot's end.
     trips: VecDeque<(Instant, Duration)>,
     smoothed: Duration,
@@ -200,6 +204,7 @@ impl Pacer {
             round: Round { began: now, ..Round::default() },
             rates: VecDeque::new(),
             losses: VecDeque::new(),
+            chances: VecDeque::new(),
             trips: VecDeque::new(),
             smoothed: Duration::ZERO,
             least: Duration::ZERO,
@@ -280,6 +285,7 @@ impl Pacer {
             self.stats.congestion_lost += lost;
         } else {
             self.stats.random_lost += lost;
+            self.round.by_chance += lost;
         }
         self.breaker.on_regained(heard.regained);
         self.stats.trips += u64::from(self.breaker.on_heard(now, heard.delivered, lost));
@@ -349,8 +355,8 @@ impl Pacer {
     /// For how long repair holds up a flow that wants order, nearly always: so many round trips
     /// as it takes until of all that is under way half a frame is lost.
     fn stall(&self) -> Duration {
-        let of = self.losses.len().max(1) as f64 * 1000.0;
-        let loss = f64::from(self.losses.iter().sum::<u32>()) / of;
+        let of = self.chances.len().max(1) as f64 * 1000.0;
+        let loss = f64::from(self.chances.iter().sum::<u32>()) / of;
         let frames = (self.line * micros(self.least) / 1_000_000 / FRAME) as f64;
         if loss * frames < 0.2 || loss >= 0.5 {
             return Duration::ZERO;
@@ -518,6 +524,7 @@ impl Pacer {
         let all = round.delivered + round.lost;
         if let Some(share) = (round.lost * 1000).checked_div(all) {
             keep(&mut self.losses, share as u32, RATE_ROUNDS);
+            keep(&mut self.chances, (round.by_chance * 1000 / all) as u32, RATE_ROUNDS);
         }
         let forget = self.greatest_queue.mul_f64((span as f64 / 1e7).min(1.0));
         self.greatest_queue -= forget;
