@@ -97,8 +97,9 @@ impl LossModel {
             }
         } else {
             self.clean += 1.0;
-            // Only where something was lost at all.
-            if self.slow.lost > 0.0 && self.clean * self.slow.runs > BETTER * self.slow.frames {
+            // Only where something was lost at all; by what was lost before the clean stretch.
+            let before = (self.slow.frames - self.clean).max(self.slow.runs);
+            if self.slow.lost > 0.0 && self.clean * self.slow.runs > BETTER * before {
                 self.slow = Faded { frames: self.clean, ..Faded::default() };
                 self.fast = Faded { frames: self.fast.frames, ..Faded::default() };
                 self.lags.iter_mut().for_each(|lag| lag.fade(0.25));
