@@ -114,7 +114,7 @@ impl Coder {
     /// Symbols for each packet: the last step of `fec::plan`, kept by coarse steps of what it
     /// depends on.
     fn rate(&mut self, line: &LossModel, slack: Duration, target: f64) -> f64 {
-        let loss = line.rate() + line.error() / 2.0;
+        let loss = line.rate();
         let spacing = micros(self.spacing.unwrap_or(slack)).max(1);
         let window = (1 + micros(slack) / spacing).min(64);
         if loss <= target {
@@ -124,10 +124,10 @@ impl Coder {
         if hole >= 1.0 {
             return against_holes(loss, hole, window as f64, target);
         }
-        // An eighth of an octave, always against us; windows by powers of the square root of two.
-        let loss_step = (-loss.log2() * 8.0).floor().clamp(0.0, 255.0);
-        let window_step = ((window.max(1) as f64).log2() * 2.0).floor();
-        let target_step = (-target.log10() * 4.0).ceil().clamp(0.0, 255.0);
+        // A sixteenth of an octave, always against us; windows by quarters of one.
+        let loss_step = (-loss.log2() * 16.0).floor().clamp(0.0, 255.0);
+        let window_step = ((window.max(1) as f64).log2() * 4.0).floor();
+        let target_step = (-target.log10() * 8.0).ceil().clamp(0.0, 255.0);
         let key = (loss_step as u8, window_step as u8, target_step as u8);
         if let Some(&rate) = self.rates.get(&key) {
             return rate;
@@ -135,8 +135,8 @@ impl Coder {
         if self.rates.len() >= RATES {
             self.rates.clear();
         }
-        let (loss, window) = (2_f64.powf(-loss_step / 8.0), 2_f64.powf(window_step / 2.0));
-        let target = 10_f64.powf(-target_step / 4.0);
+        let (loss, window) = (2_f64.powf(-loss_step / 16.0), 2_f64.powf(window_step / 4.0));
+        let target = 10_f64.powf(-target_step / 8.0);
         let rate = plan::rate(loss, window as usize, target).unwrap_or(MOST).min(MOST);
         self.rates.insert(key, rate);
         rate

@@ -311,8 +311,9 @@ impl Link {
     }
 
     /// How a frame is to be coded, if it is: where no round could save it, and, on a line with room,
-    /// where order is wanted, although there is time to send it again. Else all behind a loss waits for a round trip, and a TCP that begins takes that for
-    /// a queue and stops its doubling (HyStart, RFC 9406).
+    /// where order is wanted, although there is time to send it again. Else all behind a loss waits
+    /// for a round trip, and a TCP that begins takes that for a queue and stops its doubling
+    /// (HyStart, RFC 9406).
     fn code(
         &self,
         now: Instant,
@@ -321,7 +322,8 @@ impl Link {
         terms: Terms,
     ) -> Option<Terms> {
         if self.sender.wants_code(now, &terms) {
-            return Some(Terms { target: self.sender.aim(terms.target), ..terms });
+            // The code's plan is exact enough to need no half in reserve, unlike that of rounds.
+            return Some(Terms { target: 2.0 * self.sender.aim(terms.target), ..terms });
         }
         let loss = self.sender.line().rate();
         if loss < SPARE_LOSS || one_way < SPARE_WAY || !self.pacer.has_room(now) {
