@@ -453,7 +453,7 @@ fn flows_are_spread_over_lanes_and_each_keeps_its_order_whatever_the_others_have
                     _ => lanes[2] > 1 && pairs[1] < lanes[2].min(lanes[0]),
                 };
                 // Some thousands of datagrams, or nothing but the way back's acknowledgements.
-                assert_eq!(handed > 2000, must, "{lanes:?} {at}: {handed} handed over");
+                assert_eq!(handed > 1500, must, "{lanes:?} {at}: {handed} handed over");
             }
         });
     }

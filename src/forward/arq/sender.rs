@@ -501,7 +501,9 @@ impl<F> Sender<F> {
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let mut next = None;
         let mut offer = |at, why| next = Deadline::earlier(next, Some(Deadline { at, why }));
-        if let Some(&(seq, tries, since)) = self.suspects.front() {
+        // What was judged otherwise meanwhile waits no more.
+        let open = |suspect: &&(u32, u8, Instant)| self.flying(suspect.0, suspect.1).is_some();
+        if let Some(&(seq, tries, since)) = self.suspects.iter().find(open) {
             let wait = self.allowance(seq, tries);
             offer(since.plus(wait), "loss allowance");
         }
