@@ -2,8 +2,9 @@
 //!
 //! Every frame gets a hop sequence and a record. A frame is *suspect* when feedback shows a later
 //! one (later in the order of sending, so that retransmissions are judged by the same rule), and
-//! *lost* when it stayed so for a reordering allowance: an eighth of the round trip with three later
-//! ones, a quarter with fewer. Where no later one can show it, in a burst or at a tail, the sender's
+//! *lost* when it stayed so for a reordering allowance: an eighth of the round trip at first, down to
+//! half a millisecond while nothing is seen to be reordered, half as long again with fewer than three
+//! later ones. Where no later one can show it, in a burst or at a tail, the sender's
 //! own timer judges; and where the packet's time would run out before it does, as soon as feedback is
 //! overdue. What was lost is sent again under the same sequence while the packet's budget leaves the
 //! way to the next node; how often and how far apart is `plan`'s.
@@ -29,7 +30,7 @@ use crate::wire::ack::Ack;
 const LATER: u32 = 3;
 /// Bounds of the reordering allowance: below, one timer's grain; above, repair would come too late.
 const ALLOWANCE: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(25));
-/// Repair that may be sent beyond a third of the first-sent bytes.
+/// Repair that may be sent beyond half of the first-sent bytes.
 const BURST: u64 = 32 * 1024;
 /// Times a frame is sent at most.
 const TRIES: u8 = 8;
