@@ -8,7 +8,7 @@
 //! flow, as a super-segment.
 
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use thalweg::fec::gf256::Kernel;
 use thalweg::fec::{Decoder, DecoderLimits, Encoder, EncoderLimits};
 use thalweg::forward::snapshot::{LinkEntry, PeerEntry, Snapshot};
 use thalweg::forward::{ForwardConfig, Forwarder, checksum, classify, queue};
-use thalweg::id::{Class, Lane, LinkId, NodeId};
+use thalweg::id::{Class, Lane, LinkId};
 use thalweg::route::policy::{ClassSpec, Delivery};
 use thalweg::route::table::{Path, Route, RouteTable};
 use thalweg::session::keys::Secret;
@@ -31,6 +31,7 @@ use thalweg::wire::data::{END, HOP_AAD, OVERHEAD};
 use thalweg::wire::header::RouteHeader;
 use thalweg::wire::repair::Repair;
 
+use super::recovery::chain::{address, endpoint, node};
 use super::{BenchReport, Sheet};
 use crate::netns::sys;
 
@@ -334,18 +335,6 @@ fn timed(spent: &mut u64, work: impl FnOnce()) {
     let start = sys::thread_cpu_ns();
     work();
     *spent += sys::thread_cpu_ns() - start;
-}
-
-fn node(n: u16) -> NodeId {
-    NodeId::new(n).expect("a number of a node")
-}
-
-fn address(n: u16) -> Ipv4Addr {
-    Ipv4Addr::new(10, 0, 0, n as u8)
-}
-
-fn endpoint(n: u16) -> SocketAddr {
-    SocketAddr::from(([192, 0, 2, n as u8], 4600))
 }
 
 /// Node `n`'s view: a session and a link with both others, and the route to node 3 as given.

@@ -363,15 +363,18 @@ fn class(load: &Load) -> ClassSpec {
     }
 }
 
-fn node(n: u16) -> NodeId {
+/// A node of a hand-made row.
+pub fn node(n: u16) -> NodeId {
     NodeId::new(n).expect("a number of a node")
 }
 
-fn address(n: u16) -> Ipv4Addr {
+/// Its overlay address.
+pub fn address(n: u16) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, n as u8)
 }
 
-fn endpoint(n: u16) -> SocketAddr {
+/// Its underlay endpoint.
+pub fn endpoint(n: u16) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, n as u8], 4600))
 }
 

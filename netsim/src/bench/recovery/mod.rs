@@ -31,6 +31,13 @@ use chain::{Chain, Load};
 /// tenth of it.
 const TARGET: f64 = 1e-4;
 
+/// How long a stream runs before it counts, and for how long it does.
+#[derive(Clone, Copy, Debug)]
+struct Lengths {
+    settle: Duration,
+    measure: Duration,
+}
+
 /// How a line loses.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Loss {

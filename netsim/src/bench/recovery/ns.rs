@@ -13,18 +13,11 @@ use thalweg::wire::data::OVERHEAD;
 use super::super::Sheet;
 use super::super::pair::{LineSpec, Pair, Reading};
 use super::chain::{OUTER, Outcome};
-use super::{CHOICE, Cell, holes, iid, note};
+use super::{CHOICE, Cell, Lengths, holes, iid, note};
 use crate::netns::stop::Stop;
 use crate::netns::traffic::{FlowSpec, Ledger, Traffic};
 
 const PORT: u16 = 9000;
-
-/// How long the flow runs before anything counts, and how long what counts takes.
-#[derive(Clone, Copy, Debug)]
-struct Lengths {
-    settle: Duration,
-    measure: Duration,
-}
 
 const FULL: Lengths = Lengths { settle: Duration::from_secs(5), measure: Duration::from_secs(30) };
 const QUICK: Lengths = Lengths { settle: Duration::from_secs(2), measure: Duration::from_secs(4) };

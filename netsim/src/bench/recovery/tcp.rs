@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::super::Sheet;
 use super::super::pair::{LineSpec, Pair, stream};
 use super::ns::class;
-use super::{Cell, Loss};
+use super::{Cell, Lengths, Loss};
 use crate::netns::stop::Stop;
 use crate::netns::sys;
 
@@ -33,13 +33,6 @@ struct Row {
     loss: Loss,
     mbit: u64,
     kind: Kind,
-}
-
-/// How long a stream runs before it counts, and for how long it does.
-#[derive(Clone, Copy, Debug)]
-struct Lengths {
-    settle: Duration,
-    measure: Duration,
 }
 
 const FULL: Lengths = Lengths { settle: Duration::from_secs(5), measure: Duration::from_secs(15) };
