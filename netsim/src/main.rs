@@ -143,6 +143,10 @@ enum Bench {
         /// bbr, such as `cubic_iid2_rtt100_50m`) beside the bare line.
         #[arg(long, conflicts_with = "packets")]
         namespaces: bool,
+        /// Instead, how soon repair follows a line that begins to lose 10 % and stops again: residual
+        /// from a second after, repair from two seconds after, over a thousand seeds.
+        #[arg(long, conflicts_with_all = ["packets", "namespaces", "only"])]
+        adapt: bool,
         /// Only cells whose name contains one of these, such as `iid5_rtt20`.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
@@ -270,11 +274,13 @@ fn run(command: Command) -> anyhow::Result<bool> {
                     let length = std::time::Duration::from_secs(60 * minutes);
                     how.show(soak::run(soak::Options { length }, &stop)?)
                 }
-                Bench::Recovery { how, namespaces, only, packets, seed } => {
+                Bench::Recovery { how, namespaces, adapt, only, packets, seed } => {
                     // Virtual time repeats exactly: one run says as much as its packets do.
                     let (runs, quick) = (how.runs.unwrap_or(1), how.quick);
                     let plan = recovery::Plan { only, packets, quick, seed, runs };
-                    how.show(if namespaces {
+                    how.show(if adapt {
+                        Some(recovery::run_adapt(&plan))
+                    } else if namespaces {
                         recovery::run_daemons(&plan, &stop)?
                     } else {
                         Some(recovery::run(&plan)?)

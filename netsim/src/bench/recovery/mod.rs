@@ -11,6 +11,7 @@
 //! fits), and under bursts the share of packets whose hole outlasts their deadline. The machines are the daemon's, with real keys; the line is a model,
 //! the clock is virtual, so every figure repeats for its seed on any machine.
 
+pub mod adapt;
 pub mod chain;
 pub mod floor;
 mod ns;
@@ -225,6 +226,50 @@ pub fn run(plan: &Plan) -> anyhow::Result<BenchReport> {
         note(&mut sheet, cell, outcome);
     }
     Ok(sheet.report("recovery"))
+}
+
+/// How repair follows a line that changes: see [`adapt`]. A thousand seeds of each row, a hundred if
+/// `quick`.
+pub fn run_adapt(plan: &Plan) -> BenchReport {
+    let seeds = if plan.quick { 100 } else { 1000 };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let mut sheet = Sheet::default();
+    for run in 0..plan.runs as u64 {
+        let first = plan.seed + run * seeds;
+        for deadline_ms in [60, 20] {
+            let deadline = Duration::from_millis(deadline_ms);
+            let share = |thread: u64| {
+                let mut sum = adapt::Adapted::default();
+                let own = (0..seeds).filter(|n| n % threads == thread);
+                own.for_each(|n| sum.add(&adapt::play(deadline, TARGET, first + n)));
+                sum
+            };
+            let mut all = adapt::Adapted::default();
+            std::thread::scope(|scope| {
+                let share = &share;
+                let workers: Vec<_> = (0..threads).map(|n| scope.spawn(move || share(n))).collect();
+                for worker in workers {
+                    all.add(&worker.join().expect("a seed panicked"));
+                }
+            });
+            note_adapted(&mut sheet, deadline_ms, &all);
+        }
+    }
+    sheet.report("recovery")
+}
+
+fn note_adapted(sheet: &mut Sheet, deadline_ms: u64, all: &adapt::Adapted) {
+    let case = format!("adapt10_rtt20_pps100_d{deadline_ms}");
+    let (first, repair) = all.under_loss;
+    let spent = (first > 0).then(|| repair as f64 / first as f64);
+    // Where no round fits, a third of all bytes sets the bound.
+    let reach = if deadline_ms > 20 { TARGET } else { adapt::in_pairs(adapt::LOSS) };
+    sheet.note(&case, "adapt_residual_after_1s", "share", all.residual());
+    sheet.note(&case, "reference_residual", "share", Some(reach));
+    sheet.note(&case, "overhead", "share", spent);
+    sheet.note(&case, "adapt_overhead_after_2s", "share", all.overhead());
+    let seeds = all.seeds_with_repair as f64;
+    sheet.note(&case, "seeds_with_repair_after_2s", "count", Some(seeds));
 }
 
 /// The same with real daemons in namespaces: some of the cells, and TCP. None if told to stop.
