@@ -197,6 +197,16 @@ pub const SERIES: &[Series] = &[
         "Frames sent without being kept for repair, for want of memory.",
     ),
     counter(
+        "thalweg_arq_over_budget_total",
+        LINK,
+        "Lost frames not sent again because their class's bound on repair was reached.",
+    ),
+    counter(
+        "thalweg_arq_false_feedback_total",
+        LINK,
+        "Feedback received that contradicts what was sent.",
+    ),
+    counter(
         "thalweg_link_local_drops_total",
         LINK,
         "Frames lost in this machine or the peer's, not on the link.",
@@ -413,6 +423,8 @@ fn link(sink: &mut Sink, link: &LinkRow) {
     sink.maybe("thalweg_link_symbols_refused_total", labels, count(link.symbols_refused));
     sink.maybe("thalweg_arq_late_total", labels, count(link.repair_late));
     sink.maybe("thalweg_arq_unprotected_total", labels, count(link.unprotected));
+    sink.maybe("thalweg_arq_over_budget_total", labels, count(link.over_budget));
+    sink.maybe("thalweg_arq_false_feedback_total", labels, count(link.false_feedback));
     sink.maybe("thalweg_link_local_drops_total", labels, count(link.local_drops));
     sink.maybe("thalweg_link_too_big_total", labels, count(link.too_big));
     if let Some(pace) = &link.pace {
@@ -602,6 +614,8 @@ mod tests {
             symbols: Some(8),
             recovered: Some(2),
             symbols_refused: Some(1),
+            over_budget: Some(4),
+            false_feedback: Some(7),
             too_big: Some(6),
             pace: Some(PaceRow {
                 mode: "steady".into(),
@@ -678,6 +692,8 @@ mod tests {
             ("thalweg_link_symbols_sent_total{peer=\"lyon\",link=\"2\"}", 8.0),
             ("thalweg_link_recovered_total{peer=\"lyon\",link=\"2\"}", 2.0),
             ("thalweg_link_symbols_refused_total{peer=\"lyon\",link=\"2\"}", 1.0),
+            ("thalweg_arq_over_budget_total{peer=\"lyon\",link=\"2\"}", 4.0),
+            ("thalweg_arq_false_feedback_total{peer=\"lyon\",link=\"2\"}", 7.0),
             ("thalweg_link_too_big_total{peer=\"lyon\",link=\"2\"}", 6.0),
             ("thalweg_link_rate_mode{peer=\"lyon\",link=\"2\",mode=\"steady\"}", 1.0),
             ("thalweg_link_rate_mode{peer=\"lyon\",link=\"2\",mode=\"free\"}", 0.0),

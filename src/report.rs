@@ -393,6 +393,10 @@ pub struct LinkRow {
     pub pace: Option<PaceRow>,
     /// Frames sent without being kept for repair, for want of memory.
     pub unprotected: Option<u64>,
+    /// Lost frames not sent again because their class's bound on repair was reached.
+    pub over_budget: Option<u64>,
+    /// Feedback received that contradicts what was sent.
+    pub false_feedback: Option<u64>,
     /// Frames lost in this machine or the peer's, not on the link.
     pub local_drops: Option<u64>,
     /// Datagrams longer than the way to the peer takes.

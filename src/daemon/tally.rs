@@ -134,6 +134,8 @@ fn complete_link(row: &mut LinkRow, stats: &DataStats) {
     }
     if let Some(held) = stats.held.links.get(&LinkId(row.link)) {
         row.unprotected = Some(held.unprotected);
+        row.over_budget = Some(held.over_budget);
+        row.false_feedback = Some(held.false_feedback);
         row.local_drops = Some(held.local_drops);
         if let Some(pace) = &mut row.pace {
             pace.mode = held.mode.name().to_owned();

@@ -48,6 +48,10 @@ pub struct LinkHeld {
     pub window_bits: usize,
     /// Frames sent without being kept for repair, for want of memory, since the link began.
     pub unprotected: u64,
+    /// Lost frames not sent again because their class's bound on repair was reached, since the link began.
+    pub over_budget: u64,
+    /// Feedback that contradicts what was sent, since the link began.
+    pub false_feedback: u64,
     /// Frames lost in this machine or the peer's, not on the link, since the link began.
     pub local_drops: u64,
     /// What rules the rate.
@@ -91,6 +95,8 @@ impl Held {
             sum.records += more.records;
             sum.window_bits += more.window_bits;
             sum.unprotected += more.unprotected;
+            sum.over_budget += more.over_budget;
+            sum.false_feedback += more.false_feedback;
             sum.local_drops += more.local_drops;
             sum.mode = sum.mode.max(more.mode);
             sum.rate += more.rate;
@@ -124,6 +130,8 @@ impl Forwarder {
                 records: link.sender.records(),
                 window_bits: link.keys.window().bits(),
                 unprotected: counts.unprotected,
+                over_budget: counts.over_budget,
+                false_feedback: counts.false_feedback,
                 local_drops: counts.local_drops,
                 mode: link.pacer.mode(),
                 rate: link.pacer.rate().unwrap_or(0),
