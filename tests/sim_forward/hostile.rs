@@ -260,10 +260,16 @@ fn our_own_frames_are_not_carried_in_our_own_frames() {
 
 /// A frame of node 1 to node 2, sealed with the right keys, whatever it holds.
 fn authentic(kind: u8, counter: u64, body: &[u8]) -> Vec<u8> {
-    let clear = Clear { kind: Kind::parse(kind).unwrap(), epoch: 0, index: index(1, 2), counter };
+    sealed(1, 2, kind, counter, body)
+}
+
+/// The same between any two nodes.
+pub(crate) fn sealed(from: u16, to: u16, kind: u8, counter: u64, body: &[u8]) -> Vec<u8> {
+    let kind = Kind::parse(kind).unwrap();
+    let clear = Clear { kind, epoch: 0, index: index(from, to), counter };
     let header = clear.to_bytes();
-    let scope = Scope::hop(node(1), node(2), index(1, 2));
-    let key = SealKey::new(&scope.key(&secret(1, 2), 0));
+    let scope = Scope::hop(node(from), node(to), index(from, to));
+    let key = SealKey::new(&scope.key(&secret(from, to), 0));
     let nonce = nonce(0, StreamId(0), counter);
     if clear.kind == Kind::Data && body.len() >= 66 {
         let mut frame = [&header[..], body].concat();
@@ -305,12 +311,20 @@ proptest! {
                     body[14..22].copy_from_slice(&segments);
                 }
                 0x14 => {
-                    body.resize(64, hints[0] as u8);
-                    for (at, hint) in [0, 4, 24].into_iter().zip(&hints) {
-                        body[at..at + 4].copy_from_slice(&u32::from(hint % 40).to_be_bytes());
-                    }
-                    body[28..32].copy_from_slice(&[0, (hints[4] % 33) as u8, 0, 0]);
-                    body.truncate(32 + usize::from(hints[4] % 33));
+                    // Settled, given up, open, delay, totals, base, bytes of bitmap.
+                    body.resize(19, 0);
+                    body.resize(19 + 32, hints[0] as u8);
+                    body[..4].copy_from_slice(&u32::from(hints[1] % 40).to_be_bytes());
+                    body[8..10].copy_from_slice(&(256 + hints[2] % 40).to_be_bytes());
+                    body[16..18].copy_from_slice(&(hints[3] % 40).to_be_bytes());
+                    body[18] = (hints[4] % 28) as u8;
+                    body.truncate(19 + usize::from(hints[4] % 28));
+                }
+                0x15 => {
+                    body.resize(10 + 20 + body.len(), hints[0] as u8);
+                    body[..4].copy_from_slice(&u32::from(hints[1] % 400).to_be_bytes());
+                    body[4] &= 0x7f;
+                    body[6..10].copy_from_slice(&u32::from(1 + hints[2] % 64).to_be_bytes());
                 }
                 0x11 | 0x12 => {
                     body.resize(if kind == 0x11 { 28 } else { 32 }, 0);

@@ -5,4 +5,5 @@ mod carry;
 mod failure;
 mod hostile;
 mod lanes;
+mod mending;
 mod world;
