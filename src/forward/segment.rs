@@ -22,6 +22,9 @@ use crate::buf::{Offload, Segmentation, TunPacket, TunWrites};
 const IP_MAX: usize = 65_535;
 /// Packets joined at most: one write takes 1,024 pieces (`IOV_MAX`), and more gained nothing.
 const CARS: usize = 512;
+/// Offsets of the checksum in the transport headers.
+const TCP_SUM: u16 = 16;
+const UDP_SUM: u16 = 6;
 const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 const ACK: u8 = 0x10;
@@ -75,7 +78,7 @@ impl Layout {
 
     /// Offset of the checksum within the transport header.
     fn sum_offset(&self) -> usize {
-        if self.tcp { 16 } else { 6 }
+        usize::from(if self.tcp { TCP_SUM } else { UDP_SUM })
     }
 
     fn protocol(&self) -> u8 {
@@ -130,13 +133,18 @@ fn get32(packet: &[u8], at: usize) -> u32 {
 
 /// Sums what [`Offload::Checksum`] left undone, in place. What it points at may be any protocol;
 /// `false`, and nothing changed, where it points outside the packet.
+///
+/// A sum that comes out as zero is written as it is, as TCP's is computed (RFC 9293 section 3.1) and as
+/// Linux writes it into the packets of a super-segment; but at UDP's place as 0xffff, since zero means
+/// none there (RFC 768). Linux' `skb_checksum_help` writes 0xffff for all protocols: whoever checks takes
+/// either, they are one number in ones' complement (RFC 1624 section 3).
 pub fn complete(packet: &mut [u8], start: u16, offset: u16) -> bool {
     let (start, at) = (usize::from(start), usize::from(start) + usize::from(offset));
     if at + 2 > packet.len() {
         return false;
     }
     let sum = !checksum::fold(checksum::sum(&packet[start..], 0));
-    put16(packet, at, if sum == 0 { 0xffff } else { sum });
+    put16(packet, at, if sum == 0 && offset == UDP_SUM { 0xffff } else { sum });
     true
 }
 

@@ -168,6 +168,36 @@ fn a_partial_checksum_is_what_a_device_completes() {
     assert!(!complete(&mut out, 60, 6), "outside of the packet");
 }
 
+/// What a packet needs in the first word of its payload, zero so far, so that all of it sums to zero.
+fn with_sum_zero(mut packet: Vec<u8>, build: impl Fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
+    let layout = layout(&packet).unwrap();
+    let (payload, at) = (layout.payload, layout.transport + layout.sum_offset());
+    // What the checksum was, the word now is: together they are what the sum lacked.
+    let word = [packet[at], packet[at + 1]];
+    packet[payload..payload + 2].copy_from_slice(&word);
+    build(&packet[payload..])
+}
+
+#[test]
+fn a_checksum_that_comes_out_as_zero_is_zero_for_tcp_and_all_ones_for_udp() {
+    let train: Vec<Vec<u8>> = (0..3)
+        .map(|n: u16| {
+            let build = |payload: &[u8]| tcp(true, u32::from(n) * 100, n, false, payload);
+            with_sum_zero(build(&[0; 100]), build)
+        })
+        .collect();
+    assert!(train.iter().all(|packet| packet[36..38] == [0, 0]), "etherparse agrees");
+    let out = join(&train);
+    assert_eq!((out.len(), split_all(&out)), (1, train));
+
+    let train: Vec<Vec<u8>> = (0..3)
+        .map(|n| with_sum_zero(udp(true, n, &[0; 100]), |payload| udp(true, n, payload)))
+        .collect();
+    assert!(train.iter().all(|packet| packet[26..28] == [0xff, 0xff]), "etherparse agrees");
+    let out = join(&train);
+    assert_eq!((out.len(), split_all(&out)), (1, train));
+}
+
 #[test]
 fn a_false_claim_is_refused() {
     let packet = tcp(true, 0, 1, false, &[1; 100]);
