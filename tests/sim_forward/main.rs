@@ -1,6 +1,7 @@
 //! Forwarders in memory under virtual time: packets find their way, over relays, loss and failure,
 //! and nothing hostile gets through or stops them.
 
+mod bounds;
 mod carry;
 mod failure;
 mod hostile;
