@@ -382,7 +382,7 @@ fn a_full_line_makes_the_forwarder_hold_and_drop_and_the_thread_go_on() {
 /// Numbered datagrams of several flows from A to B, a burst at a time; gives what came of each flow,
 /// in the order it came.
 fn flows(row: &Row, flows: u16, bursts: u32) -> Vec<Vec<u32>> {
-    const BURST: u32 = 16;
+    const BURST: u32 = 4;
     let to = overlay(B)[0];
     let inbox = row.b.run(move || {
         let socket = std::net::UdpSocket::bind((to, 7000)).unwrap();
@@ -420,14 +420,14 @@ fn flows_are_spread_over_lanes_and_each_keeps_its_order_whatever_the_others_have
         isolated(move || {
             let row = Row::with_lanes(lanes);
             let sorted = |numbers: &Vec<u32>| numbers.windows(2).all(|pair| pair[0] < pair[1]);
-            let came = flows(&row, 12, 60);
+            let came = flows(&row, 48, 60);
             let total: usize = came.iter().map(Vec::len).sum();
             // Queues may overflow on a machine that is busy; order is kept all the same.
-            assert!(total > 12 * 60 * 16 * 9 / 10, "{lanes:?}: {total}");
+            assert!(total > 48 * 60 * 4 * 9 / 10, "{lanes:?}: {total}");
             assert!(came.iter().all(sorted), "{lanes:?}: a flow's order was lost");
             for address in overlay(B) {
                 let listener = row.b.run(move || TcpListener::bind((address, 0)).unwrap());
-                bulk(address, listener, &row.a, 4 << 20);
+                bulk(address, listener, &row.a, 1 << 20);
             }
             let stats = row.end();
             let pairs = [lanes[0].min(lanes[1]), lanes[1].min(lanes[2])];
@@ -452,8 +452,11 @@ fn flows_are_spread_over_lanes_and_each_keeps_its_order_whatever_the_others_have
                     1 => pairs[0] > pairs[1],
                     _ => lanes[2] > 1 && pairs[1] < lanes[2].min(lanes[0]),
                 };
-                // Some thousands of datagrams, or nothing but the way back's acknowledgements.
-                assert_eq!(handed > 1500, must, "{lanes:?} {at}: {handed} handed over");
+                // The kernel spreads the flows by a hash of its own. A lane without its like beyond gets a
+                // third of them or more, 240 datagrams each, and fewer than four of 48 once in 100,000
+                // runs. Else only acknowledgements are handed over: of twice a mebibyte, each
+                // of two segments at least, some 800.
+                assert_eq!(handed > 900, must, "{lanes:?} {at}: {handed} handed over");
             }
         });
     }
