@@ -106,11 +106,15 @@ mod tests {
     fn the_floor_is_that_of_the_literature() {
         // Correction to table T1: k = 20, residual 1e-4, one to three rounds.
         for (p, rounds, percent) in
-            [(0.05, 1, 29.2), (0.05, 2, 8.4), (0.05, 3, 5.3), (0.1, 1, 46.0), (0.1, 2, 17.4)]
+            [(0.05, 1, 29.2), (0.05, 2, 8.4), (0.05, 3, 5.3), (0.1, 1, 46.0), (0.1, 2, 17.0)]
         {
             let found = overhead(p, 20, rounds, 1e-4) * 100.0;
-            // Half a point: where schemes are time-shared, and which, is not told there.
-            assert!((found - percent).abs() < 0.5, "{p} {rounds}: {found} for {percent}");
+            assert!((found - percent).abs() < 0.06, "{p} {rounds}: {found} for {percent}");
         }
+        // At 10 % and two rounds the source gives 17.4. That is the better of the two schemes between
+        // which the target lies (residual 6e-5), alone; the other rows are shared in time there too,
+        // and shared in time with the cheaper one (16.3 %, 1.5e-4) it is 17.0.
+        let (dear, residual) = scheme(0.1, 20, 2, 150.0);
+        assert!((dear * 100.0 - 17.4).abs() < 0.06 && residual < 1e-4, "{dear} {residual}");
     }
 }
