@@ -4,6 +4,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::*;
@@ -389,17 +390,26 @@ fn flows(row: &Row, flows: u16, bursts: u32) -> Vec<Vec<u32>> {
         socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         socket
     });
+    let counted = Arc::new(AtomicUsize::new(0));
+    let arrived = counted.clone();
     let sender = row.a.spawn(move || {
         let from = overlay(A)[0];
         let sockets: Vec<_> =
             (0..flows).map(|f| std::net::UdpSocket::bind((from, 20_000 + f)).unwrap()).collect();
         for burst in 0..bursts {
+            // No faster than the machine, however busy it is; what is lost is waited for once.
+            let sent = (burst * BURST) as usize * sockets.len();
+            let mut patience = 50;
+            while sent > arrived.load(Relaxed) && patience > 0 {
+                std::thread::sleep(Duration::from_millis(1));
+                patience -= 1;
+            }
+            arrived.store(sent, Relaxed);
             for number in burst * BURST..(burst + 1) * BURST {
                 for socket in &sockets {
                     socket.send_to(&number.to_be_bytes(), (to, 7000)).unwrap();
                 }
             }
-            std::thread::sleep(Duration::from_millis(2));
         }
     });
     let mut came = vec![Vec::new(); usize::from(flows)];
@@ -409,6 +419,7 @@ fn flows(row: &Row, flows: u16, bursts: u32) -> Vec<Vec<u32>> {
         let Ok((4, from)) = inbox.recv_from(&mut bytes) else { break };
         let number = u32::from_be_bytes(bytes[..4].try_into().unwrap());
         came[usize::from(from.port() - 20_000)].push(number);
+        counted.fetch_add(1, Relaxed);
     }
     sender.join();
     came
