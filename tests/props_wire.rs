@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use thalweg::id::{Class, NodeId, StreamId};
 use thalweg::time::Instant;
 use thalweg::unit::Residual;
-use thalweg::wire::ack::{Ack, Bitmap};
+use thalweg::wire::ack::{Ack, Bitmap, Clock, Recovered};
 use thalweg::wire::data::DataMut;
 use thalweg::wire::header::{Clear, EndHeader, Flags, RouteHeader, Segments, end_aad};
 use thalweg::wire::hello::{Hello, Role};
@@ -54,9 +54,18 @@ fn route() -> impl Strategy<Value = RouteHeader> {
 }
 
 fn ack() -> impl Strategy<Value = Ack> {
-    let totals = (any::<u16>(), any::<u32>(), any::<u16>(), any::<u16>(), any::<bool>());
+    let totals =
+        (any::<u16>(), any::<u32>(), any::<u16>(), any::<u16>(), any::<bool>(), any::<u32>());
+    let recovered = proptest::collection::vec(any::<u16>(), 0..=Recovered::MOST);
+    let totals = (totals, recovered);
     (any::<u32>(), 0_u32..600, 0_u32..600, any::<[u8; 32]>(), totals).prop_map(
-        |(settled, open, skip, came, (delay, given_up, ce, local_drops, asked))| {
+        |(
+            settled,
+            open,
+            skip,
+            came,
+            ((delay, given_up, ce, local_drops, asked, clock), behind),
+        )| {
             let base = settled.wrapping_add(skip.min(open));
             let covered = open - skip.min(open);
             let mut bitmap = Bitmap::new(base, covered);
@@ -65,15 +74,19 @@ fn ack() -> impl Strategy<Value = Ack> {
                     bitmap.insert(base.wrapping_add(at));
                 }
             }
+            let mut recovered = Recovered::default();
+            assert!(behind.iter().all(|&n| recovered.push(n)));
             Ack {
                 settled,
                 highest: settled.wrapping_add(open).wrapping_sub(1),
                 delay: Duration::from_micros(u64::from(delay) * 8),
+                clock: Clock::at(Instant::from_micros(u64::from(clock))),
                 given_up,
                 ce,
                 local_drops,
                 asked,
                 bitmap,
+                recovered,
             }
         },
     )

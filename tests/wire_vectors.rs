@@ -11,7 +11,7 @@ use thalweg::session::keys::{Scope, Secret, nonce};
 use thalweg::session::seal::SealKey;
 use thalweg::time::Instant;
 use thalweg::unit::Residual;
-use thalweg::wire::ack::{Ack, Bitmap};
+use thalweg::wire::ack::{Ack, Bitmap, Clock, Recovered};
 use thalweg::wire::header::{Clear, EndHeader, Flags, RouteHeader, Segments, end_aad};
 use thalweg::wire::hello::{Hello, Role};
 use thalweg::wire::notice::{Notice, NoticeReason};
@@ -164,23 +164,27 @@ fn carriers() {
 fn acks() {
     let mut bitmap = Bitmap::new(100, 10);
     [101, 102, 109].iter().for_each(|&seq| bitmap.insert(seq));
+    let mut recovered = Recovered::default();
+    assert!(recovered.push(8));
     let ack = Ack {
         settled: 100,
         highest: 109,
         delay: Duration::from_micros(248),
+        clock: Clock::at(Instant::from_micros(8 * 0x0708_090a)),
         given_up: 1,
         ce: 2,
         local_drops: 3,
         asked: true,
         bitmap,
+        recovered,
     };
     let mut body = Vec::new();
     ack.write(&mut body);
-    assert_eq!(hex(&body), "0000006400000001000a001f000200030000820602");
+    assert_eq!(hex(&body), "000000640000000108090a000a001f0000e20602000200030008");
     assert_eq!(
         sealed(Kind::Ack, &body),
-        "14000102030000000000000578ff7683750656a57d3e78596436c7a91e4db5e2a7f691e0628c652c\
-         89e0fd9ff35a4fe82a"
+        "14000102030000000000000578ff7683750656a5753d72466e34d8aa1eaf31e6a5ef58090a4234\
+         847cd9c73884487693890361c39041"
     );
 }
 

@@ -45,6 +45,11 @@ const MARKS: usize = 64;
 /// Loss, and the way one way, from which on what has time for a repair is coded where there is room.
 const SPARE_LOSS: f64 = 0.004;
 const SPARE_WAY: Duration = Duration::from_millis(5);
+/// How long what is coded there waits for its symbols: this, or a twelfth of the round trip. HyStart takes
+/// an eighth for a queue, and four milliseconds at least.
+const SPARE_WAIT: Duration = Duration::from_millis(2);
+/// Bytes of a frame that others wait for, about.
+const WAITING: u64 = 1400;
 /// Small frames that may wait to be sent. They are answers and questions of ours: few.
 const BARE_LIMIT: usize = 256;
 
@@ -280,7 +285,8 @@ impl Link {
                 self.budgets.on_sent(usize::from(class.0), whole);
             }
             let kept = terms.map(|_| Kept { bytes, route, class, arrived, age, dscp });
-            self.sender.push(now, whole, terms, kept, coded.is_some());
+            let symbols = coded.map(|terms| terms.by.minus(one_way).since(now));
+            self.sender.push(now, whole, terms, kept, symbols);
             self.mark(now, seq);
             if coded.is_some() {
                 self.coded_last = (class, dscp);
@@ -330,8 +336,11 @@ impl Link {
             return None;
         }
         let ordered = RouteHeader::parse(route).is_ok_and(|route| route.flags.ordered);
-        let by = now.plus(one_way + one_way / 2);
-        ordered.then_some(Terms { by: by.min(terms.by), target: terms.target.max(loss / 8.0) })
+        let by = now.plus(one_way + (one_way / 6).max(SPARE_WAIT));
+        // A round trip should mostly pass without any wait: of what is under way less than one is lost.
+        let under_way = (self.sender.in_flight() / WAITING).max(1) as f64;
+        let target = (0.25 / under_way).min(loss / 8.0).max(terms.target);
+        ordered.then_some(Terms { by: by.min(terms.by), target })
     }
 
     /// Sends the repair symbols that are due, within what all repair may take, on the account of the

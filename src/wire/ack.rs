@@ -1,9 +1,9 @@
 //! Feedback on the data frames of one hop and lane: what came, what is missing, what was marked.
 //!
 //! ```text
-//! |  0: settled 4  |  4: given_up 4  |  8: open 2  |  10: delay, 8 µs, 2  |  12: ce 2
-//! |  14: local_drops 2  |  16: base 2  |  18: asked 1 bit, reserved 1, bytes of bitmap 6, 0-32
-//! |  19: bitmap
+//! |  0: settled 4  |  4: given_up 4  |  8: clock, 8 µs, 3  |  11: open 2  |  13: delay, 8 µs, 2
+//! |  15: base 2  |  17: asked 1 bit, recovered 1, totals 1, bytes of bitmap 5  |  18: bitmap
+//! |  then, where its bit says so: ce 2, local_drops 2  |  and: recovered 2 each, 1-16
 //! ```
 //!
 //! `open` numbers lie from `settled` on up to the highest that came; `base` is counted from
@@ -14,7 +14,7 @@
 use std::time::Duration;
 
 use super::{Reader, WireError};
-use crate::time::micros;
+use crate::time::{Instant, micros};
 
 /// A feedback frame's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,9 @@ pub struct Ack {
     /// How long the receiver held this feedback back after `highest` came: it is taken off the
     /// round trip.
     pub delay: Duration,
+    /// When `highest` came by the receiver's clock: two of them tell how the way there changed,
+    /// whatever feedback met on the way back.
+    pub clock: Clock,
     /// How many numbers were passed over without having come, in all (wraps).
     pub given_up: u32,
     /// How many data frames bore the CE mark, in all (wraps).
@@ -37,16 +40,20 @@ pub struct Ack {
     pub asked: bool,
     /// Which numbers from some base on have come.
     pub bitmap: Bitmap,
+    /// Of what came lately: what symbols brought because the frame itself did not come.
+    pub recovered: Recovered,
 }
 
 impl Ack {
     /// The body's size without bitmap.
-    pub const HEAD: usize = 19;
+    pub const HEAD: usize = 18;
     /// The body's greatest size.
-    pub const MAX: usize = Self::HEAD + Bitmap::BYTES;
+    pub const MAX: usize = Self::HEAD + Bitmap::BYTES + 4 + 2 * Recovered::MOST;
 
     const ASKED: u8 = 0x80;
-    const LENGTH: u8 = 0x3f;
+    const RECOVERED: u8 = 0x40;
+    const TOTALS: u8 = 0x20;
+    const LENGTH: u8 = 0x1f;
     /// Microseconds in a unit of `delay`: two bytes reach half a second.
     const DELAY_US: u64 = 8;
 
@@ -58,19 +65,13 @@ impl Ack {
         let mut r = Reader::new(bytes);
         let settled = r.u32("settled")?;
         let given_up = r.u32("given_up")?;
+        let [a, b, c] = r.array("clock")?;
+        let clock = Clock(u32::from_be_bytes([0, a, b, c]));
         let open = u32::from(r.u16("open")?);
         let delay = Duration::from_micros(u64::from(r.u16("delay")?) * Self::DELAY_US);
-        let ce = r.u16("ce")?;
-        let local_drops = r.u16("local_drops")?;
         let ahead = u32::from(r.u16("base")?);
         let flags = r.u8("flags")?;
-        if flags & !(Self::ASKED | Self::LENGTH) != 0 {
-            return Err(WireError::Reserved("flags"));
-        }
         let len = usize::from(flags & Self::LENGTH);
-        if len > Bitmap::BYTES {
-            return Err(WireError::Value("bitmap length"));
-        }
         // No bit speaks of what lies beyond the highest.
         if ahead > open {
             return Err(WireError::Value("base"));
@@ -79,13 +80,38 @@ impl Ack {
             (settled.wrapping_add(open).wrapping_sub(1), settled.wrapping_add(ahead));
         let mut bitmap = Bitmap { base, bytes: [0; Bitmap::BYTES], len };
         bitmap.bytes[..len].copy_from_slice(r.bytes(len, "bitmap")?);
+        let (mut ce, mut local_drops, mut totals) = (0, 0, 0);
+        if flags & Self::TOTALS != 0 {
+            (ce, local_drops, totals) = (r.u16("ce")?, r.u16("local_drops")?, 4);
+        }
+        let mut recovered = Recovered::default();
+        if flags & Self::RECOVERED != 0 {
+            let rest = bytes.len() - Self::HEAD - len - totals;
+            if rest == 0 || rest > 2 * Recovered::MOST {
+                return Err(WireError::Value("recovered"));
+            }
+            for _ in 0..rest.div_ceil(2) {
+                recovered.push(r.u16("recovered")?);
+            }
+        }
         r.end()?;
         let beyond = open - ahead;
         if bitmap.last().is_some_and(|last| last >= beyond) {
             return Err(WireError::Value("bitmap"));
         }
         let asked = flags & Self::ASKED != 0;
-        Ok(Self { settled, highest, delay, given_up, ce, local_drops, asked, bitmap })
+        Ok(Self {
+            settled,
+            highest,
+            delay,
+            clock,
+            given_up,
+            ce,
+            local_drops,
+            asked,
+            bitmap,
+            recovered,
+        })
     }
 
     /// Appends the body. The caller keeps `highest` and the bitmap's base within
@@ -97,18 +123,28 @@ impl Ack {
         let open = self.highest.wrapping_add(1).wrapping_sub(self.settled);
         out.extend_from_slice(&self.settled.to_be_bytes());
         out.extend_from_slice(&self.given_up.to_be_bytes());
+        out.extend_from_slice(&self.clock.0.to_be_bytes()[1..]);
         for word in [
             short(open),
             u16::try_from(delay).unwrap_or(u16::MAX),
-            self.ce,
-            self.local_drops,
             short(self.bitmap.base.wrapping_sub(self.settled)),
         ] {
             out.extend_from_slice(&word.to_be_bytes());
         }
         let asked = if self.asked { Self::ASKED } else { 0 };
-        out.push(asked | self.bitmap.len as u8);
+        let recovered = if self.recovered.len == 0 { 0 } else { Self::RECOVERED };
+        // They are totals: once there is one, each frame tells it.
+        let totals = [self.ce, self.local_drops];
+        let some = totals.iter().any(|&total| total > 0);
+        let flags = asked | recovered | if some { Self::TOTALS } else { 0 };
+        out.push(flags | self.bitmap.len as u8);
         out.extend_from_slice(&self.bitmap.bytes[..self.bitmap.len]);
+        for total in totals.into_iter().filter(|_| some) {
+            out.extend_from_slice(&total.to_be_bytes());
+        }
+        for behind in self.recovered.behind() {
+            out.extend_from_slice(&behind.to_be_bytes());
+        }
     }
 
     /// Whether this number has come, as far as this feedback knows: `None` where it says nothing.
@@ -134,7 +170,58 @@ impl Ack {
     pub const SPAN: u32 = u16::MAX as u32;
 }
 
-/// Up to 256 hop sequences from a base on; a set bit has come. Bit 0 is the lowest of byte 0.
+/// A clock's reading in steps of 8 µs, of which 24 bits are kept: it wraps every 134 s. Or the
+/// difference of the readings of two clocks that know nothing of each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Clock(u32);
+
+impl Clock {
+    const MASK: u32 = (1 << 24) - 1;
+
+    /// This node's clock.
+    pub fn at(now: Instant) -> Self {
+        Self((now.as_micros() / Ack::DELAY_US) as u32 & Self::MASK)
+    }
+
+    /// How far this reading is from another clock's.
+    pub const fn apart(self, other: Self) -> Self {
+        Self(self.0.wrapping_sub(other.0) & Self::MASK)
+    }
+
+    /// Microseconds from an earlier reading of the same clock to this; within half of what it takes to
+    /// wrap, below zero where the other is later.
+    pub fn since(self, earlier: Self) -> i64 {
+        let steps = (self.apart(earlier).0 << 8).cast_signed() >> 8;
+        i64::from(steps) * Ack::DELAY_US.cast_signed()
+    }
+}
+
+/// A few hop sequences, each as its distance behind the highest that came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    behind: [u16; Self::MOST],
+    len: usize,
+}
+
+impl Recovered {
+    /// Most numbers.
+    pub const MOST: usize = 16;
+
+    /// One more, so far behind the highest. `false` where there is no room.
+    pub fn push(&mut self, behind: u16) -> bool {
+        let Some(place) = self.behind.get_mut(self.len) else { return false };
+        *place = behind;
+        self.len += 1;
+        true
+    }
+
+    /// How far each lies behind the highest.
+    pub fn behind(&self) -> impl Iterator<Item = u16> {
+        self.behind[..self.len].iter().copied()
+    }
+}
+
+/// Up to 248 hop sequences from a base on; a set bit has come. Bit 0 is the lowest of byte 0.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Bitmap {
     base: u32,
@@ -144,7 +231,7 @@ pub struct Bitmap {
 
 impl Bitmap {
     /// Most bytes.
-    pub const BYTES: usize = 32;
+    pub const BYTES: usize = 31;
     /// Most numbers.
     pub const BITS: u32 = Self::BYTES as u32 * 8;
 
@@ -198,6 +285,17 @@ impl std::fmt::Debug for Bitmap {
 mod tests {
     use super::*;
 
+    #[test]
+    fn clocks_wrap_and_count_both_ways() {
+        let at = |us| Clock::at(Instant::from_micros(us));
+        let turn = 8 << 24;
+        assert_eq!(at(turn + 800).since(at(turn - 800)), 1600);
+        assert_eq!(at(turn - 800).since(at(turn + 800)), -1600);
+        // Two clocks an hour apart: what changes is the way, from 5 ms to 7.
+        let way = |sent: u64, took: u64| at(3_600_000_000 + sent + took).apart(at(sent));
+        assert_eq!(way(turn - 8, 7_000).since(way(400, 5_000)), 2_000);
+    }
+
     fn ack(settled: u32, highest: u32, came: &[u32]) -> Ack {
         let mut bitmap = Bitmap::new(settled, highest.wrapping_sub(settled).wrapping_add(1));
         came.iter().for_each(|&seq| bitmap.insert(seq));
@@ -205,11 +303,13 @@ mod tests {
             settled,
             highest,
             delay: Duration::from_micros(248),
+            clock: Clock(7_000_000),
             given_up: 0,
             ce: 0,
             local_drops: 0,
             asked: false,
             bitmap,
+            recovered: Recovered::default(),
         }
     }
 
@@ -251,9 +351,14 @@ mod tests {
         assert_eq!(reparsed(&before), Err(WireError::Value("base")));
         let mut out = Vec::new();
         ack(8, 9, &[]).write(&mut out);
-        out[18] = 0x40 | (out[18] & 0x3f);
-        assert_eq!(Ack::parse(&out), Err(WireError::Reserved("flags")));
-        out[18] = 33;
-        assert_eq!(Ack::parse(&out), Err(WireError::Value("bitmap length")));
+        let flags = Ack::HEAD - 1;
+        out[flags] |= 0x40;
+        assert_eq!(Ack::parse(&out), Err(WireError::Value("recovered")), "none follows");
+        assert!(Ack::parse(&[&out[..], &[0; 2 * Recovered::MOST]].concat()).is_ok());
+        let many = [&out[..], &[0; 2 * Recovered::MOST + 2]].concat();
+        assert_eq!(Ack::parse(&many), Err(WireError::Value("recovered")));
+        assert!(Ack::parse(&[&out[..], &[0; 3]].concat()).is_err(), "half a number");
+        out[flags] = 0x20;
+        assert!(Ack::parse(&out).is_err(), "no totals follow");
     }
 }

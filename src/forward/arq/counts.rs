@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::time::Instant;
+use crate::wire::ack::Clock;
 
 /// What became of the frames of a hop, in all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,8 +50,15 @@ pub struct Heard {
     pub newest_sent_at: Option<Instant>,
     /// The last round trip measured, the receiver's hold taken off.
     pub round_trip: Option<Duration>,
+    /// What the same frame took one way, by two clocks that know nothing of each other: only
+    /// differences mean anything.
+    pub way: Option<Clock>,
+    /// When the newest frame came by the peer's clock.
+    pub clock: Option<Clock>,
     /// Bytes newly judged lost, of first sendings and of repeated ones.
     pub lost: u64,
+    /// When the latest of those was sent.
+    pub lost_sent_at: Option<Instant>,
     /// Bytes that were judged lost and came all the same.
     pub regained: u64,
     /// Frames that bore the congestion mark.

@@ -25,11 +25,13 @@ fn ack(settled: u32, open: u32) -> Ack {
         settled,
         highest: settled.wrapping_add(open).wrapping_sub(1),
         delay: Duration::ZERO,
+        clock: Default::default(),
         given_up: 0,
         ce: 0,
         local_drops: 0,
         asked: false,
         bitmap: Bitmap::new(settled, 0),
+        recovered: Default::default(),
     }
 }
 
@@ -41,7 +43,7 @@ fn knowing(first: u32) -> Sender<()> {
 
 fn push(sender: &mut Sender<()>, now: Instant, slack: Duration) -> u32 {
     let terms = Terms { by: now.plus(ROUND / 2 + slack), target: 1e-4 };
-    sender.push(now, 1000, Some(terms), Some(()), false)
+    sender.push(now, 1000, Some(terms), Some(()), None)
 }
 
 /// What a driver does in a turn; how many frames were sent again.
@@ -280,7 +282,7 @@ proptest! {
                 Step::Push { bytes, slack_ms, coded, kept } => {
                     let terms = Terms { by: now.plus(ms(slack_ms)), target: 1e-4 };
                     sender.asks_feedback(now);
-                    sender.push(now, bytes, Some(terms), kept.then_some(()), coded);
+                    sender.push(now, bytes, Some(terms), kept.then_some(()), coded.then_some(ms(5)));
                 }
                 Step::Feedback { behind, open, base, bits, delay_us, totals } => {
                     let settled = sender.next_sequence().wrapping_sub(behind as u32);

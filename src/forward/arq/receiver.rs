@@ -9,11 +9,12 @@
 //! hop's round trip (1-25 ms) after the first frame not yet acknowledged. A token bucket keeps it
 //! within one percent of the data's bytes and 32 kbit/s, whatever the peer sends.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::before;
 use crate::time::{Deadline, Instant, micros};
-use crate::wire::ack::{Ack, Bitmap};
+use crate::wire::ack::{Ack, Bitmap, Clock, Recovered};
 
 /// Hop sequences remembered: 65 ms at a million frames a second, 8 KiB of memory.
 const WINDOW: u32 = 1 << 16;
@@ -33,11 +34,8 @@ const COST: u64 = BARE + 16;
 const COST_MILLIONTHS: i64 = COST as i64 * 1_000_000;
 /// What the budget may save up: forty feedback frames.
 const SAVED_MILLIONTHS: i64 = 40 * COST_MILLIONTHS;
-/// Recovered frames that may wait to be told.
-const RECOVERED: usize = 256;
-/// How long a recovered frame stays missing in feedback, in half round trips and within these bounds:
-/// longer than the sender's reordering allowance, and over more than one feedback as a rule.
-const MISSED: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(30));
+/// Recovered frames that may wait to be told, and how often each is told: one feedback may be lost.
+const RECOVERED: (usize, u8) = (256, 2);
 /// Places reported in one go: a burst of arrivals, and repairs that trail behind.
 const CLUSTERS: usize = 8;
 
@@ -74,17 +72,6 @@ struct Cluster {
     high: u32,
 }
 
-/// A frame that repair symbols gave back, as long as feedback has it missing.
-#[derive(Clone, Copy, Debug)]
-struct Recovery {
-    seq: u32,
-    at: Instant,
-    /// Whether feedback said that it was missing.
-    told: bool,
-    /// When it counts as come.
-    until: Instant,
-}
-
 /// The receiving side of one hop and lane.
 #[derive(Debug)]
 pub struct Receiver {
@@ -113,8 +100,8 @@ pub struct Receiver {
     /// Millionths of a byte; below zero after a round longer than what was saved.
     tokens: i64,
     tokens_at: Instant,
-    /// Recovered frames that feedback still has as missing.
-    recovered: Vec<Recovery>,
+    /// Frames that repair symbols brought and feedback has to tell of, with how often it did.
+    recovered: VecDeque<(u32, u8)>,
     stats: ReceiverStats,
 }
 
@@ -141,7 +128,7 @@ impl Receiver {
             telling: false,
             tokens: SAVED_MILLIONTHS,
             tokens_at: now,
-            recovered: Vec::new(),
+            recovered: VecDeque::new(),
             stats: ReceiverStats::default(),
         }
     }
@@ -172,7 +159,11 @@ impl Receiver {
         let arrival = self.place(now, seq);
         match arrival {
             Arrival::New => self.stats.received += 1,
-            Arrival::Duplicate => self.stats.duplicates += 1,
+            Arrival::Duplicate => {
+                self.stats.duplicates += 1;
+                // Its symbols had overtaken it: it was not lost.
+                self.recovered.retain(|&(known, told)| known != seq || told > 0);
+            }
             Arrival::Stale => {
                 self.stats.stale += 1;
                 return arrival;
@@ -185,30 +176,19 @@ impl Receiver {
         arrival
     }
 
-    /// A lost frame was computed from repair symbols. It has come; but for a while feedback tells that
-    /// it was missed, so that the sender knows the line as it is.
+    /// A lost frame was computed from repair symbols: it has come, and feedback tells besides that the
+    /// line lost it.
     pub fn on_recovered(&mut self, now: Instant, seq: u32) -> Arrival {
-        let ahead = before(self.highest, seq);
-        if !ahead && (self.highest.wrapping_sub(seq) >= WINDOW || self.has(seq))
-            || self.recovered.iter().any(|known| known.seq == seq)
-        {
-            return Arrival::Duplicate;
-        }
-        if self.recovered.len() >= RECOVERED {
-            let arrival = self.place(now, seq);
+        let arrival = self.place(now, seq);
+        if arrival == Arrival::New {
+            self.stats.received += 1;
             self.note(seq);
-            return arrival;
-        }
-        // Only a later frame shows that one is missing. At a tail, where none comes, the sender's timer
-        // has judged by then.
-        let wait = if ahead { self.rtt.unwrap_or_default() + MISSED.0 } else { self.missed() };
-        self.recovered.push(Recovery { seq, at: now, told: false, until: now.plus(wait) });
-        if !ahead {
             self.open_since.get_or_insert(now);
-            self.urgent = true;
+            if self.recovered.len() < RECOVERED.0 {
+                self.recovered.push_back((seq, 0));
+            }
         }
-        self.stats.received += 1;
-        Arrival::New
+        arrival
     }
 
     /// The local kernel dropped this many more datagrams.
@@ -227,12 +207,10 @@ impl Receiver {
             return None;
         }
         self.earn(now);
-        if !self.telling {
-            self.release(now);
-        }
         self.stats.feedback += 1;
         let ack = self.build(now);
-        self.tokens -= (BARE + u64::from(ack.bitmap.bits() / 8)) as i64 * 1_000_000;
+        let more = ack.bitmap.bits() as usize / 8 + ack.recovered.behind().count() * 2;
+        self.tokens -= (BARE + more as u64) as i64 * 1_000_000;
         self.telling = !self.clusters.is_empty();
         if !self.telling {
             self.open_since = None;
@@ -241,11 +219,6 @@ impl Receiver {
             self.asked = false;
             self.filled = false;
             self.last_feedback = Some(now);
-            let (until, highest) = (now.plus(self.missed()), self.highest);
-            let told = |known: &&mut Recovery| !known.told && !before(highest, known.seq);
-            for known in self.recovered.iter_mut().filter(told) {
-                (known.told, known.until) = (true, until);
-            }
         }
         Some(ack)
     }
@@ -261,9 +234,7 @@ impl Receiver {
     }
 
     fn due(&self) -> Option<Instant> {
-        let Some(since) = self.open_since else {
-            return self.recovered.iter().map(|known| known.until).min().map(|at| self.afford(at));
-        };
+        let since = self.open_since?;
         let quarter = self.rtt.map_or(WAIT.1 / 4, |rtt| rtt / 4);
         // As the savings run low the wait grows step by step, so that the sender, who learns how
         // long feedback takes, is never surprised by a budget that is spent at once.
@@ -292,27 +263,6 @@ impl Receiver {
         let lacking = COST_MILLIONTHS - self.tokens;
         let wait = Duration::from_micros(lacking.max(0).unsigned_abs().div_ceil(4000));
         if lacking > 0 { at.max(self.tokens_at.plus(wait)) } else { at }
-    }
-
-    /// How long feedback has a recovered frame as missing.
-    fn missed(&self) -> Duration {
-        (self.rtt.unwrap_or_default() / 2).clamp(MISSED.0, MISSED.1)
-    }
-
-    /// Recovered frames that were missing for long enough count as come.
-    fn release(&mut self, now: Instant) {
-        let mut at = 0;
-        while let Some(&known) = self.recovered.get(at) {
-            let shown = known.told || before(self.highest, known.seq);
-            if known.until > now || !shown {
-                at += 1;
-                continue;
-            }
-            self.recovered.swap_remove(at);
-            // It was there by then: the round trip must not look longer for it.
-            self.place(known.at, known.seq);
-            self.note(known.seq);
-        }
     }
 
     fn earn(&mut self, now: Instant) {
@@ -348,21 +298,31 @@ impl Receiver {
                 }
             }
         }
+        let mut recovered = Recovered::default();
+        for (seq, told) in &mut self.recovered {
+            // What lies too far back is of no use to the sender any more.
+            let behind = u16::try_from(self.highest.wrapping_sub(*seq));
+            if behind.is_ok_and(|behind| !recovered.push(behind)) {
+                break;
+            }
+            *told += 1;
+        }
+        self.recovered.retain(|&(_, told)| told < RECOVERED.1);
         Ack {
             settled: self.settled,
             highest: self.highest,
             delay: now.since(self.highest_at),
+            clock: Clock::at(self.highest_at),
             given_up: self.given_up,
             ce: self.ce,
             local_drops: self.local_drops,
             asked: self.asked,
             bitmap,
+            recovered,
         }
     }
 
     fn place(&mut self, now: Instant, seq: u32) -> Arrival {
-        let known = self.recovered.iter().position(|known| known.seq == seq);
-        let known = known.map(|at| self.recovered.swap_remove(at));
         if before(self.highest, seq) {
             let step = seq.wrapping_sub(self.highest);
             if step >= WINDOW {
@@ -390,10 +350,10 @@ impl Receiver {
             }
             self.set(seq);
             // It fills a gap: told late, it would be sent again for nothing.
-            self.filled |= known.is_none();
+            self.filled = true;
         }
         self.advance();
-        if known.is_some() { Arrival::Duplicate } else { Arrival::New }
+        Arrival::New
     }
 
     /// Moves `settled` over what came.
@@ -414,8 +374,7 @@ impl Receiver {
         }
         while self.settled != to {
             let seq = self.settled;
-            let recovered = || self.recovered.iter().any(|known| known.seq == seq);
-            let missing = !self.has(seq) && !recovered();
+            let missing = !self.has(seq);
             self.given_up = self.given_up.wrapping_add(u32::from(missing));
             self.settled = self.settled.wrapping_add(1);
         }
@@ -568,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recovered_frame_is_told_as_missing_first_and_as_come_a_while_later() {
+    fn a_recovered_frame_has_come_and_is_told_as_recovered_twice() {
         // Behind the highest, and ahead of it: the symbol came before the next frame.
         for ahead in [false, true] {
             let mut r = Receiver::new(at(0));
@@ -582,29 +541,29 @@ mod tests {
                 assert_eq!(r.on_recovered(at(10_000), 1), Arrival::New);
             }
             assert_eq!(r.on_recovered(at(10_000), 1), Arrival::Duplicate);
-            let ack = parsed(&r.poll_feedback(at(10_000)).unwrap());
-            assert_eq!((ack.settled, ack.highest), (1, 2), "ahead: {ahead}");
-            assert_eq!(r.poll_feedback(at(10_000)), None);
-            let due = r.poll_timeout().unwrap().at;
-            assert_eq!(due, at(20_000));
-            let ack = parsed(&r.poll_feedback(due).unwrap());
-            assert_eq!((ack.settled, ack.highest, ack.given_up), (3, 2, 0));
-            assert_eq!((r.poll_feedback(due), r.poll_timeout()), (None, None));
-            assert_eq!(r.on_frame(at(30_000), 1, 1000, false, false), Arrival::Duplicate);
+            for told in [1, 1, 0] {
+                let ack = loop {
+                    let due = r.poll_timeout().unwrap().at;
+                    if let Some(ack) = r.poll_feedback(due) {
+                        break parsed(&ack);
+                    }
+                };
+                assert_eq!((ack.settled, ack.given_up), (ack.highest + 1, 0), "ahead: {ahead}");
+                let recovered = ack.recovered.behind().map(|n| ack.highest - u32::from(n));
+                assert_eq!(recovered.collect::<Vec<_>>(), vec![1; told]);
+                r.on_frame(at(50_000), ack.highest + 1, 1000, false, true);
+            }
+            assert_eq!(r.on_frame(at(60_000), 1, 1000, false, false), Arrival::Duplicate);
         }
     }
 
     #[test]
-    fn at_a_tail_a_recovered_frame_counts_as_come_once_the_senders_timer_has_judged() {
+    fn what_comes_after_all_is_not_told_as_recovered() {
         let mut r = Receiver::new(at(0));
-        r.on_round_trip(Duration::from_millis(20));
-        r.on_frame(at(0), 0, 1000, false, false);
-        assert!(r.poll_feedback(at(5_000)).is_some());
-        r.on_recovered(at(6_000), 1);
-        let due = r.poll_timeout().unwrap().at;
-        assert_eq!(due, at(31_000));
-        assert_eq!(parsed(&r.poll_feedback(due).unwrap()).settled, 2);
-        assert_eq!(r.on_frame(at(32_000), 1, 1000, false, false), Arrival::Duplicate);
+        r.on_recovered(at(0), 0);
+        r.on_frame(at(10), 0, 1000, false, true);
+        let ack = parsed(&r.poll_feedback(at(10)).unwrap());
+        assert_eq!((ack.settled, ack.recovered.behind().count()), (1, 0));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::plan::{Loss, repeat};
 use super::{Counts, Heard, LossModel, RoundTrip, before};
 use crate::forward::held::halve;
 use crate::time::{Deadline, Instant, micros};
-use crate::wire::ack::Ack;
+use crate::wire::ack::{Ack, Clock};
 
 /// Later frames that make a gap a loss (RFC 9002's packet threshold).
 const LATER: u32 = 3;
@@ -84,8 +84,8 @@ struct Record<F> {
     lost: bool,
     /// Whether a later frame showed that, not the clock.
     overtaken: bool,
-    /// Whether repair symbols may bring it: then coming after it was lost is no false alarm.
-    coded: bool,
+    /// For how long after its sending repair symbols may bring it, if they may.
+    coded: Option<Duration>,
     give_up_at: Instant,
     target: f32,
     frame: Option<F>,
@@ -105,7 +105,9 @@ pub struct Sender<F> {
     highest: Option<u32>,
     /// Every sequence before this one has been acknowledged, suspected or judged once.
     frontier: u32,
-    suspects: VecDeque<(u32, u8, Instant)>,
+    /// Frames that later ones overtook, with which sending and since when: those that symbols may yet
+    /// bring wait longer, in a line of their own.
+    suspects: [VecDeque<(u32, u8, Instant)>; 2],
     resent: VecDeque<(u32, u8)>,
     queue: VecDeque<u32>,
     /// First sendings to be judged early, for want of time.
@@ -157,7 +159,7 @@ impl<F> Sender<F> {
             base: 0,
             highest: None,
             frontier: 0,
-            suspects: VecDeque::new(),
+            suspects: Default::default(),
             resent: VecDeque::new(),
             queue: VecDeque::new(),
             hedges: BTreeSet::new(),
@@ -200,14 +202,15 @@ impl<F> Sender<F> {
     }
 
     /// Remembers the frame that is being sent under [`Sender::next_sequence`], and returns that.
-    /// No `terms` or no `frame`: it is not repaired. `coded`: repair symbols follow it.
+    /// No `terms` or no `frame`: it is not repaired. `coded`: for how long repair symbols may bring
+    /// it; so much later than others it counts as lost.
     pub fn push(
         &mut self,
         now: Instant,
         bytes: usize,
         terms: Option<Terms>,
         frame: Option<F>,
-        coded: bool,
+        coded: Option<Duration>,
     ) -> u32 {
         let seq = self.next_sequence();
         self.asks = self.asks.saturating_sub(1);
@@ -269,8 +272,12 @@ impl<F> Sender<F> {
         }
         self.heard_at = Some(now);
         self.heard.feedback = true;
+        self.heard.clock = Some(ack.clock);
         self.measure(now, ack);
         self.note_totals(now, ack);
+        for behind in ack.recovered.behind() {
+            self.recover(now, ack.highest.wrapping_sub(behind.into()));
+        }
         for n in 0..ack.bitmap.bits() {
             let seq = ack.bitmap.base().wrapping_add(n);
             if ack.bitmap.get(seq) == Some(true) {
@@ -288,7 +295,8 @@ impl<F> Sender<F> {
                     && record.state == State::Flying
                     && record.tries == 1
                 {
-                    self.suspects.push_back((self.frontier, 1, now));
+                    let line = usize::from(record.coded.is_some());
+                    self.suspects[line].push_back((self.frontier, 1, now));
                 }
                 self.frontier = self.frontier.wrapping_add(1);
             }
@@ -299,7 +307,7 @@ impl<F> Sender<F> {
                 }
                 self.resent.pop_front();
                 if flying.is_some() {
-                    self.suspects.push_back((seq, tries, now));
+                    self.suspects[0].push_back((seq, tries, now));
                 }
             }
         }
@@ -369,7 +377,7 @@ impl<F> Sender<F> {
     /// Gives back memory that a burst has left behind: half of what is spare.
     pub fn give_back(&mut self) {
         halve(&mut self.records);
-        halve(&mut self.suspects);
+        self.suspects.iter_mut().for_each(halve);
         halve(&mut self.resent);
         halve(&mut self.queue);
     }
@@ -504,7 +512,7 @@ impl<F> Sender<F> {
         let mut offer = |at, why| next = Deadline::earlier(next, Some(Deadline { at, why }));
         // What was judged otherwise meanwhile waits no more.
         let open = |suspect: &&(u32, u8, Instant)| self.flying(suspect.0, suspect.1).is_some();
-        if let Some(&(seq, tries, since)) = self.suspects.iter().find(open) {
+        for &(seq, tries, since) in self.suspects.iter().filter_map(|s| s.iter().find(open)) {
             let wait = self.allowance(seq, tries);
             offer(since.plus(wait), "loss allowance");
         }
@@ -601,16 +609,20 @@ impl<F> Sender<F> {
     }
 
     fn measure(&mut self, now: Instant, ack: &Ack) {
-        // A frame sent twice does not tell which sending was answered (Karn).
+        // A frame sent twice does not tell which sending was answered (Karn), nor one that symbols
+        // brought how long it would have taken.
         let fresh = self.record(ack.highest).filter(|r| r.state == State::Flying && r.tries == 1);
+        let fresh = fresh.filter(|_| ack.recovered.behind().all(|behind| behind != 0));
         if let Some(record) = fresh {
             let trip = now.since(record.sent_at).saturating_sub(ack.delay);
+            let way = ack.clock.apart(Clock::at(record.sent_at));
             if self.rtt.smoothed().is_none() || self.allowance.is_zero() {
                 // Until the line has shown how much it reorders, expect an eighth of a round trip.
                 self.allowance = (trip / 8).clamp(ALLOWANCE.0, ALLOWANCE.1);
             }
             self.rtt.on_sample(now, trip);
             self.heard.round_trip = Some(trip);
+            self.heard.way = Some(way);
         }
         // The oldest frame this feedback is the first to confirm has waited longest for it.
         let first = self.record(self.frontier).filter(|r| r.state == State::Flying);
@@ -672,6 +684,20 @@ impl<F> Sender<F> {
         }
     }
 
+    /// Symbols brought it: the line had lost it.
+    fn recover(&mut self, now: Instant, seq: u32) {
+        if let Some(record) = self.index(seq).and_then(|i| self.records.get_mut(i))
+            && record.coded.is_some()
+            && record.state == State::Flying
+            && !record.lost
+        {
+            self.heard.lost += u64::from(record.bytes);
+            self.heard.lost_sent_at = self.heard.lost_sent_at.max(Some(record.sent_at));
+            self.count_lost(seq);
+        }
+        self.arrive(now, seq);
+    }
+
     fn arrive(&mut self, now: Instant, seq: u32) {
         let least = self.rtt.least().unwrap_or_default();
         let Some(index) = self.index(seq) else { return };
@@ -693,7 +719,7 @@ impl<F> Sender<F> {
         // An answer faster than any round trip was not to the last sending.
         let early = record.tries > 1 && now.since(record.sent_at) < least - least / 8;
         let unsent = record.tries == 1;
-        if record.lost && unsent && record.coded {
+        if record.lost && record.coded.is_some() && (unsent || early) {
             // Computed from repair symbols, or never lost.
             self.heard.regained += u64::from(record.bytes);
         } else if record.lost && (unsent || early && record.tries == 2) {
@@ -703,8 +729,11 @@ impl<F> Sender<F> {
             self.counts.spurious += 1;
             if record.overtaken {
                 let most = self.rtt.smoothed().unwrap_or_default() / 2;
-                self.allowance = (self.allowance * 2).max(ALLOWANCE.0).min(most);
+                self.allowance = (self.allowance * 3 / 2).max(ALLOWANCE.0).min(most);
             }
+        } else if record.lost && record.overtaken {
+            // A few false alarms among many true ones cost less than waiting longer for each of these.
+            self.allowance = (self.allowance - self.allowance / 32).max(ALLOWANCE.0);
         } else if unsent && !record.lost {
             self.counts.judged += 1;
             self.allowance = (self.allowance - self.allowance / 4096).max(ALLOWANCE.0);
@@ -712,7 +741,7 @@ impl<F> Sender<F> {
         if abandoned {
             self.counts.residual = self.counts.residual.saturating_sub(1);
         }
-        if abandoned && !record.coded {
+        if abandoned && record.coded.is_none() {
             self.tighter = (self.tighter / TIGHTER.0).max(1.0);
         }
         record.state = State::Arrived;
@@ -725,17 +754,19 @@ impl<F> Sender<F> {
     /// Judges everything whose time has come.
     fn judge(&mut self, now: Instant) {
         self.now = now;
-        while let Some(&(seq, tries, since)) = self.suspects.front() {
-            if self.flying(seq, tries).is_some() {
-                if now.since(since) < self.allowance(seq, tries) {
-                    break;
+        for line in 0..self.suspects.len() {
+            while let Some(&(seq, tries, since)) = self.suspects[line].front() {
+                if self.flying(seq, tries).is_some() {
+                    if now.since(since) < self.allowance(seq, tries) {
+                        break;
+                    }
+                    if let Some(record) = self.index(seq).and_then(|i| self.records.get_mut(i)) {
+                        record.overtaken = true;
+                    }
+                    self.lose(now, seq);
                 }
-                if let Some(record) = self.index(seq).and_then(|i| self.records.get_mut(i)) {
-                    record.overtaken = true;
-                }
-                self.lose(now, seq);
+                self.suspects[line].pop_front();
             }
-            self.suspects.pop_front();
         }
         while let Some(&(at, seq)) = self.hedges.first() {
             let open = self.flying(seq, 1).is_some();
@@ -812,6 +843,7 @@ impl<F> Sender<F> {
         let one_way = self.rtt.one_way();
         let Some(record) = self.index(seq).and_then(|i| self.records.get_mut(i)) else { return };
         self.heard.lost += u64::from(record.bytes);
+        self.heard.lost_sent_at = self.heard.lost_sent_at.max(Some(record.sent_at));
         if record.frame.is_none() || record.tries >= TRIES {
             self.abandon(seq);
         } else if now.plus(one_way) > record.give_up_at {
@@ -841,7 +873,7 @@ impl<F> Sender<F> {
         record.state = State::Abandoned;
         self.counts.residual += 1;
         // Whether symbols brought it is known when it is forgotten.
-        if record.frame.is_some() && !record.coded {
+        if record.frame.is_some() && record.coded.is_none() {
             self.tighter = (self.tighter * TIGHTER.0).min(TIGHTER.1);
         }
         if record.frame.take().is_some() {
@@ -850,14 +882,17 @@ impl<F> Sender<F> {
         }
     }
 
-    /// How long a frame with later ones before it may still come.
+    /// How long a frame with later ones before it may still come. Of a coded one the first sending waits
+    /// for its symbols as well.
     fn allowance(&self, seq: u32, tries: u8) -> Duration {
+        let symbols = self.record(seq).and_then(|r| r.coded).filter(|_| tries == 1);
         let later = match (self.flying(seq, tries), self.highest) {
             (Some(after), Some(highest)) => highest.wrapping_sub(after).wrapping_add(1),
             _ => LATER,
         };
         let least = self.allowance.max(ALLOWANCE.0);
-        whole(if later < LATER { least + least / 2 } else { least })
+        let least = if later < LATER { least + least / 2 } else { least };
+        whole(least + symbols.unwrap_or_default())
     }
 
     /// From a sending to the news of its loss, as a rule.
@@ -900,7 +935,8 @@ impl<F> Sender<F> {
     /// [`Sender::timer`] for this frame: longer where many rounds fit after it. In a hole of the way back
     /// all frames look lost, and in a hole of the way there what is sent again is lost as well.
     fn patience(&self, record: &Record<F>) -> Option<Duration> {
-        let timer = self.timer(record.after)?;
+        let symbols = record.coded.filter(|_| record.tries == 1).unwrap_or_default();
+        let timer = self.timer(record.after)? + whole(symbols);
         if self.next_sequence().wrapping_sub(record.after) < LATER {
             return Some(timer);
         }
@@ -938,8 +974,9 @@ impl<F> Sender<F> {
         while let Some(record) = self.records.front() {
             let done = match record.state {
                 State::Arrived => true,
-                // What symbols may bring is told as missing at first.
-                State::Abandoned if record.coded => now.since(record.sent_at) > linger * 2,
+                State::Abandoned if record.coded.is_some() => {
+                    now.since(record.sent_at) > linger * 2
+                }
                 State::Abandoned => now.since(record.sent_at) > linger,
                 State::Flying | State::Queued => false,
             };
@@ -954,7 +991,7 @@ impl<F> Sender<F> {
         if let Some(record) = self.records.pop_front() {
             let abandoned = record.state == State::Abandoned;
             self.forgotten += u32::from(abandoned);
-            if abandoned && record.coded {
+            if abandoned && record.coded.is_some() {
                 self.tighter = (self.tighter * TIGHTER.0).min(TIGHTER.1);
             }
             if record.state == State::Flying {

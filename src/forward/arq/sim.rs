@@ -110,7 +110,7 @@ fn run(line: &Line, frames: u32, every: Duration, budget: Duration, seed: u64) -
                 let give_up = now.plus(line.one_way + budget);
                 let asks = sender.asks_feedback(now);
                 let terms = Terms { by: give_up, target: 1e-4 };
-                let seq = sender.push(now, 1000, Some(terms), Some(()), false);
+                let seq = sender.push(now, 1000, Some(terms), Some(()), None);
                 deadlines.push(give_up);
                 if let Some(at) = line.cross(now, &mut weather[0], &mut dice) {
                     add(&mut steps, at, Step::Frame(seq, asks));
@@ -256,18 +256,20 @@ fn ack(settled: u32, highest: u32) -> Ack {
         settled,
         highest,
         delay: Duration::ZERO,
+        clock: Default::default(),
         given_up: 0,
         ce: 0,
         local_drops: 0,
         asked: false,
         bitmap: crate::wire::ack::Bitmap::new(settled, 0),
+        recovered: Default::default(),
     }
 }
 
 #[test]
 fn feedback_about_frames_never_sent_is_refused() {
     let mut sender: Sender<()> = Sender::new(1000);
-    sender.push(Instant::ZERO, 100, None, None, false);
+    sender.push(Instant::ZERO, 100, None, None, None);
     for (settled, highest) in [(2, 1), (0, 1), (0, 5), (1 << 30, (1 << 30) - 1)] {
         sender.on_feedback(Instant::ZERO, &ack(settled, highest));
     }
@@ -283,7 +285,7 @@ fn repair_pauses_while_the_queue_stands_or_the_peer_drops() {
     let lossy = |sender: &mut Sender<u32>, now: u64| {
         let first = sender.next_sequence();
         for n in 0..6 {
-            sender.push(at(now), 1000, Some(by(at(now + 2000))), Some(n), false);
+            sender.push(at(now), 1000, Some(by(at(now + 2000))), Some(n), None);
         }
         let mut a = ack(first, first + 5);
         a.bitmap = crate::wire::ack::Bitmap::new(first, 6);
@@ -312,7 +314,7 @@ fn repair_pauses_while_the_queue_stands_or_the_peer_drops() {
 fn memory_is_capped_and_what_goes_unprotected_is_counted() {
     let mut sender = Sender::new(2500);
     for _ in 0..4 {
-        sender.push(Instant::ZERO, 1000, Some(by(Instant::FAR)), Some(()), false);
+        sender.push(Instant::ZERO, 1000, Some(by(Instant::FAR)), Some(()), None);
     }
     assert_eq!((sender.held_bytes(), sender.counts().unprotected), (2000, 2));
     sender.on_feedback(Instant::from_micros(10), &ack(4, 3));
@@ -323,7 +325,7 @@ fn memory_is_capped_and_what_goes_unprotected_is_counted() {
 fn a_report_covers_what_came_since_the_last() {
     let mut sender: Sender<()> = Sender::new(0);
     for _ in 0..4 {
-        sender.push(Instant::ZERO, 10, None, None, false);
+        sender.push(Instant::ZERO, 10, None, None, None);
     }
     sender.on_feedback(Instant::from_micros(10), &ack(2, 1));
     let report = sender.take_report();

@@ -369,7 +369,7 @@ impl World {
             self.numbered += 1;
             let what = (self.numbered, id);
             let terms = Terms { by: now.plus(HOLD), target: 1e-5 };
-            let seq = self.sender.push(now, FRAME as usize, Some(terms), Some(what), false);
+            let seq = self.sender.push(now, FRAME as usize, Some(terms), Some(what), None);
             self.pacer.on_sent(FRAME as usize);
             self.put(Parcel::Frame(seq, what, asks));
         }
