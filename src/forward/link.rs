@@ -308,7 +308,7 @@ impl Link {
             counted.frames_sent += 1;
             count_frame(&mut counted.sent, kind, whole, 0);
         }
-        self.pacer.on_rest();
+        self.pacer.on_rest(!self.queue.is_empty());
         let counted = stats.link_mut(self.id);
         counted.repair_late = self.sender.counts().too_late;
         counted.marked += after.marked - before.marked;

@@ -7,6 +7,9 @@
 //! would yield everything to them, so a window grows and falls as CUBIC's does (RFC 9438), and from
 //! time to time a short drain asks whether the queue follows us alone again.
 //!
+//! A queue is believed where both the round trip and the way there say so. The way back has a queue of its
+//! own, which is none of ours; and what one way takes is the difference of two clocks, which drift.
+//!
 //! Loss does not lower the rate by itself; only in the shared mode loss at a full queue does, and CE.
 //! A breaker (RFC 8084) throttles what loses half of everything for seconds whatever the delay says.
 //!
@@ -19,12 +22,15 @@ use std::time::Duration;
 use super::arq::Heard;
 use super::queue::Control;
 use crate::time::{Deadline, Instant, micros};
+use crate::wire::ack::Clock;
 
 mod breaker;
+mod busy;
 mod credit;
 mod window;
 
 use breaker::Breaker;
+use busy::Busy;
 pub use credit::Credit;
 use window::Window;
 
@@ -102,7 +108,8 @@ enum Phase {
 #[derive(Clone, Copy, Debug, Default)]
 struct Round {
     began: Instant,
-    least: Option<Duration>,
+    /// The shortest queue that a sample showed.
+    least_queue: Option<Duration>,
     most_queue: Duration,
     delivered: u64,
     lost: u64,
@@ -110,6 +117,10 @@ struct Round {
     by_chance: u64,
     /// Whether more would have been sent but for the pacer.
     limited: bool,
+    /// The most that was under way.
+    most_in_flight: u64,
+    /// Whether at times there was nothing more to send: its rate says little of the line then.
+    idle: bool,
 }
 
 /// A question whether the queue follows us: what was under way and how long the queue was before.
@@ -165,7 +176,14 @@ pub struct Pacer {
     chances: VecDeque<u32>,
     /// Least round trips of the last slots, with the slot's end.
     trips: VecDeque<(Instant, Duration)>,
+    /// The same of the way there, µs beside that of the first sample; and that sample.
+    ways: VecDeque<(Instant, i64)>,
+    first_way: Option<Clock>,
     smoothed: Duration,
+    /// What the last round trips took beyond the least that no queue there explains.
+    elsewhere: Duration,
+    /// What the line gave while it was never without work.
+    busy: Busy,
     /// The round trip of the empty line, as far as is known.
     least: Duration,
     /// Bytes per second that the line takes.
@@ -175,13 +193,18 @@ pub struct Pacer {
     /// The queue as the last samples show it, and the greatest of late.
     queue: Duration,
     greatest_queue: Duration,
-    last_trip: Option<Duration>,
+    last_sample: Option<Duration>,
+    /// The most that was under way in the round before.
+    last_in_flight: u64,
     /// Rounds in a row with a standing queue, and since when; rounds without any.
     standing: u32,
     standing_since: Instant,
     /// What was under way when the queue began to stand.
     before_standing: u64,
     empty: u32,
+    /// Rounds for which a short queue has outlived that we go slower, and what was under way before.
+    yielding: u32,
+    before_yielding: u64,
     full_loss: u32,
     congested_until: Instant,
     window: Window,
@@ -206,17 +229,24 @@ impl Pacer {
             losses: VecDeque::new(),
             chances: VecDeque::new(),
             trips: VecDeque::new(),
+            ways: VecDeque::new(),
+            first_way: None,
             smoothed: Duration::ZERO,
+            elsewhere: Duration::ZERO,
+            busy: Busy::default(),
             least: Duration::ZERO,
             line: LEAST_RATE,
             used: 0,
             queue: Duration::ZERO,
             greatest_queue: Duration::ZERO,
-            last_trip: None,
+            last_sample: None,
+            last_in_flight: 0,
             standing: 0,
             standing_since: now,
             before_standing: 0,
             empty: 0,
+            yielding: 0,
+            before_yielding: 0,
             full_loss: 0,
             congested_until: Instant::ZERO,
             window: Window::new(4 * FRAME, KEPT, now),
@@ -240,6 +270,7 @@ impl Pacer {
         if self.mode == Mode::Free && self.breaker.rate().is_none() {
             return true;
         }
+        self.round.most_in_flight = self.round.most_in_flight.max(in_flight);
         let admits = in_flight < self.in_flight_limit() && self.has_credit(now);
         if !admits {
             (self.round.limited, self.limited_at) = (true, now);
@@ -253,8 +284,10 @@ impl Pacer {
         self.breaker.on_sent(bytes as u64);
     }
 
-    /// All is sent that may be sent for now. Where credit ended that, the clock is wanted.
-    pub fn on_rest(&mut self) {
+    /// All is sent that may be sent for now; `left`: more waits. Where credit ended that, the clock is
+    /// wanted.
+    pub fn on_rest(&mut self, left: bool) {
+        self.round.idle |= !left;
         self.credit.rest(self.rate().is_some());
     }
 
@@ -274,7 +307,10 @@ impl Pacer {
         self.round.lost += lost;
         self.stats.ce += heard.ce;
         if let Some(trip) = heard.round_trip {
-            self.on_trip(now, trip);
+            self.on_trip(now, trip, heard.way);
+        }
+        if let Some(clock) = heard.clock {
+            self.busy.on_delivered(now, clock, heard.delivered, self.queue);
         }
         let span = self.smoothed.max(ROUND);
         if heard.ce > 0 || self.queue > self.loss_bound() {
@@ -295,10 +331,14 @@ impl Pacer {
             Mode::Free => {}
             Mode::Steady => self.steer(heard.ce > 0, in_flight),
             Mode::Shared => {
-                let bad = heard.ce > 0 || congested && lost > 0;
-                if bad && now.since(self.cut_at) > span {
+                // Once for all that was under way then, however late the rest of it is missed.
+                let lost = heard.lost_sent_at.filter(|_| congested && lost > 0);
+                let marked = heard.newest_sent_at.filter(|_| heard.ce > 0);
+                if lost.max(marked).is_some_and(|sent_at| sent_at > self.cut_at) {
                     self.cut_at = now;
-                    self.window.cut(now, in_flight + lost);
+                    // What is held back for a question's sake is no measure.
+                    let most = self.round.most_in_flight.max(self.last_in_flight);
+                    self.window.cut(now, most.max(in_flight + heard.lost));
                 } else if in_flight * 3 / 2 >= self.window.bytes() && self.question.is_none() {
                     self.window.grow(now, heard.delivered, self.smoothed);
                 }
@@ -347,7 +387,11 @@ impl Pacer {
     pub fn has_room(&self, now: Instant) -> bool {
         match self.mode {
             Mode::Free => !self.is_congested(now) && self.queue <= self.bound() / 2,
-            Mode::Steady => self.used * 10 < self.line * 7,
+            // A rate that is still found too low says nothing of the line.
+            Mode::Steady => {
+                matches!(self.phase, Phase::Up(1..) | Phase::Look(1..))
+                    || self.used * 10 < self.line * 7
+            }
             Mode::Shared => false,
         }
     }
@@ -401,25 +445,27 @@ impl Pacer {
         self.stats
     }
 
-    fn on_trip(&mut self, now: Instant, trip: Duration) {
-        const SLOT: Duration = Duration::from_secs(1);
-        match self.trips.back_mut() {
-            Some((end, least)) if now < *end => *least = (*least).min(trip),
-            _ => self.trips.push_back((now.plus(SLOT), trip)),
-        }
+    /// A frame took this round trip and, by two clocks, this one way.
+    fn on_trip(&mut self, now: Instant, trip: Duration, way: Option<Clock>) {
         let span = if self.mode == Mode::Steady { LEAST.0 } else { LEAST.1 };
-        while self.trips.front().is_some_and(|(end, _)| now.since(*end) > span) {
-            self.trips.pop_front();
-        }
-        self.least = self.trips.iter().map(|&(_, least)| least).min().unwrap_or_default();
+        self.least = least_of(&mut self.trips, now, span, trip);
+        let excess = trip.saturating_sub(self.least);
+        let there = way.map(|way| {
+            let first = *self.first_way.get_or_insert(way);
+            let way = way.since(first);
+            let least = least_of(&mut self.ways, now, span, way);
+            Duration::from_micros((way - least).max(0).unsigned_abs())
+        });
+        let sample = there.map_or(excess, |there| there.min(excess));
+        self.elsewhere = (self.elsewhere * 7 + (excess - sample)) / 8;
         self.smoothed = if self.smoothed.is_zero() { trip } else { (self.smoothed * 7 + trip) / 8 };
         // One late frame is no queue: the smaller of two neighbours.
-        let steady = self.last_trip.map_or(trip, |last| last.min(trip));
-        self.last_trip = Some(trip);
-        self.queue = steady.saturating_sub(self.least);
+        self.queue = self.last_sample.map_or(sample, |last| last.min(sample));
+        self.last_sample = Some(sample);
         self.round.most_queue = self.round.most_queue.max(self.queue);
         self.greatest_queue = self.greatest_queue.max(self.queue);
-        self.round.least = Some(self.round.least.map_or(trip, |least| least.min(trip)));
+        let least = self.round.least_queue.map_or(sample, |least| least.min(sample));
+        self.round.least_queue = Some(least);
     }
 
     /// The queue that may stand.
@@ -469,7 +515,7 @@ impl Pacer {
             Mode::Steady => {
                 let least = self.least;
                 let factor = if let Phase::Up(1..) = self.phase { 2 } else { 1 };
-                let span = least * factor + self.bound() + self.feedback_lag();
+                let span = least * factor + self.elsewhere + self.bound() + self.feedback_lag();
                 self.line * micros(span) / 1_000_000
             }
             Mode::Shared if self.question.is_some() => self.window.bytes() * 3 / 4,
@@ -482,6 +528,12 @@ impl Pacer {
         if self.trips.is_empty() || self.rates.is_empty() {
             return;
         }
+        // Rounds in which little was sent say little of the line; what it gave while it was full, much.
+        let busy = self.busy.rate(now).unwrap_or(0);
+        if self.rates.iter().all(|&rate| rate < busy) {
+            keep(&mut self.rates, busy, RATE_ROUNDS);
+        }
+        self.line = self.line_rate();
         self.mode = Mode::Steady;
         self.phase = Phase::First;
         self.stats.engaged += 1;
@@ -494,11 +546,12 @@ impl Pacer {
     fn steer(&mut self, marked: bool, in_flight: u64) {
         let queued = self.queue > self.bound() / 2;
         match self.phase {
-            Phase::Look(_) if queued || marked => self.phase = Phase::Down,
-            Phase::Up(_) if self.queue > self.bound() || marked => self.phase = Phase::Down,
-            Phase::Cruise(_) if self.queue > self.bound() || marked => self.phase = Phase::Down,
+            Phase::Look(_) if queued || marked => self.slow_down(in_flight),
+            Phase::Up(_) | Phase::Cruise(_) if self.queue > self.bound() || marked => {
+                self.slow_down(in_flight);
+            }
             Phase::Down | Phase::First => {
-                let span = self.least + self.feedback_lag() / 2;
+                let span = self.least + self.elsewhere + self.feedback_lag() / 2;
                 let drained = in_flight <= self.line * micros(span) / 1_000_000;
                 if drained && self.queue <= self.bound() / 2 && !marked {
                     let first = self.phase == Phase::First;
@@ -511,14 +564,17 @@ impl Pacer {
 
     fn end_round(&mut self, now: Instant, in_flight: u64) {
         let round = std::mem::replace(&mut self.round, Round { began: now, ..Round::default() });
+        if self.question.is_none() {
+            self.last_in_flight = round.most_in_flight;
+        }
         let span = micros(now.since(round.began)).max(1);
         let rate = round.delivered * 1_000_000 / span;
         self.used = (round.delivered + round.lost) * 1_000_000 / span;
-        let queue = round.least.map(|trip| trip.saturating_sub(self.least));
+        let queue = round.least_queue;
         let known = self.rates.iter().copied().max().unwrap_or(0);
         // What was sent less than it might says nothing of the line, unless it shows more.
         let standing = queue.is_some_and(|queue| queue > self.bound());
-        if round.limited || standing || rate > known || self.mode == Mode::Free {
+        if round.limited && !round.idle || standing || rate > known || self.mode == Mode::Free {
             keep(&mut self.rates, rate, RATE_ROUNDS);
         }
         let all = round.delivered + round.lost;
@@ -560,7 +616,10 @@ impl Pacer {
         // and nothing more comes for it. (A steady flow over a lossy line sends what it always sent.)
         let all = (round.delivered + round.lost).max(1);
         let loss = (round.lost * 1000 / all) as u32;
-        let usual = self.losses.iter().copied().min().unwrap_or(0);
+        // The middle one: with few frames a round, some lose nothing on any line.
+        let mut losses: Vec<u32> = self.losses.iter().copied().collect();
+        losses.sort_unstable();
+        let usual = losses.get(losses.len() / 2).copied().unwrap_or(0);
         let pressed = all.saturating_mul(rate) > round.delivered.saturating_mul(known + known / 4);
         let vain =
             loss > 2 * usual + 50 && rate < known + known / 20 && pressed && all > 20 * FRAME;
@@ -571,8 +630,23 @@ impl Pacer {
         }
     }
 
+    fn slow_down(&mut self, in_flight: u64) {
+        self.phase = Phase::Down;
+        self.before_yielding = in_flight;
+    }
+
     /// Steady: the cycle's next step.
     fn cycle(&mut self, now: Instant, round: &Round, in_flight: u64) {
+        // Our own queue is gone in a round or two at three quarters of the rate. One that is not, though
+        // short, is filled by others as fast as we make room: for ever, if we let them.
+        let queued = round.least_queue.is_some_and(|queue| queue > self.bound() / 4);
+        self.yielding = match self.phase {
+            Phase::Down => self.yielding + u32::from(queued),
+            _ => 0,
+        };
+        if self.yielding >= STUCK {
+            return self.share(now, self.before_yielding.max(in_flight));
+        }
         if self.standing >= STUCK {
             let before = self.before_standing.max(in_flight).max(self.window.bytes_since(now));
             return self.share(now, before);
@@ -581,7 +655,7 @@ impl Pacer {
         self.phase = match self.phase {
             Phase::Up(n) => Phase::Look(n),
             Phase::Look(n) if free && round.limited => Phase::Up((n + 1).min(8)),
-            Phase::Look(_) => Phase::Down,
+            Phase::Look(_) => return self.slow_down(in_flight),
             Phase::Cruise(n) if n < CRUISE || !round.limited => Phase::Cruise((n + 1).min(CRUISE)),
             Phase::Cruise(_) => Phase::Up(0),
             Phase::Down | Phase::First => self.phase,
@@ -593,6 +667,7 @@ impl Pacer {
         self.stats.shared += 1;
         self.window.restart(now, window.max(4 * FRAME));
         (self.cut_at, self.asked_at, self.question, self.alone) = (now, now, None, 0);
+        self.yielding = 0;
     }
 
     /// Shared: whether the queue is ours alone again. Alone, what we take away leaves the queue and
@@ -651,6 +726,24 @@ impl Pacer {
 /// Hundredths of a rate.
 const fn scale(rate: u64, hundredths: u64) -> u64 {
     rate.saturating_mul(hundredths) / 100
+}
+
+/// The least of late: `slots` hold that of each second with its end, those of the last `span`.
+fn least_of<T: Copy + Ord>(
+    slots: &mut VecDeque<(Instant, T)>,
+    now: Instant,
+    span: Duration,
+    sample: T,
+) -> T {
+    const SLOT: Duration = Duration::from_secs(1);
+    match slots.back_mut() {
+        Some((end, least)) if now < *end => *least = (*least).min(sample),
+        _ => slots.push_back((now.plus(SLOT), sample)),
+    }
+    while slots.front().is_some_and(|(end, _)| now.since(*end) > span) {
+        slots.pop_front();
+    }
+    slots.iter().map(|&(_, least)| least).min().unwrap_or(sample)
 }
 
 fn keep<T>(list: &mut VecDeque<T>, value: T, most: usize) {
