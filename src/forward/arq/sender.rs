@@ -38,6 +38,8 @@ const TRIES: u8 = 8;
 const RECORDS: usize = 1 << 17;
 /// Sendings planned ahead: beyond it a frame has to do with what feedback starts.
 const PLANNED: usize = 1 << 15;
+/// The number of a copy that stands for a round: last among those of one moment.
+const ROUND: u32 = u32::MAX;
 /// How much a miss tightens the plan, and how far that goes.
 const TIGHTER: (f64, f64) = (1.3, 16.0);
 /// With so much time left no timer comes too late: its own bounds and two round trips are less, but on
@@ -112,8 +114,9 @@ pub struct Sender<F> {
     queue: VecDeque<u32>,
     /// First sendings to be judged early, for want of time.
     hedges: BTreeSet<(Instant, u32)>,
-    /// Copies to come; `true`: a last round, of frames that were sent again and have no news yet.
-    copies: BTreeSet<(Instant, u32, bool)>,
+    /// Copies to come, numbered, so that those of one moment are several; [`ROUND`]: a last round, of
+    /// frames that were sent again and have no news yet.
+    copies: BTreeSet<(Instant, u32, u32)>,
     line: LossModel,
     /// Every sequence before this one has told the model its fate.
     fated: u32,
@@ -435,7 +438,7 @@ impl<F> Sender<F> {
             self.plan(now, seq);
             return self.send_again(now, seq);
         }
-        while let Some(&(at, seq, round)) = self.copies.first() {
+        while let Some(&(at, seq, copy)) = self.copies.first() {
             let record = self.record(seq).filter(|r| r.state == State::Flying && r.tries < TRIES);
             let record = record.filter(|r| now.plus(one_way) <= r.give_up_at);
             let Some(record) = record else {
@@ -452,7 +455,7 @@ impl<F> Sender<F> {
                 self.counts.over_budget += 1;
                 continue;
             }
-            if round {
+            if copy == ROUND {
                 self.plan(now, seq);
             }
             return self.send_again(now, seq);
@@ -474,11 +477,11 @@ impl<F> Sender<F> {
         };
         let repeat = repeat(&self.line, &loss);
         let room = PLANNED.saturating_sub(self.copies.len());
-        let copies = (1..repeat.copies).map(|n| (now.plus(repeat.space * n).min(end), seq, false));
+        let copies = (1..repeat.copies).map(|n| (now.plus(repeat.space * n).min(end), seq, n));
         self.copies.extend(copies.take(room));
         if !repeat.last && room > 0 {
             // Should no news have come by then, it goes once more.
-            self.copies.insert((end, seq, true));
+            self.copies.insert((end, seq, ROUND));
         }
     }
 
