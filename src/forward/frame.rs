@@ -34,6 +34,8 @@ pub struct Frame {
     pub(super) beyond: u16,
     /// The DSCP of its datagrams.
     pub(super) dscp: u8,
+    /// Its class, where it entered the overlay here and another lane of this node sends it.
+    pub(super) class: Option<Class>,
 }
 
 /// Packets from the TUN device with all that is needed to seal them.

@@ -568,8 +568,8 @@ impl Ready {
     /// As it waits in another lane's queue.
     pub(super) fn into_frame(mut self) -> Frame {
         self.bytes[ROUTE..HOP_TAG].copy_from_slice(&self.route);
-        let Self { bytes, arrived, age, beyond, dscp, .. } = self;
-        Frame { bytes, arrived, age, beyond, dscp }
+        let Self { bytes, class, arrived, age, beyond, dscp, .. } = self;
+        Frame { bytes, arrived, age, beyond, dscp, class }
     }
 }
 
@@ -578,8 +578,8 @@ fn open_frame(frame: &mut Frame) -> Ready {
     let bytes = std::mem::take(&mut frame.bytes);
     let mut route = [0; RouteHeader::LEN];
     route.copy_from_slice(&bytes[ROUTE..HOP_TAG]);
-    let Frame { arrived, age, beyond, dscp, .. } = *frame;
-    Ready { bytes, route, class: None, arrived, age, beyond, dscp }
+    let Frame { arrived, age, beyond, dscp, class, .. } = *frame;
+    Ready { bytes, route, class, arrived, age, beyond, dscp }
 }
 
 /// Seals the next packet of this site end to end, from where it was read to where it is sent from.

@@ -53,7 +53,7 @@ impl Forwarder {
         let whole = bytes.len();
         let way = self.paths.pick(route.destination(), route.class).map(|way| way.delay);
         let beyond = self.beyond(link, &onward, way);
-        let frame = Frame { bytes, arrived: now, age: route.age, beyond, dscp };
+        let frame = Frame { bytes, arrived: now, age: route.age, beyond, dscp, class: None };
         self.push_to_link(now, link, flow, Load::Relayed(frame))?;
         self.stats.relay.add(whole - OVERHEAD);
         Ok(())

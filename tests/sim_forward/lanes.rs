@@ -10,12 +10,13 @@ use thalweg::buf::{Offload, RecvBatch, TunBatch, TunWrites, TxBatch};
 use thalweg::forward::event::ForwardEvent;
 use thalweg::forward::lanes::{Handed, Word};
 use thalweg::forward::snapshot::Snapshot;
-use thalweg::forward::{DropReason, ForwardConfig, Forwarder};
+use thalweg::forward::{DropReason, ForwardConfig, Forwarder, LinkStats};
 use thalweg::id::{Class, Lane, LinkId};
 use thalweg::rng::Dice;
 use thalweg::route::policy::{ClassSpec, Delivery};
 use thalweg::route::table::{Path, Route, RouteTable};
 use thalweg::time::Instant;
+use thalweg::unit::Ratio;
 
 use crate::world::{
     PLAIN, REPAIRED, at_ms, endpoint, ms, network, node, packet, payload_number, peer_entry,
@@ -395,6 +396,23 @@ fn every_lane_repairs_its_own_losses() {
     numbers.dedup();
     assert_eq!(numbers.len(), world.out[&2].len(), "nothing twice");
     assert!(numbers.len() > 3990, "{}", numbers.len());
+}
+
+#[test]
+fn a_class_s_share_of_repair_holds_for_what_another_lane_sends() {
+    for (count, over) in [([4, 1], 6), ([2, 2], 0)] {
+        let share = Some(Ratio::from_ppm(20_000));
+        let mut world = Lanes::new(&count, Delivery { repair_share: share, ..REPAIRED });
+        world.run_for(ms(100));
+        world.loss_ppm = 100_000;
+        world.flows(1, 2, 3000);
+        assert_eq!(world.handed(1), over * 3000);
+        let bytes =
+            |of: fn(&LinkStats) -> u64| world.sum(1, |f| f.stats().link(LinkId(2)).map_or(0, of));
+        let first = bytes(|link| link.sent.data + link.sent.framing);
+        let share = bytes(|link| link.sent.repair) as f64 / first as f64;
+        assert!((0.018..=0.02).contains(&share), "{count:?}: {share}");
+    }
 }
 
 #[test]
