@@ -123,6 +123,8 @@ pub struct Sender<F> {
     /// Mean time between frames, of late.
     spacing_us: f64,
     pushed_at: Option<Instant>,
+    /// What the plan's choices left of a copy.
+    carry: f64,
     /// By how much the plan aims below the target: what was measured above it.
     tighter: f64,
     rtt: RoundTrip,
@@ -171,6 +173,7 @@ impl<F> Sender<F> {
             fated: 0,
             spacing_us: 10_000.0,
             pushed_at: None,
+            carry: 0.0,
             tighter: 1.0,
             rtt: RoundTrip::default(),
             lag: Duration::ZERO,
@@ -475,7 +478,7 @@ impl<F> Sender<F> {
             round: self.rtt.smoothed().unwrap_or(Duration::from_millis(40)),
             target: self.aim(f64::from(record.target)),
         };
-        let repeat = repeat(&self.line, &loss);
+        let repeat = repeat(&self.line, &loss, &mut self.carry);
         let room = PLANNED.saturating_sub(self.copies.len());
         let copies = (1..repeat.copies).map(|n| (now.plus(repeat.space * n).min(end), seq, n));
         self.copies.extend(copies.take(room));
