@@ -181,11 +181,13 @@ fn feedback(settled: u32, open: u32) -> Ack {
         settled,
         highest: settled.wrapping_add(open).wrapping_sub(1),
         delay: Duration::ZERO,
+        clock: Default::default(),
         given_up: 0,
         ce: 0,
         local_drops: 0,
         asked: false,
         bitmap: Bitmap::new(settled, 0),
+        recovered: Default::default(),
     }
 }
 
