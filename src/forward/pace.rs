@@ -7,6 +7,7 @@
 //! would yield everything to them, so a window grows and falls as CUBIC's does (RFC 9438), and from
 //! time to time a short drain asks whether the queue follows us alone again.
 //!
+//! Nothing is held back for a queue that cannot be ours: a thin flow beside others' queue would wait twice.
 //! A queue is believed where both the round trip and the way there say so. The way back has a queue of its
 //! own, which is none of ours; and what one way takes is the difference of two clocks, which drift.
 //!
@@ -26,11 +27,13 @@ use crate::wire::ack::Clock;
 
 mod breaker;
 mod busy;
+mod cause;
 mod credit;
 mod window;
 
 use breaker::Breaker;
 use busy::Busy;
+use cause::Cause;
 pub use credit::Credit;
 use window::Window;
 
@@ -182,6 +185,8 @@ pub struct Pacer {
     smoothed: Duration,
     /// What the last round trips took beyond the least that no queue there explains.
     elsewhere: Duration,
+    /// Whose doing a queue can be, as long as nothing is held back.
+    cause: Cause,
     /// What the line gave while it was never without work.
     busy: Busy,
     /// The round trip of the empty line, as far as is known.
@@ -233,6 +238,7 @@ impl Pacer {
             first_way: None,
             smoothed: Duration::ZERO,
             elsewhere: Duration::ZERO,
+            cause: Cause::default(),
             busy: Busy::default(),
             least: Duration::ZERO,
             line: LEAST_RATE,
@@ -313,7 +319,8 @@ impl Pacer {
             self.busy.on_delivered(now, clock, heard.delivered, self.queue);
         }
         let span = self.smoothed.max(ROUND);
-        if heard.ce > 0 || self.queue > self.loss_bound() {
+        let ours = self.mode != Mode::Free || self.cause.is_ours();
+        if heard.ce > 0 || self.queue > self.loss_bound() && ours {
             self.congested_until = now.plus(span);
         }
         let congested = self.is_congested(now);
@@ -609,7 +616,13 @@ impl Pacer {
     /// Free: whether there is a reason to engage.
     fn watch(&mut self, now: Instant, round: &Round, rate: u64, known: u64) {
         let (rounds, span) = ENGAGE;
-        if self.standing >= rounds && now.since(self.standing_since) >= span {
+        let queue = round.least_queue.filter(|_| self.standing > 0);
+        self.cause.on_round(now, self.used, queue, self.bound());
+        if self.cause.is_way(now) {
+            return self.forget_way();
+        }
+        if self.cause.is_ours() && self.standing >= rounds && now.since(self.standing_since) >= span
+        {
             return self.engage(now);
         }
         // A short buffer shows no queue: more loss than is usual, clearly more sent than ever came,
@@ -633,6 +646,13 @@ impl Pacer {
     fn slow_down(&mut self, in_flight: u64) {
         self.phase = Phase::Down;
         self.before_yielding = in_flight;
+    }
+
+    /// The way has become longer: its least is learnt anew.
+    fn forget_way(&mut self) {
+        self.trips.clear();
+        self.ways.clear();
+        (self.standing, self.cause) = (0, Cause::default());
     }
 
     /// Steady: the cycle's next step.
