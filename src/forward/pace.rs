@@ -68,6 +68,9 @@ const KEPT: f64 = 0.8;
 /// Least rate, bytes per second: 64 kbit/s.
 const LEAST_RATE: u64 = 8_000;
 
+/// Highest rate that goes on as before whatever the queue says, bytes per second: 1 Mbit/s.
+const MOST_FLOOR: u64 = 125_000;
+
 /// What rules the rate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mode {
@@ -185,6 +188,8 @@ pub struct Pacer {
     smoothed: Duration,
     /// What the last round trips took beyond the least that no queue there explains.
     elsewhere: Duration,
+    /// Rate that is never gone below, bytes per second: what was usual before, if it was little.
+    floor: u64,
     /// Whose doing a queue can be, as long as nothing is held back.
     cause: Cause,
     /// What the line gave while it was never without work.
@@ -238,6 +243,7 @@ impl Pacer {
             first_way: None,
             smoothed: Duration::ZERO,
             elsewhere: Duration::ZERO,
+            floor: LEAST_RATE,
             cause: Cause::default(),
             busy: Busy::default(),
             least: Duration::ZERO,
@@ -381,7 +387,7 @@ impl Pacer {
             (Some(a), Some(b)) => a.min(b),
             (a, b) => a.or(b)?,
         };
-        Some(rate.max(LEAST_RATE))
+        Some(rate.max(self.floor))
     }
 
     /// Whether loss now means that the line is full: then it is a signal, and repairing it makes it
@@ -528,7 +534,9 @@ impl Pacer {
             Mode::Shared if self.question.is_some() => self.window.bytes() * 3 / 4,
             Mode::Shared => self.window.bytes(),
         };
-        limit.max(4 * FRAME)
+        limit
+            .max(4 * FRAME)
+            .max(self.floor * micros(self.smoothed + self.feedback_lag()) / 1_000_000)
     }
 
     fn engage(&mut self, now: Instant) {
@@ -541,6 +549,9 @@ impl Pacer {
             keep(&mut self.rates, busy, RATE_ROUNDS);
         }
         self.line = self.line_rate();
+        // Thin flows that were there before are not what fills the line; held back, they would only
+        // wait a second time. Where it is not the queue that has grown but the way, for long.
+        self.floor = (self.cause.usual() * 5 / 4).clamp(LEAST_RATE, MOST_FLOOR);
         self.mode = Mode::Steady;
         self.phase = Phase::First;
         self.stats.engaged += 1;

@@ -72,6 +72,13 @@ impl Cause {
         }
     }
 
+    /// Bytes per second that left in most rounds of late, or fewer.
+    pub(super) fn usual(&self) -> u64 {
+        let mut sent: Vec<u64> = self.sent.iter().copied().collect();
+        sent.sort_unstable();
+        sent.get(sent.len() / 2).copied().unwrap_or(0)
+    }
+
     /// Whether a queue seen now can be ours.
     pub(super) const fn is_ours(&self) -> bool {
         self.pressed > 0 || self.grows
@@ -120,6 +127,7 @@ mod tests {
     fn a_thin_flow_causes_no_queue_and_a_queue_of_one_length_is_the_way() {
         let (cause, now) = after((0..10).map(|n| (20_000 + n * 1000, 0)));
         assert!(!cause.is_ours() && !cause.is_way(now));
+        assert_eq!(cause.usual(), 25_000);
         let steady = (0..20).map(|_| (400_000, 0));
         let (cause, now) = after(steady.clone().chain((0..19).map(|n| (390_000, 80 + n % 2))));
         assert!(!cause.is_way(now), "not yet");

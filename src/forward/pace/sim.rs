@@ -565,3 +565,28 @@ fn what_loses_most_of_everything_for_seconds_is_throttled_and_let_go_after() {
     (100..400).for_each(|n| heard(&mut pacer, n, 10_000, 0));
     assert_eq!((pacer.rate(), pacer.stats().trips), (None, 1));
 }
+
+#[test]
+fn a_thin_flow_goes_on_as_before_when_its_way_becomes_longer_and_loses() {
+    let mut pacer = Pacer::new(at(0));
+    let rate = 60_000;
+    let round = |pacer: &mut Pacer, n: u64, trip: u64, lost: u64| {
+        pacer.admits(at(n * 100), 0);
+        let heard = crate::forward::arq::Heard {
+            feedback: true,
+            delivered: rate / 10 - lost,
+            lost,
+            lost_sent_at: (lost > 0).then(|| at(n * 100)),
+            newest_sent_at: Some(at(n * 100)),
+            round_trip: Some(ms(trip)),
+            ..Default::default()
+        };
+        pacer.on_heard(at(n * 100 + 40), &heard, rate / 10);
+    };
+    (0..50).for_each(|n| round(&mut pacer, n, 100, 0));
+    // A burst engages it at worst.
+    pacer.engage(at(5_200));
+    (52..200).for_each(|n| round(&mut pacer, n, 180, if n % 3 == 0 { 600 } else { 0 }));
+    assert!(pacer.rate().is_none_or(|now| now >= rate), "{:?} {:?}", pacer.mode(), pacer.rate());
+    assert!(pacer.in_flight_limit() >= rate * 180 / 1000);
+}
