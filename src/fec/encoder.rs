@@ -234,6 +234,11 @@ impl Plan<'_> {
         Repair::LEN + self.symbol
     }
 
+    /// The sequences it is over, oldest first.
+    pub fn sequences(&self) -> impl Iterator<Item = u32> + '_ {
+        self.places.iter().map(|&at| self.encoder.sources[at].seq)
+    }
+
     /// Writes the body, head and symbol, to `out`, whatever was there.
     ///
     /// # Panics

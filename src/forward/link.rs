@@ -352,8 +352,16 @@ impl Link {
             let Some(plan) = self.coder.poll_symbol(now) else { break };
             let whole = Clear::LEN + plan.body_len() + TAG;
             let budgets = &mut self.budgets;
-            let affords = || class.is_none_or(|c| budgets.admits(now, usize::from(c.0), whole));
+            let mut refused = false;
+            let affords = || {
+                refused = class.is_some_and(|c| !budgets.admits(now, usize::from(c.0), whole));
+                !refused
+            };
             if !credit || !self.sender.admits_symbol(now, whole, affords) {
+                if refused {
+                    let theirs = |kept: &Kept| kept.class == class;
+                    self.sender.on_symbol_refused(plan.sequences(), theirs);
+                }
                 continue;
             }
             let mut body = Vec::with_capacity(whole);

@@ -4,7 +4,8 @@
 //! judged by later frames and by timers (`judge`), and what was lost is sent again (`repair`).
 //!
 //! The residual is measured as well as planned: every miss lowers what the plan may leave, every
-//! frame lifts it again by as much as its class allows, so that misses settle at the target.
+//! frame lifts it again by as much as its class allows, so that misses settle at the target. What a
+//! class's bound on repair left lost is none of these misses.
 
 mod hear;
 mod judge;

@@ -58,6 +58,8 @@ struct Outcome {
     held_at_most: usize,
     /// Bytes that were confirmed, that were judged lost, and that are still under way at the end.
     heard: (u64, u64, u64),
+    /// Repeated sendings of even frames, and of odd ones.
+    again: [u64; 2],
 }
 
 enum Step {
@@ -69,6 +71,18 @@ enum Step {
 
 /// Sends `frames` of 1,000 bytes, one each `every`, with `budget` beyond the line's one-way delay.
 fn run(line: &Line, frames: u32, every: Duration, budget: Duration, seed: u64) -> Outcome {
+    run_within(line, frames, every, budget, seed, |_| true)
+}
+
+/// The same where repair of the frames with these numbers is paid for, and of no others.
+fn run_within(
+    line: &Line,
+    frames: u32,
+    every: Duration,
+    budget: Duration,
+    seed: u64,
+    mut admits: impl FnMut(u32) -> bool,
+) -> Outcome {
     let mut dice = Dice::new(seed);
     let mut sender = Sender::new(1 << 24);
     let mut receiver = Receiver::new(Instant::ZERO);
@@ -81,7 +95,7 @@ fn run(line: &Line, frames: u32, every: Duration, budget: Duration, seed: u64) -
     let mut deadlines = Vec::new();
     let mut came = BTreeSet::new();
     let mut held_at_most = 0;
-    let (mut delivered, mut lost) = (0, 0);
+    let (mut delivered, mut lost, mut again) = (0, 0, [0; 2]);
     let mut add = |steps: &mut BTreeMap<(Instant, u64), Step>, at, step| {
         serial += 1;
         steps.insert((at, serial), step);
@@ -110,7 +124,8 @@ fn run(line: &Line, frames: u32, every: Duration, budget: Duration, seed: u64) -
                 let give_up = now.plus(line.one_way + budget);
                 let asks = sender.asks_feedback(now);
                 let terms = Terms { by: give_up, target: 1e-4 };
-                let seq = sender.push(now, 1000, Some(terms), Some(()), None);
+                let number = deadlines.len() as u32;
+                let seq = sender.push(now, 1000, Some(terms), Some(number), None);
                 deadlines.push(give_up);
                 if let Some(at) = line.cross(now, &mut weather[0], &mut dice) {
                     add(&mut steps, at, Step::Frame(seq, asks));
@@ -129,7 +144,8 @@ fn run(line: &Line, frames: u32, every: Duration, budget: Duration, seed: u64) -
             Step::Wake => {}
         }
         sender.handle_timeout(now);
-        while let Some((seq, ())) = sender.poll_repair(now) {
+        while let Some((seq, _)) = sender.poll_repair_within(now, |&number, _| admits(number)) {
+            again[seq as usize % 2] += 1;
             if let Some(at) = line.cross(now, &mut weather[0], &mut dice) {
                 add(&mut steps, at, Step::Frame(seq, false));
             }
@@ -154,6 +170,7 @@ fn run(line: &Line, frames: u32, every: Duration, budget: Duration, seed: u64) -
         in_time: came.len() as u64,
         held_at_most,
         heard: (delivered, lost, sender.in_flight()),
+        again,
     }
 }
 
@@ -249,6 +266,72 @@ fn a_dead_line_costs_little_and_leaves_nothing_behind() {
     let outcome = run(&line, 5_000, ms(1), ms(60), 8);
     assert_eq!(outcome.counts.repairs, 0, "without a round trip nothing can be judged");
     assert!(outcome.held_at_most <= 1 << 24);
+}
+
+#[test]
+fn a_class_that_may_not_spend_makes_no_other_spend_more() {
+    // One round is left, and how many copies it takes is what the plan may leave; news of a loss may be
+    // late once. Odd frames get nothing, or the first of those copies.
+    let line = Line { loss: 0.02, ..Line::clean(ms(10)) };
+    let spent = |paid: Option<u32>| {
+        let mut sent = BTreeMap::new();
+        run_within(&line, 200_000, ms(1), ms(38), 9, |number| {
+            let count = sent.entry(number).or_insert(0);
+            *count += 1;
+            number % 2 == 0 || paid.is_none_or(|paid| *count <= paid)
+        })
+    };
+    let free = spent(None);
+    for paid in [0, 1] {
+        let bound = spent(Some(paid));
+        let c = bound.counts;
+        assert!(c.over_budget > 1000 && c.residual > free.counts.residual, "{paid}: {c:?}");
+        let more = bound.again[0] as f64 / free.again[0] as f64;
+        assert!(more < 1.05, "{paid}: {:?}, and unbound {:?}; {c:?}", bound.again, free.again);
+    }
+}
+
+#[test]
+fn what_is_refused_for_money_is_lost_for_good_and_no_miss_of_the_plan() {
+    let at = |ms: u64| Instant::from_micros(ms * 1000);
+    for coded in [None, Some(ms(2))] {
+        for paid in [false, true] {
+            let mut sender = Sender::new(1 << 20);
+            for n in 0..40 {
+                sender.push(at(n), 1000, Some(by(at(n + 2000))), Some(n), coded);
+            }
+            let mut heard = ack(0, 39);
+            heard.bitmap = crate::wire::ack::Bitmap::new(0, 40);
+            (1..40).for_each(|n| heard.bitmap.insert(n));
+            sender.on_feedback(at(60), &heard);
+            sender.handle_timeout(at(90));
+            assert_eq!(sender.poll_repair_within(at(90), |_, _| paid).is_some(), paid);
+            sender.handle_timeout(at(9000));
+            assert_eq!(sender.records(), 0, "all is forgotten");
+            let c = sender.counts();
+            assert_eq!((c.residual, c.over_budget), (1, u64::from(!paid)));
+            assert_eq!(sender.aim(1e-4) == 5e-5, !paid, "{coded:?}, paid: {paid}");
+        }
+    }
+}
+
+#[test]
+fn a_frame_whose_symbols_its_class_could_not_pay_is_no_miss_of_the_plan() {
+    let at = |ms: u64| Instant::from_micros(ms * 1000);
+    for (lost, aim) in [(1, 5e-5), (0, 5e-5 / 1.3)] {
+        let mut sender = Sender::new(1 << 20);
+        for n in 0..10 {
+            sender.push(at(n), 1000, Some(by(at(n + 15))), Some(n), Some(ms(5)));
+        }
+        sender.on_symbol_refused(0..20, |n| n % 2 == 1);
+        let mut heard = ack(0, 9);
+        heard.bitmap = crate::wire::ack::Bitmap::new(0, 10);
+        (0..10).filter(|n| *n != lost).for_each(|n| heard.bitmap.insert(n));
+        sender.on_feedback(at(30), &heard);
+        sender.handle_timeout(at(9000));
+        assert_eq!((sender.records(), sender.counts().residual), (0, 1));
+        assert!((sender.aim(1e-4) / aim - 1.0).abs() < 1e-6, "{lost} was lost");
+    }
 }
 
 fn ack(settled: u32, highest: u32) -> Ack {

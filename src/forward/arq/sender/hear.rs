@@ -213,7 +213,7 @@ impl<F> Sender<F> {
         if abandoned {
             self.counts.residual = self.counts.residual.saturating_sub(1);
         }
-        if abandoned && record.coded.is_none() {
+        if abandoned && record.planned && record.coded.is_none() {
             self.tighter = (self.tighter / TIGHTER.0).max(1.0);
         }
         record.state = State::Arrived;

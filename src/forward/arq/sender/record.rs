@@ -41,6 +41,9 @@ pub(super) struct Record<F> {
     pub(super) coded: Option<Duration>,
     pub(super) give_up_at: Instant,
     pub(super) target: f32,
+    /// Whether losing it for good is a miss of the plan: not where nothing was kept to send again, nor
+    /// where its class's bound refused one of its sendings.
+    pub(super) planned: bool,
     pub(super) frame: Option<F>,
 }
 
@@ -96,6 +99,7 @@ impl<F> Sender<F> {
             overtaken: false,
             coded,
             give_up_at: terms.by,
+            planned: frame.is_some(),
             target: terms.target as f32,
             frame,
         });
@@ -137,7 +141,7 @@ impl<F> Sender<F> {
         record.state = State::Abandoned;
         self.counts.residual += 1;
         // Whether symbols brought it is known when it is forgotten.
-        if record.frame.is_some() && record.coded.is_none() {
+        if record.planned && record.coded.is_none() {
             self.tighter = (self.tighter * TIGHTER.0).min(TIGHTER.1);
         }
         if record.frame.take().is_some() {
@@ -170,7 +174,7 @@ impl<F> Sender<F> {
         if let Some(record) = self.records.pop_front() {
             let abandoned = record.state == State::Abandoned;
             self.forgotten += u32::from(abandoned);
-            if abandoned && record.coded.is_some() {
+            if abandoned && record.planned && record.coded.is_some() {
                 self.tighter = (self.tighter * TIGHTER.0).min(TIGHTER.1);
             }
             if record.state == State::Flying {

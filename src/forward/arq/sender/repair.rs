@@ -93,7 +93,7 @@ impl<F> Sender<F> {
                 record.frame.as_ref().is_some_and(|frame| admits(frame, record.bytes as usize));
             self.queue.pop_front();
             if !affords {
-                self.counts.over_budget += 1;
+                self.refuse(seq);
                 self.abandon(seq);
                 continue;
             }
@@ -114,7 +114,7 @@ impl<F> Sender<F> {
                 record.frame.as_ref().is_some_and(|frame| admits(frame, record.bytes as usize));
             self.copies.pop_first();
             if !affords {
-                self.counts.over_budget += 1;
+                self.refuse(seq);
                 continue;
             }
             if copy == ROUND {
@@ -123,6 +123,32 @@ impl<F> Sender<F> {
             return self.send_again(now, seq);
         }
         None
+    }
+
+    /// Its class's bound on repair refuses a sending: what the plan wanted is not done, so that its loss
+    /// says nothing of the plan, and other classes need not pay for it.
+    fn refuse(&mut self, seq: u32) {
+        self.counts.over_budget += 1;
+        if let Some(record) = self.index(seq).and_then(|i| self.records.get_mut(i)) {
+            record.planned = false;
+        }
+    }
+
+    /// A class's bound refused a symbol over these frames. What is lost of those that `theirs` says are
+    /// of that class is no miss of the plan, as if a sending of its own had been refused.
+    pub fn on_symbol_refused(
+        &mut self,
+        frames: impl Iterator<Item = u32>,
+        theirs: impl Fn(&F) -> bool,
+    ) {
+        for seq in frames {
+            let record = self.index(seq).and_then(|i| self.records.get_mut(i));
+            if let Some(record) = record
+                && record.frame.as_ref().is_some_and(&theirs)
+            {
+                record.planned = false;
+            }
+        }
     }
 
     /// Plans what follows the sending of a frame that is sent again now.
