@@ -88,6 +88,9 @@ pub struct Sender<F> {
     asks: u8,
     asked_at: Option<Instant>,
     tokens: u64,
+    /// What repair may take, in halves of a byte: a first-sent byte brings one and a byte of repair takes
+    /// two, so that repair gets half of the first-sent bytes, a third of all. At most [`BURST`] and what is
+    /// kept for repair may be saved up; there is a [`BURST`] at the start.
     paused_until: Instant,
     standing: bool,
     given_up: u32,
@@ -131,7 +134,7 @@ impl<F> Sender<F> {
             now: Instant::ZERO,
             asks: 0,
             asked_at: None,
-            tokens: 3 * BURST,
+            tokens: 2 * BURST,
             paused_until: Instant::ZERO,
             standing: false,
             given_up: 0,

@@ -68,8 +68,7 @@ impl<F> Sender<F> {
             let step = micros(now.since(last)).min(1_000_000);
             self.spacing_us += (step as f64 - self.spacing_us) / 8.0;
         }
-        // In halves of a byte: a third of all is half of the first-sent. What may be saved up grows
-        // with what is under way: a burst takes that.
+        // What may be saved up grows with what is under way: a burst takes that.
         self.tokens = (self.tokens + bytes as u64).min(2 * (BURST + self.held as u64));
         let wanted = frame.filter(|_| terms.is_some());
         let fits = self.held + bytes <= self.cap;
@@ -99,8 +98,8 @@ impl<F> Sender<F> {
             overtaken: false,
             coded,
             give_up_at: terms.by,
-            planned: frame.is_some(),
             target: terms.target as f32,
+            planned: frame.is_some(),
             frame,
         });
         if self.records.len() > RECORDS {
