@@ -332,15 +332,15 @@ impl Link {
             return Some(Terms { target: 2.0 * self.sender.aim(terms.target), ..terms });
         }
         let loss = self.sender.line().rate();
-        if loss < SPARE_LOSS || one_way < SPARE_WAY || !self.pacer.has_room(now) {
+        let spares = loss >= SPARE_LOSS && one_way >= SPARE_WAY && self.pacer.has_room(now);
+        if !spares || !RouteHeader::ordered_of(route) {
             return None;
         }
-        let ordered = RouteHeader::parse(route).is_ok_and(|route| route.flags.ordered);
         let by = now.plus(one_way + (one_way / 6).max(SPARE_WAIT));
         // A round trip should mostly pass without any wait: of what is under way less than one is lost.
         let under_way = (self.sender.in_flight() / WAITING).max(1) as f64;
         let target = (0.25 / under_way).min(loss / 8.0).max(terms.target);
-        ordered.then_some(Terms { by: by.min(terms.by), target })
+        Some(Terms { by: by.min(terms.by), target })
     }
 
     /// Sends the repair symbols that are due, within what all repair may take, on the account of the

@@ -380,6 +380,12 @@ impl RouteHeader {
         bytes[Self::BITS + 1] & 3
     }
 
+    /// Whether the egress restores the stream's order, of a header that lies as bytes.
+    pub const fn ordered_of(bytes: &[u8; Self::LEN]) -> bool {
+        // The flags are bits 9..2 of the two bytes at BITS.
+        bytes[Self::BITS + 1] & Flags::ORDERED << 2 != 0
+    }
+
     /// Writes a new hop sequence and the hop's own flags into a header that lies as bytes: whether
     /// feedback is wanted at once, and whether the frame is a source symbol of the hop's code.
     pub fn patch_hop(bytes: &mut [u8; Self::LEN], hop_seq: u32, ack_wanted: bool, coded: bool) {
@@ -534,6 +540,21 @@ mod tests {
         RouteHeader::patch_hop(&mut bytes, 77, false, false);
         want.flags.coded = false;
         assert_eq!(bytes, want.to_bytes());
+    }
+
+    #[test]
+    fn what_is_read_from_bytes_is_what_parsing_gives() {
+        // All flags and ECN bits, and classes that leave their neighbours' bits clear or set.
+        for bits in (0..1 << 7).flat_map(|low| [0, 1, 62, 63].map(|class| class << 7 | low)) {
+            let (class, flags, ecn) = ((bits >> 7) as u8, (bits >> 2) as u8 & 31, bits as u8 & 3);
+            let flags = Flags::from_bits(flags).unwrap();
+            let bytes =
+                RouteHeader { flags, class: Class(class), ecn, ..header(&[2, 3], 1) }.to_bytes();
+            let parsed = RouteHeader::parse(&bytes).unwrap();
+            assert_eq!(parsed.flags, flags);
+            assert_eq!(RouteHeader::ordered_of(&bytes), flags.ordered, "{flags:?}");
+            assert_eq!(RouteHeader::ecn_of(&bytes), ecn);
+        }
     }
 
     #[test]
