@@ -35,12 +35,15 @@ const WORTH: f64 = 0.5;
 #[derive(Debug, Default)]
 pub(super) struct Coder {
     encoder: Option<Box<Encoder>>,
-    /// Source symbols with the last moment at which a symbol over them comes in time.
+    /// Source symbols with the last moment at which a symbol over them comes in time: no more than the
+    /// encoder holds.
     live: VecDeque<(u32, Instant)>,
     /// Symbols owed.
     owed: f64,
     /// Of the newest packet: symbols sent after it, and how many it should have.
     covered: (u32, u32),
+    /// Mean time between source symbols, of late. The sender's own is between all frames: only where all
+    /// are coded is it the same.
     spacing: Option<Duration>,
     pushed_at: Option<Instant>,
     tail_at: Option<Instant>,
@@ -70,6 +73,9 @@ impl Coder {
             self.encoder.get_or_insert_with(|| Box::new(Encoder::new(EncoderLimits::default())));
         encoder.push(seq, head, tail);
         self.live.push_back((seq, until));
+        while self.live.len() > encoder.held().len() {
+            self.live.pop_front();
+        }
         let rate = self.rate(line, slack, terms.target);
         self.owed = (self.owed + rate).min(f64::from(TAIL) + 1.0);
         self.covered = (0, tail_symbols(line, slack, terms.target, rate));
@@ -305,6 +311,20 @@ mod tests {
         assert_eq!(symbols(&line(0), 1000).1, 0);
         let sent = symbols(&line(20), 1000).1;
         assert!((240..330).contains(&sent), "5 % lost, 20 packets of time: {sent} a thousand");
+    }
+
+    #[test]
+    fn no_more_is_remembered_than_symbols_can_be_over() {
+        let (line, mut coder) = (line(20), Coder::default());
+        let most = EncoderLimits::default().sources;
+        for n in 0..10_000 {
+            let terms = Terms { by: Instant::FAR, target: 1e-4 };
+            let symbol = ([0; Repair::SYMBOL_HEAD], Bytes::from_static(&[7; 100]));
+            coder.push(at(0), n, symbol, &terms, ms(10), &line);
+            assert!(coder.live.len() <= most);
+        }
+        assert_eq!(coder.live.back().map(|live| live.0), Some(9_999), "the newest");
+        assert_eq!(coder.live.len(), most);
     }
 
     #[test]

@@ -69,7 +69,8 @@ pub struct Sender<F> {
     line: LossModel,
     /// Every sequence before this one has told the model its fate.
     fated: u32,
-    /// Mean time between frames, of late.
+    /// Mean time between frames, of late: all of them, where the coder reckons with those that are source
+    /// symbols. News of a loss rides on any frame, a symbol's window holds only its own.
     spacing_us: f64,
     pushed_at: Option<Instant>,
     /// What the plan's choices left of a copy.
@@ -87,10 +88,10 @@ pub struct Sender<F> {
     /// Frames to come that ask for feedback, because they can show the loss of a repair.
     asks: u8,
     asked_at: Option<Instant>,
-    tokens: u64,
     /// What repair may take, in halves of a byte: a first-sent byte brings one and a byte of repair takes
     /// two, so that repair gets half of the first-sent bytes, a third of all. At most [`BURST`] and what is
     /// kept for repair may be saved up; there is a [`BURST`] at the start.
+    tokens: u64,
     paused_until: Instant,
     standing: bool,
     given_up: u32,
