@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 
 use bytes::BytesMut;
 
@@ -89,10 +89,13 @@ impl Crossing {
         (true, self.put(lane, Parcel::Stray(Datagram { bytes, from, tos })))
     }
 
+    /// Puts it on its way, or says that there was no room. What is for a lane that has ended goes with
+    /// it: the threads end together but not at one moment, and the kernel gives what comes for the first
+    /// that is gone to the others.
     fn put(&mut self, lane: u8, parcel: Parcel) -> bool {
         let Some(way) = self.ways.get(usize::from(lane)) else { return false };
         self.touched |= 1 << lane;
-        way.parcels.try_send(parcel).is_ok()
+        !matches!(way.parcels.try_send(parcel), Err(TrySendError::Full(_)))
     }
 
     /// Sends the words that wait, as far as there is room, and nudges whom anything was sent to.
@@ -197,6 +200,14 @@ mod tests {
             assert_eq!(a.strays(from, 0, &[0x10, 0, 0, 0, 0, 1]), (true, true));
         }
         assert_eq!(a.strays(from, 0, &[0x10, 0, 0, 0, 0, 1]), (true, false), "full");
+    }
+
+    #[test]
+    fn what_comes_for_a_lane_that_has_ended_is_not_said_to_have_found_it_full() {
+        let [mut a, b] = pair();
+        drop(b);
+        let from = "192.0.2.1:4600".parse().unwrap();
+        assert_eq!(a.strays(from, 0, &[0x10, 0, 0, 0, 0, 1]), (true, true));
     }
 
     #[test]
