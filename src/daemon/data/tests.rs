@@ -4,7 +4,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::*;
@@ -384,42 +384,52 @@ fn a_full_line_makes_the_forwarder_hold_and_drop_and_the_thread_go_on() {
 /// in the order it came.
 fn flows(row: &Row, flows: u16, bursts: u32) -> Vec<Vec<u32>> {
     const BURST: u32 = 4;
+    const PATIENCE: u32 = 100;
     let to = overlay(B)[0];
     let inbox = row.b.run(move || {
         let socket = std::net::UdpSocket::bind((to, 7000)).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         socket
     });
-    let counted = Arc::new(AtomicUsize::new(0));
-    let arrived = counted.clone();
+    // How many came of each burst.
+    let counted: Arc<[AtomicUsize]> = (0..bursts).map(|_| AtomicUsize::new(0)).collect();
+    let sent = Arc::new(AtomicBool::new(false));
+    let (arrived, all_sent) = (counted.clone(), sent.clone());
     let sender = row.a.spawn(move || {
         let from = overlay(A)[0];
         let sockets: Vec<_> =
             (0..flows).map(|f| std::net::UdpSocket::bind((from, 20_000 + f)).unwrap()).collect();
         for burst in 0..bursts {
-            // No faster than the machine, however busy it is; what is lost is waited for once.
-            let sent = (burst * BURST) as usize * sockets.len();
-            let mut patience = 50;
-            while sent > arrived.load(Relaxed) && patience > 0 {
-                std::thread::sleep(Duration::from_millis(1));
-                patience -= 1;
-            }
-            arrived.store(sent, Relaxed);
             for number in burst * BURST..(burst + 1) * BURST {
                 for socket in &sockets {
                     socket.send_to(&number.to_be_bytes(), (to, 7000)).unwrap();
                 }
             }
+            // No faster than the machine, however busy it is: the next follows when all of this one came,
+            // or nothing more of it does. What is late is not taken for a later burst's.
+            let came = || arrived[burst as usize].load(Relaxed);
+            let (mut seen, mut patience) = (0, PATIENCE);
+            while came() < BURST as usize * sockets.len() && patience > 0 {
+                std::thread::sleep(Duration::from_millis(1));
+                patience = if came() > seen { PATIENCE } else { patience - 1 };
+                seen = came();
+            }
         }
+        all_sent.store(true, Relaxed);
     });
     let mut came = vec![Vec::new(); usize::from(flows)];
     let mut bytes = [0; 64];
-    let all = usize::from(flows) * (bursts * BURST) as usize;
-    for _ in 0..all {
-        let Ok((4, from)) = inbox.recv_from(&mut bytes) else { break };
+    let (mut left, mut silent) = (u32::from(flows) * bursts * BURST, 0);
+    // Two seconds of silence after the last was sent are the end, however long that took.
+    while left > 0 && silent < 10 {
+        let Ok((4, from)) = inbox.recv_from(&mut bytes) else {
+            silent += u32::from(sent.load(Relaxed));
+            continue;
+        };
         let number = u32::from_be_bytes(bytes[..4].try_into().unwrap());
         came[usize::from(from.port() - 20_000)].push(number);
-        counted.fetch_add(1, Relaxed);
+        counted[(number / BURST) as usize].fetch_add(1, Relaxed);
+        left -= 1;
     }
     sender.join();
     came
