@@ -21,7 +21,6 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::arq::Heard;
-use super::queue::Control;
 use crate::time::{Deadline, Instant, micros};
 use crate::wire::ack::Clock;
 
@@ -29,6 +28,9 @@ mod breaker;
 mod busy;
 mod cause;
 mod credit;
+mod shared;
+mod signal;
+mod steady;
 mod window;
 
 use breaker::Breaker;
@@ -409,45 +411,6 @@ impl Pacer {
         }
     }
 
-    /// For how long repair holds up a flow that wants order, nearly always: so many round trips
-    /// as it takes until of all that is under way half a frame is lost.
-    fn stall(&self) -> Duration {
-        let of = self.chances.len().max(1) as f64 * 1000.0;
-        let loss = f64::from(self.chances.iter().sum::<u32>()) / of;
-        let frames = (self.line * micros(self.least) / 1_000_000 / FRAME) as f64;
-        if loss * frames < 0.2 || loss >= 0.5 {
-            return Duration::ZERO;
-        }
-        let rounds = (2.0 * frames).max(1.0).ln() / -loss.ln();
-        self.least.mul_f64(rounds.clamp(0.0, 4.0))
-    }
-
-    /// What is to be asked of the flows that wait before the hop.
-    ///
-    /// RFC 8289 wants the target at a few packets' time and between a twentieth and a tenth of the
-    /// round trip, for a short queue's sake; here a flow waits for itself alone, and needs a quarter
-    /// of a round trip in hand to keep a line full that stalls it now and then for a repair. Where
-    /// the line loses, its round trip is the line's and the repair's together.
-    pub fn control(&self) -> Option<Control> {
-        let rate = self.rate()?;
-        let packets = Duration::from_micros(3 * FRAME * 1_000_000 / rate);
-        let trip = self.least;
-        let Control { target, interval, .. } = Control::DEFAULT;
-        let repair = self.stall();
-        let stall = match self.mode {
-            Mode::Shared => self.smoothed / 2,
-            Mode::Free | Mode::Steady => trip / 4 + repair * 3 / 10,
-        };
-        let mut target = target.max(packets).max(stall);
-        if self.question.is_some() {
-            // What a question holds back is not the flows' to answer for.
-            target += self.smoothed;
-        }
-        // It answers a round trip later, and its own queue is part of that.
-        let interval = interval.max(trip * 3).max((trip + repair) * 2).max(target);
-        Some(Control { target, interval, most: interval * 2 })
-    }
-
     /// The queue on the line as the last round trips show it.
     pub fn queue(&self) -> Duration {
         self.queue
@@ -560,26 +523,6 @@ impl Pacer {
         self.credit = Credit::new(now);
     }
 
-    /// Steady mode, at every feedback: what cannot wait for the round's end.
-    fn steer(&mut self, marked: bool, in_flight: u64) {
-        let queued = self.queue > self.bound() / 2;
-        match self.phase {
-            Phase::Look(_) if queued || marked => self.slow_down(in_flight),
-            Phase::Up(_) | Phase::Cruise(_) if self.queue > self.bound() || marked => {
-                self.slow_down(in_flight);
-            }
-            Phase::Down | Phase::First => {
-                let span = self.least + self.elsewhere + self.feedback_lag() / 2;
-                let drained = in_flight <= self.line * micros(span) / 1_000_000;
-                if drained && self.queue <= self.bound() / 2 && !marked {
-                    let first = self.phase == Phase::First;
-                    self.phase = Phase::Cruise(if first { CRUISE } else { 0 });
-                }
-            }
-            _ => {}
-        }
-    }
-
     fn end_round(&mut self, now: Instant, in_flight: u64) {
         let round = std::mem::replace(&mut self.round, Round { began: now, ..Round::default() });
         if self.question.is_none() {
@@ -654,103 +597,11 @@ impl Pacer {
         }
     }
 
-    fn slow_down(&mut self, in_flight: u64) {
-        self.phase = Phase::Down;
-        self.before_yielding = in_flight;
-    }
-
     /// The way has become longer: its least is learnt anew.
     fn forget_way(&mut self) {
         self.trips.clear();
         self.ways.clear();
         (self.standing, self.cause) = (0, Cause::default());
-    }
-
-    /// Steady: the cycle's next step.
-    fn cycle(&mut self, now: Instant, round: &Round, in_flight: u64) {
-        // Our own queue is gone in a round or two at three quarters of the rate. One that is not, though
-        // short, is filled by others as fast as we make room: for ever, if we let them.
-        let queued = round.least_queue.is_some_and(|queue| queue > self.bound() / 4);
-        self.yielding = match self.phase {
-            Phase::Down => self.yielding + u32::from(queued),
-            _ => 0,
-        };
-        if self.yielding >= STUCK {
-            return self.share(now, self.before_yielding.max(in_flight));
-        }
-        if self.standing >= STUCK {
-            let before = self.before_standing.max(in_flight).max(self.window.bytes_since(now));
-            return self.share(now, before);
-        }
-        let free = round.most_queue < self.bound() / 4;
-        self.phase = match self.phase {
-            Phase::Up(n) => Phase::Look(n),
-            Phase::Look(n) if free && round.limited => Phase::Up((n + 1).min(8)),
-            Phase::Look(_) => return self.slow_down(in_flight),
-            Phase::Cruise(n) if n < CRUISE || !round.limited => Phase::Cruise((n + 1).min(CRUISE)),
-            Phase::Cruise(_) => Phase::Up(0),
-            Phase::Down | Phase::First => self.phase,
-        };
-    }
-
-    fn share(&mut self, now: Instant, window: u64) {
-        self.mode = Mode::Shared;
-        self.stats.shared += 1;
-        self.window.restart(now, window.max(4 * FRAME));
-        (self.cut_at, self.asked_at, self.question, self.alone) = (now, now, None, 0);
-        self.yielding = 0;
-    }
-
-    /// Shared: whether the queue is ours alone again. Alone, what we take away leaves the queue and
-    /// nothing else changes; with others only our part of it does.
-    fn ask(
-        &mut self,
-        now: Instant,
-        round: &Round,
-        queue: Option<Duration>,
-        rate: u64,
-        in_flight: u64,
-    ) {
-        let Some(queue) = queue else { return };
-        if self.empty >= STUCK && round.limited {
-            return self.leave(now);
-        }
-        match &mut self.question {
-            None if now.since(self.asked_at) >= ASK_EVERY && round.limited => {
-                self.question = Some(Question { under_way: in_flight, queue, rounds: 0 });
-            }
-            None => {}
-            Some(question) => {
-                question.rounds += 1;
-                if question.rounds < 3 {
-                    return;
-                }
-                let less = question.under_way.saturating_sub(in_flight);
-                let expected = less * 1_000_000 / rate.max(1);
-                let seen = micros(question.queue.saturating_sub(queue));
-                let asked = less > question.under_way / 8;
-                self.question = None;
-                self.asked_at = now;
-                if !asked || seen * 4 < expected * 3 {
-                    self.alone = 0;
-                    return;
-                }
-                self.alone += 1;
-                if self.alone >= 2 {
-                    return self.leave(now);
-                }
-                // Once more, soon.
-                self.asked_at = now.minus(ASK_EVERY - ASK_EVERY / 8);
-            }
-        }
-    }
-
-    fn leave(&mut self, now: Instant) {
-        self.window.leave(now);
-        self.question = None;
-        self.mode = Mode::Steady;
-        self.phase = Phase::Down;
-        self.standing = 0;
     }
 }
 
