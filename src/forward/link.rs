@@ -332,7 +332,9 @@ impl Link {
             return Some(Terms { target: 2.0 * self.sender.aim(terms.target), ..terms });
         }
         let loss = self.sender.line().rate();
-        let spares = loss >= SPARE_LOSS && one_way >= SPARE_WAY && self.pacer.has_room(now);
+        // What symbols take there, about.
+        let more = 2.0 * loss + 0.03;
+        let spares = loss >= SPARE_LOSS && one_way >= SPARE_WAY && self.pacer.has_room(now, more);
         if !spares || !RouteHeader::ordered_of(route) {
             return None;
         }

@@ -73,6 +73,9 @@ const LEAST_RATE: u64 = 8_000;
 /// Highest rate that goes on as before whatever the queue says, bytes per second: 1 Mbit/s.
 const MOST_FLOOR: u64 = 125_000;
 
+/// How much of the line's rate may be used with what nobody waits for.
+const ROOM: f64 = 0.97;
+
 /// What rules the rate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mode {
@@ -121,6 +124,8 @@ struct Round {
     most_queue: Duration,
     delivered: u64,
     lost: u64,
+    /// Of the lost: what came all the same, or by symbols.
+    regained: u64,
     /// What was lost while the line was not full.
     by_chance: u64,
     /// Whether more would have been sent but for the pacer.
@@ -319,6 +324,7 @@ impl Pacer {
         let lost = heard.lost.saturating_sub(spared);
         self.round.delivered += heard.delivered;
         self.round.lost += lost;
+        self.round.regained += heard.regained;
         self.stats.ce += heard.ce;
         if let Some(trip) = heard.round_trip {
             self.on_trip(now, trip, heard.way);
@@ -398,14 +404,14 @@ impl Pacer {
         now < self.congested_until
     }
 
-    /// Whether the line has room for what nobody waits for: it is far from full.
-    pub fn has_room(&self, now: Instant) -> bool {
+    /// Whether the line has room for `share` more than what was sent of late: what nobody waits for.
+    pub fn has_room(&self, now: Instant, share: f64) -> bool {
         match self.mode {
             Mode::Free => !self.is_congested(now) && self.queue <= self.bound() / 2,
             // A rate that is still found too low says nothing of the line.
             Mode::Steady => {
                 matches!(self.phase, Phase::Up(1..) | Phase::Look(1..))
-                    || self.used * 10 < self.line * 7
+                    || self.used as f64 * (1.0 + share) < self.line as f64 * ROOM
             }
             Mode::Shared => false,
         }
@@ -530,7 +536,8 @@ impl Pacer {
         }
         let span = micros(now.since(round.began)).max(1);
         let rate = round.delivered * 1_000_000 / span;
-        self.used = (round.delivered + round.lost) * 1_000_000 / span;
+        let sent = (round.delivered + round.lost).saturating_sub(round.regained);
+        self.used = sent * 1_000_000 / span;
         let queue = round.least_queue;
         let known = self.rates.iter().copied().max().unwrap_or(0);
         // What was sent less than it might says nothing of the line, unless it shows more.

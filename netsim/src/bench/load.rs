@@ -332,7 +332,8 @@ pub fn tcp(way: Way<'_>, streams: usize, length: Duration) -> io::Result<(f64, f
 /// # Errors
 /// Addresses that are not there.
 pub fn round_trips(way: Way<'_>, count: usize) -> io::Result<Option<(f64, f64)>> {
-    let patience = Duration::from_millis(50);
+    // Longer than any round trip here; with less, an answer is taken for lost on a line of 100 ms.
+    let patience = Duration::from_millis(400);
     let open = |address: IpAddr| {
         let socket = std::net::UdpSocket::bind((address, 0))?;
         socket.set_read_timeout(Some(patience))?;
