@@ -391,11 +391,13 @@ impl Pacer {
                 Some((self.window.bytes() * 1_000_000 / trip).saturating_mul(5) / 4)
             }
         };
+        // The breaker goes below it: what loses half of everything is no usual time.
+        let own = own.map(|rate| rate.max(self.floor));
         let rate = match (own, self.breaker.rate()) {
             (Some(a), Some(b)) => a.min(b),
             (a, b) => a.or(b)?,
         };
-        Some(rate.max(self.floor))
+        Some(rate.max(LEAST_RATE))
     }
 
     /// Whether loss now means that the line is full: then it is a signal, and repairing it makes it

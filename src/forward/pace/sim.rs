@@ -559,6 +559,8 @@ fn what_loses_most_of_everything_for_seconds_is_throttled_and_let_go_after() {
         };
         pacer.on_heard(at(n * 100 + 40), &heard, 0);
     };
+    // What was usual before is no floor to it.
+    pacer.floor = super::MOST_FLOOR;
     (0..100).for_each(|n| heard(&mut pacer, n, 10_000, 40_000));
     assert_eq!(pacer.stats().trips, 1);
     assert!(pacer.rate().is_some_and(|rate| (LEAST_RATE..100_000).contains(&rate)));
