@@ -593,9 +593,7 @@ impl Pacer {
         let all = (round.delivered + round.lost).max(1);
         let loss = (round.lost * 1000 / all) as u32;
         // The middle one: with few frames a round, some lose nothing on any line.
-        let mut losses: Vec<u32> = self.losses.iter().copied().collect();
-        losses.sort_unstable();
-        let usual = losses.get(losses.len() / 2).copied().unwrap_or(0);
+        let usual = middle(self.losses.iter().copied()).unwrap_or(0);
         let pressed = all.saturating_mul(rate) > round.delivered.saturating_mul(known + known / 4);
         let vain =
             loss > 2 * usual + 50 && rate < known + known / 20 && pressed && all > 20 * FRAME;
@@ -635,6 +633,13 @@ fn least_of<T: Copy + Ord>(
         slots.pop_front();
     }
     slots.iter().map(|&(_, least)| least).min().unwrap_or(sample)
+}
+
+/// The middle one of a few, the greater of two.
+fn middle<T: Copy + Ord>(few: impl Iterator<Item = T>) -> Option<T> {
+    let mut few: Vec<T> = few.collect();
+    few.sort_unstable();
+    few.get(few.len() / 2).copied()
 }
 
 fn keep<T>(list: &mut VecDeque<T>, value: T, most: usize) {

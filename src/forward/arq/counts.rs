@@ -67,6 +67,14 @@ pub struct Heard {
     pub local_drops: u64,
 }
 
+impl Heard {
+    /// A sending of so many bytes is judged lost.
+    pub(super) fn on_lost(&mut self, bytes: u32, sent_at: Instant) {
+        self.lost += u64::from(bytes);
+        self.lost_sent_at = self.lost_sent_at.max(Some(sent_at));
+    }
+}
+
 impl Counts {
     /// What was added since `reported`, which moves up to here. What fell in between (a loss that
     /// turned out to be none) is taken off the next.

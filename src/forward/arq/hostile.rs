@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Receiver, Sender, Terms};
+use super::{Receiver, Sender, Terms, sim};
 use crate::time::Instant;
 use crate::wire::ack::{Ack, Bitmap};
 
@@ -20,19 +20,9 @@ fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
+/// Feedback that all before `settled` came, and of the `open` after it the last alone.
 fn ack(settled: u32, open: u32) -> Ack {
-    Ack {
-        settled,
-        highest: settled.wrapping_add(open).wrapping_sub(1),
-        delay: Duration::ZERO,
-        clock: Default::default(),
-        given_up: 0,
-        ce: 0,
-        local_drops: 0,
-        asked: false,
-        bitmap: Bitmap::new(settled, 0),
-        recovered: Default::default(),
-    }
+    sim::ack(settled, settled.wrapping_add(open).wrapping_sub(1))
 }
 
 fn knowing(first: u32) -> Sender<()> {

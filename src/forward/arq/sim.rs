@@ -334,7 +334,8 @@ fn a_frame_whose_symbols_its_class_could_not_pay_is_no_miss_of_the_plan() {
     }
 }
 
-fn ack(settled: u32, highest: u32) -> Ack {
+/// Feedback that all before `settled` came, and `highest`.
+pub(super) fn ack(settled: u32, highest: u32) -> Ack {
     Ack {
         settled,
         highest,

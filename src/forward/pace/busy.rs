@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::{keep, middle};
 use crate::time::{Instant, micros};
 use crate::wire::ack::Clock;
 
@@ -54,19 +55,14 @@ impl Busy {
             return;
         }
         let rate = span.bytes.saturating_mul(1_000_000) / length.unsigned_abs();
-        if self.rates.len() == KEPT.1 {
-            self.rates.pop_front();
-        }
-        self.rates.push_back((now, rate));
+        keep(&mut self.rates, (now, rate), KEPT.1);
         *span = fresh;
     }
 
     /// Bytes per second: the middle one of the newest; `None` where none is new.
     pub(super) fn rate(&self, now: Instant) -> Option<u64> {
         let fresh = self.rates.iter().filter(|(at, _)| now.since(*at) <= KEPT.0);
-        let mut rates: Vec<u64> = fresh.map(|&(_, rate)| rate).collect();
-        rates.sort_unstable();
-        rates.get(rates.len() / 2).copied()
+        middle(fresh.map(|&(_, rate)| rate))
     }
 }
 

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::keep;
+use super::{keep, middle};
 use crate::time::Instant;
 
 /// Rounds that are looked back on, and rounds for which more than ever counts.
@@ -74,9 +74,7 @@ impl Cause {
 
     /// Bytes per second that left in most rounds of late, or fewer.
     pub(super) fn usual(&self) -> u64 {
-        let mut sent: Vec<u64> = self.sent.iter().copied().collect();
-        sent.sort_unstable();
-        sent.get(sent.len() / 2).copied().unwrap_or(0)
+        middle(self.sent.iter().copied()).unwrap_or(0)
     }
 
     /// Whether a queue seen now can be ours.

@@ -163,8 +163,7 @@ impl<F> Sender<F> {
             && record.state == State::Flying
             && !record.lost
         {
-            self.heard.lost += u64::from(record.bytes);
-            self.heard.lost_sent_at = self.heard.lost_sent_at.max(Some(record.sent_at));
+            self.heard.on_lost(record.bytes, record.sent_at);
             self.count_lost(seq);
         }
         self.arrive(now, seq);

@@ -173,8 +173,7 @@ impl<F> Sender<F> {
         self.count_lost(seq);
         let one_way = self.rtt.one_way();
         let Some(record) = self.index(seq).and_then(|i| self.records.get_mut(i)) else { return };
-        self.heard.lost += u64::from(record.bytes);
-        self.heard.lost_sent_at = self.heard.lost_sent_at.max(Some(record.sent_at));
+        self.heard.on_lost(record.bytes, record.sent_at);
         if record.frame.is_none() || record.tries >= TRIES {
             self.abandon(seq);
         } else if now.plus(one_way) > record.give_up_at {
