@@ -243,6 +243,22 @@ impl Lab {
         format!("--- {}\n{}", self.names[at], lines[lines.len().saturating_sub(60)..].join("\n"))
     }
 
+    /// A firewall at a site: what the underlay sends unasked is dropped.
+    fn outbound_only(&self, at: usize) {
+        let rules = "add table inet wall; \
+                     add chain inet wall in { type filter hook input priority 0; }; \
+                     add rule inet wall in ct state established,related accept; \
+                     add rule inet wall in iifname \"eth0\" meta l4proto udp counter drop";
+        ip(&["netns", "exec", &self.namespace(self.names[at]), "nft", rules]);
+    }
+
+    /// Whether a site's firewall dropped anything.
+    fn has_dropped(&self, at: usize) -> bool {
+        let chain = ["nft", "list", "chain", "inet", "wall", "in"];
+        let rules = ip(&[&["netns", "exec", &self.namespace(self.names[at])][..], &chain].concat());
+        rules.contains("counter packets") && !rules.contains("counter packets 0 ")
+    }
+
     /// What a namespace holds of the overlay: device, addresses, routes.
     fn left_behind(&self, at: usize) -> String {
         let space = self.namespace(self.names[at]);
@@ -371,6 +387,53 @@ fn a_restarted_daemon_finds_its_peers_without_any_seed() {
     lab.start(2);
     lab.until_meshed(&[1, 2]);
     assert!(lab.crosses(2, overlay(1)), "{}", lab.log(2));
+}
+
+#[test]
+fn without_the_cloud_a_newcomer_joins_over_an_edge_and_meets_the_others() {
+    if !allowed() {
+        return;
+    }
+    let mut lab = Lab::new(&["cloud", "alpha", "bravo", "newcomer"]);
+    (0..3).for_each(|at| lab.start(at));
+    lab.until_meshed(&[0, 1, 2]);
+    lab.signal(0, "KILL");
+    lab.wait(0);
+    // It has its certificate and was told of one edge; alpha starts again meanwhile.
+    lab.configure(3, Some((2, underlay(2))));
+    lab.signal(1, "KILL");
+    lab.wait(1);
+    lab.start(1);
+    lab.start(3);
+    lab.until_meshed(&[1, 2, 3]);
+    for (from, to) in [(1, 3), (3, 1), (2, 3), (1, 2)] {
+        assert!(lab.crosses(from, overlay(to)), "{}", lab.log(from));
+    }
+}
+
+#[test]
+fn nodes_that_take_nothing_unasked_join_and_are_reached_over_what_they_opened() {
+    if !allowed() {
+        return;
+    }
+    // The first knows nobody and is dialled by nobody but these two; the lower number of a pair is the
+    // one that dials at once, so charlie waits to be dialled by bravo, in vain, and dials.
+    let mut lab = Lab::new(&SITES);
+    [1, 2].into_iter().for_each(|at| lab.outbound_only(at));
+    (0..3).for_each(|at| lab.start(at));
+    lab.until_meshed(&[0, 1, 2]);
+    for (from, to) in [(0, 1), (0, 2), (1, 2), (2, 1)] {
+        assert!(lab.crosses(from, overlay(to)), "{}", lab.log(from));
+    }
+    assert!(lab.has_dropped(2), "bravo was not let in before charlie asked");
+    // Who asked first may start again: nobody can dial it, and it is back all the same.
+    for at in [0, 2] {
+        lab.signal(at, "KILL");
+        lab.wait(at);
+        lab.start(at);
+        lab.until_meshed(&[0, 1, 2]);
+        assert!(lab.crosses(1, overlay(at)), "{}", lab.log(1));
+    }
 }
 
 #[test]

@@ -57,6 +57,11 @@ fn the_edges_go_on_while_the_cloud_is_cut_off_and_it_finds_back() {
 }
 
 #[test]
+fn edges_without_any_cloud_go_on_restart_and_take_in_a_newcomer() {
+    holds("edges-alone.toml", 1..6);
+}
+
+#[test]
 fn a_node_restarted_without_its_seed_finds_its_peers() {
     holds("restart.toml", 1..4);
 }
