@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+pub mod change;
 pub mod class;
 pub mod keys;
 pub mod profile;
@@ -27,6 +28,8 @@ use crate::unit::{Price, Ratio};
 /// A whole configuration, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
+    /// The file it was read from, for reading it again.
+    pub file: PathBuf,
     /// `[node]`: who this node is.
     pub node: NodeConfig,
     /// `[underlay]`: where it is reached.
@@ -313,6 +316,7 @@ fn read_all(reader: &mut Reader<'_>, root: &DeTable<'_>, file: &Path) -> Option<
     let log = reader.table(root, "log");
     let log = read_log(reader, &log);
     Some(Config {
+        file: file.to_owned(),
         node: node?,
         underlay,
         overlay,

@@ -74,6 +74,21 @@ pub const SERIES: &[Series] = &[
         &[],
         "End of the validity of this node's certificate, Unix time.",
     ),
+    gauge(
+        "thalweg_config_last_reload_successful",
+        &[],
+        "1 where the last attempt to read the configuration was good, 0 where it was refused.",
+    ),
+    gauge(
+        "thalweg_config_read_timestamp_seconds",
+        &[],
+        "When the configuration in force was read, Unix time.",
+    ),
+    gauge(
+        "thalweg_config_waits_for_restart",
+        &[],
+        "Keys of the file that differ from what is in force and wait for the next start.",
+    ),
     gauge("thalweg_nodes_known", &[], "Other nodes this node knows of."),
     gauge("thalweg_destinations_reachable", &[], "Other nodes with a path from here."),
     gauge("thalweg_peers", &["state"], "Other nodes by what we have with them."),
@@ -265,6 +280,14 @@ fn status(sink: &mut Sink, report: &Report) {
     sink.value("thalweg_uptime_seconds", &[], status.uptime_s);
     let expiry = status.certificate_not_after_unix_s as f64;
     sink.value("thalweg_certificate_expiry_timestamp_seconds", &[], expiry);
+    if let Some(configured) = &status.configured {
+        let good = flag(configured.last_successful);
+        sink.value("thalweg_config_last_reload_successful", &[], good);
+        let read = configured.read_unix_s as f64;
+        sink.value("thalweg_config_read_timestamp_seconds", &[], read);
+        let waiting = configured.restart.len() as f64;
+        sink.value("thalweg_config_waits_for_restart", &[], waiting);
+    }
     sink.value("thalweg_nodes_known", &[], status.nodes_known.into());
     sink.value("thalweg_destinations_reachable", &[], status.destinations_reachable.into());
     for state in
@@ -554,8 +577,8 @@ mod tests {
 
     use super::*;
     use crate::report::{
-        DirectionRow, Doors, ForecastRow, HopRow, LinkHeld, Memory, PaceRow, PathView, PeerRow,
-        Volume,
+        Configured, DirectionRow, Doors, ForecastRow, HopRow, LinkHeld, Memory, PaceRow, PathView,
+        PeerRow, Volume,
     };
 
     /// Every sample of a page by its name and labels; refuses what a scraper would refuse.
@@ -582,6 +605,12 @@ mod tests {
         report.status.node = 3;
         report.status.uptime_s = 12.5;
         report.status.certificate_not_after_unix_s = 1_800_000_000;
+        report.status.configured = Some(Configured {
+            read_unix_s: 1_790_000_000,
+            last_successful: true,
+            restart: vec!["[overlay] mtu".into()],
+            ..Configured::default()
+        });
         report.status.traffic = Some(Traffic {
             ingress: Volume { packets: 10, bytes: 1000 },
             ingress_relayed: Volume { packets: 4, bytes: 400 },
@@ -659,6 +688,9 @@ mod tests {
             ("thalweg_node_info{name=\"paris\",node=\"3\"}", 1.0),
             ("thalweg_uptime_seconds", 12.5),
             ("thalweg_certificate_expiry_timestamp_seconds", 1_800_000_000.0),
+            ("thalweg_config_last_reload_successful", 1.0),
+            ("thalweg_config_read_timestamp_seconds", 1_790_000_000.0),
+            ("thalweg_config_waits_for_restart", 1.0),
             ("thalweg_peers{state=\"connected\"}", 1.0),
             ("thalweg_peers{state=\"known\"}", 0.0),
             ("thalweg_links{state=\"up\"}", 1.0),

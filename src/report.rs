@@ -43,6 +43,8 @@ pub enum Command {
     },
     /// Everything at once, for a scrape.
     Report,
+    /// Read the configuration file again and take over what can be while packets flow.
+    Reload,
 }
 
 /// The node's answer.
@@ -61,9 +63,42 @@ pub enum Answer {
     Explain(Box<Explanation>),
     /// To [`Command::Report`].
     Report(Box<Report>),
+    /// To [`Command::Reload`], where the file was good.
+    Reload(Reloaded),
+    /// To [`Command::Reload`], where it was not: every problem. Nothing was taken over. The command
+    /// line ends with exit code 2.
+    Refused(Vec<String>),
     /// What was asked for does not exist here, for instance no path or no such node. The command
     /// line ends with exit code 1.
     NotFound(String),
+}
+
+/// What a reload did. Keys are named as `[table] key`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// The file that was read.
+    pub file: String,
+    /// Keys whose new values are in force.
+    pub applied: Vec<String>,
+    /// Keys that differ from what is in force and wait for the next start.
+    pub restart: Vec<String>,
+    /// What is allowed, and worth knowing.
+    pub remarks: Vec<String>,
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configured {
+    /// The file.
+    pub file: String,
+    /// When the one in force was read, seconds of Unix time.
+    pub read_unix_s: u64,
+    /// Whether the last attempt to read it was successful.
+    pub last_successful: bool,
+    /// The first problem of the last attempt, where it was not.
+    pub problem: Option<String>,
+    /// Keys that wait for the next start.
+    pub restart: Vec<String>,
 }
 
 /// Everything a scrape reads.
@@ -133,6 +168,9 @@ pub struct Status {
     pub memory: Option<Memory>,
     /// What happened at the doors to the underlay and to the applications.
     pub doors: Option<Doors>,
+    /// The configuration in force, where it came from a file.
+    #[serde(default)]
+    pub configured: Option<Configured>,
 }
 
 /// What lies in the data path at one moment.

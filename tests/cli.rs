@@ -94,6 +94,20 @@ fn an_answer_is_printed_and_an_absence_ends_with_one() {
     assert_eq!(json["value"], "no node `x`");
     asked.join().unwrap();
 
+    let done = r#"{"schema_version":1,"answer":"reload","value":{"file":"/etc/t.toml","applied":["[route] margin"],"restart":["[overlay] mtu"],"remarks":[]}}"#;
+    let asked = daemon(dir.path(), done);
+    let ended = thalweg(dir.path(), &["reload", "--socket", "t.sock"]);
+    let told = "/etc/t.toml: in force now: [route] margin\nwaits for a restart: [overlay] mtu\n";
+    assert_eq!((code(&ended), out(&ended).as_str()), (0, told));
+    assert_eq!(asked.join().unwrap(), r#"{"command":"reload"}"#);
+
+    let refused = r#"{"schema_version":1,"answer":"refused","value":["t.toml:3: bad; mend it"]}"#;
+    let asked = daemon(dir.path(), refused);
+    let ended = thalweg(dir.path(), &["reload", "--socket", "t.sock"]);
+    let told = "t.toml:3: bad; mend it\nnothing was changed\n";
+    assert_eq!((code(&ended), out(&ended).as_str(), err(&ended).as_str()), (2, "", told));
+    asked.join().unwrap();
+
     let asked = daemon(dir.path(), r#"{"schema_version":1,"error":"the node is shutting down"}"#);
     let ended = thalweg(dir.path(), &["status", "--socket", "t.sock"]);
     assert_eq!(code(&ended), 3);

@@ -4,6 +4,7 @@
 //! Needs root; without it the tests say so and pass, unless `THALWEG_REQUIRE_NETNS=1`.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -162,7 +163,7 @@ impl Lab {
     }
 
     /// Sends a signal by its name; `ip netns exec` has become the daemon, so it gets it.
-    fn signal(&mut self, at: usize, signal: &str) {
+    fn signal(&self, at: usize, signal: &str) {
         let child = self.daemons[at].as_ref().expect("it runs");
         let id = child.id().to_string();
         assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
@@ -491,4 +492,103 @@ fn a_stranger_is_refused_and_the_others_are_served() {
     assert!(told(&lab.home(2)).contains("signed by no CA"), "{}", lab.log(2));
     assert!(!lab.crosses(2, overlay(0)), "a stranger's packets go nowhere");
     assert_eq!(lab.report(0).unwrap().status.peers_connected, 1);
+}
+
+/// Counts what a stream of datagrams from one site to another loses while something happens: 200 a
+/// second over the overlay, each answered.
+fn lost_meanwhile(lab: &Lab, from: usize, to: usize, meanwhile: impl FnOnce()) -> (u32, u32) {
+    let run = |at: usize, script: &str, words: &[String]| {
+        Command::new("ip")
+            .args(["netns", "exec", &lab.namespace(lab.names[at]), "perl", "-e", script])
+            .args(words)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let echo = "use IO::Socket::INET; my $s = IO::Socket::INET->new(Proto => 'udp', \
+                LocalAddr => $ARGV[0], LocalPort => 7777) or die; $| = 1; print \"ready\\n\"; \
+                while (1) { my $p = $s->recv(my $b, 2000) // die; $s->send($b) }";
+    /// Ends with the test, however that ends.
+    struct Echo(Child);
+    impl Drop for Echo {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+    let mut echo = Echo(run(to, echo, &[overlay(to).to_string()]));
+    let mut ready = String::new();
+    BufReader::new(echo.0.stdout.as_mut().unwrap()).read_line(&mut ready).unwrap();
+    let ask = "use IO::Socket::INET; use IO::Select; use Time::HiRes 'sleep'; my $s = \
+               IO::Socket::INET->new(Proto => 'udp', PeerAddr => $ARGV[0], PeerPort => 7777) or die; \
+               my $l = IO::Select->new($s); my ($n, $got) = (0, 0); for (1 .. $ARGV[1]) { \
+               $s->send(\"$n\"); $n++; sleep 0.005; while ($l->can_read(0)) { $got++ if \
+               defined $s->recv(my $b, 2000) } } for (1 .. 100) { last if $got == $n; sleep 0.01; \
+               while ($l->can_read(0)) { $got++ if defined $s->recv(my $b, 2000) } } print \"$n $got\\n\"";
+    let asking = run(from, ask, &[overlay(to).to_string(), "600".to_owned()]);
+    std::thread::sleep(Duration::from_millis(500));
+    meanwhile();
+    let counted = asking.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&counted.stdout).into_owned();
+    let counts: Vec<u32> = text.split_whitespace().filter_map(|w| w.parse().ok()).collect();
+    assert_eq!(counts.len(), 2, "{text}");
+    (counts[0], counts[0] - counts[1])
+}
+
+#[test]
+fn a_reload_loses_no_packet_and_a_bad_file_changes_nothing() {
+    if !allowed() {
+        return;
+    }
+    let mut lab = Lab::new(&SITES[..2]);
+    (0..2).for_each(|at| lab.start(at));
+    lab.until_meshed(&[0, 1]);
+    assert!(lab.crosses(0, overlay(1)));
+    let file = lab.home(0).join("thalweg.toml");
+    let good = fs::read_to_string(&file).unwrap();
+    let reload = |lab: &Lab| {
+        let ended = Command::new(env!("CARGO_BIN_EXE_thalweg"))
+            .arg("reload")
+            .arg("--socket")
+            .arg(lab.socket(0))
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (ended.status.code(), text(&ended.stdout), text(&ended.stderr))
+    };
+    let sessions = lab.report(0).unwrap().peers[0].session_age_s.unwrap();
+    let (sent, lost) = lost_meanwhile(&lab, 0, 1, || {
+        let classes = "[[class]]\nprofile = \"gaming\"\n[[class]]\nname = \"rest\"\n\
+                       max_latency = \"900ms\"\n";
+        let text = good.replace("idle = \"500ms\"", "idle = \"700ms\"")
+            + "[uplink]\nprice_per_gb = 0.5\nmax_rate = \"50 Mbit/s\"\n[forward]\nlanes = 2\n"
+            + classes;
+        let text = text.replace("9464", "9465").replace("\"debug\"", "\"info\"");
+        fs::write(&file, text).unwrap();
+        let (code, told, _) = reload(&lab);
+        let expected = "in force now: [uplink] price_per_gb, [uplink] max_rate, [[class]], [probe] \
+                        idle, [metrics] listen, [log] level\nwaits for a restart: [forward] lanes\n";
+        assert!(code == Some(0) && told.contains(expected), "{told}\n{}", lab.log(0));
+        // The first file again, by a signal; then once more the other.
+        std::thread::sleep(Duration::from_millis(300));
+        fs::write(&file, &good).unwrap();
+        lab.signal(0, "HUP");
+        lab.until(0, 5, "the file before again", |r| r.paths.iter().all(|p| p.class != "rest"));
+    });
+    assert_eq!(lost, 0, "of {sent}: {}", lab.log(0));
+    assert!(sent >= 600);
+
+    fs::write(&file, good.replace("in_use = \"100ms\"", "in_use = 100\nfoo = 1")).unwrap();
+    let (code, told, problems) = reload(&lab);
+    assert_eq!((code, told.as_str()), (Some(2), ""), "{problems}");
+    assert!(
+        problems.contains("thalweg.toml:") && problems.contains("[probe] in_use is the number")
+    );
+    assert!(problems.contains("unknown key `foo`") && problems.ends_with("nothing was changed\n"));
+    let report = lab.report(0).unwrap();
+    let configured = report.status.configured.unwrap();
+    assert!(!configured.last_successful && configured.problem.is_some(), "{configured:?}");
+    assert!(report.peers[0].session_age_s.unwrap() > sessions, "the session is the same");
+    assert!(lab.crosses(0, overlay(1)) && lab.crosses(1, overlay(0)));
+    assert!(!lab.log(0).contains("panicked"));
 }

@@ -61,6 +61,11 @@ pub(crate) enum Verb {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Have the daemon read its configuration again, as SIGHUP does; exit code 2 if it refused the file
+    ///
+    /// What can change while packets flow is taken over at once; keys that need a restart are named. A
+    /// file with a problem is refused whole, and everything stays as it was.
+    Reload(Ask),
     /// Check configuration files
     #[command(subcommand)]
     Config(ConfigVerb),

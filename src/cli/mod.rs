@@ -63,6 +63,7 @@ pub(crate) fn run(cli: Cli, now: u64) -> End {
         Verb::Explain { dest, class, dscp, ask } => {
             query(&ask, &Command::Explain { destination: dest, class, dscp })
         }
+        Verb::Reload(ask) => query(&ask, &Command::Reload),
         Verb::Config(ConfigVerb::Check { file, json }) => cert::check(&file, json, now),
         Verb::Cert(verb) => cert::run(verb, now),
     }
@@ -113,7 +114,13 @@ fn answer(envelope: &Envelope, json: bool) -> End {
     };
     if json {
         let text = json_text(&serde_json::to_value(envelope).unwrap_or_default());
+        if matches!(answer, Answer::Refused(_)) {
+            return End::WrongButSaid(text);
+        }
         return if missing { End::Unmet(text) } else { End::Done(text) };
+    }
+    if let Answer::Refused(problems) = answer {
+        return End::Wrong(problems.join("\n") + "\nnothing was changed");
     }
     match show::text(answer) {
         Ok(text) if missing => End::Unmet(text),

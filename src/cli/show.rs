@@ -6,8 +6,8 @@ use std::time::Duration;
 use comfy_table::{Table, presets};
 use thalweg::daemon::pki::verify::date;
 use thalweg::report::{
-    Answer, Candidate, DirectionRow, Explanation, LinkRow, PathRow, PathView, PeerRow, Status,
-    Volume,
+    Answer, Candidate, DirectionRow, Explanation, LinkRow, PathRow, PathView, PeerRow, Reloaded,
+    Status, Volume,
 };
 
 /// The text for an answer, or why there is none.
@@ -20,7 +20,9 @@ pub(crate) fn text(answer: &Answer) -> Result<String, String> {
         Answer::Paths(rows) => Ok(paths(rows)),
         Answer::Explain(explanation) => Ok(explain(explanation)),
         Answer::Report(report) => Ok(self::status(&report.status)),
+        Answer::Reload(told) => Ok(reloaded(told)),
         Answer::NotFound(why) => Err(why.clone()),
+        Answer::Refused(problems) => Err(problems.join("\n")),
     }
 }
 
@@ -92,6 +94,20 @@ fn counts<'a>(counted: impl Iterator<Item = (&'a String, &'a u64)>) -> String {
     if all.is_empty() { "none".into() } else { all.join(", ") }
 }
 
+fn reloaded(told: &Reloaded) -> String {
+    let mut text = match told.applied.as_slice() {
+        [] => format!("{}: nothing to take over\n", told.file),
+        applied => format!("{}: in force now: {}\n", told.file, applied.join(", ")),
+    };
+    if !told.restart.is_empty() {
+        let _ = writeln!(text, "waits for a restart: {}", told.restart.join(", "));
+    }
+    for remark in &told.remarks {
+        let _ = writeln!(text, "note: {remark}");
+    }
+    text
+}
+
 fn status(s: &Status) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -105,6 +121,15 @@ fn status(s: &Status) -> String {
     row("prefixes", list(&s.prefixes));
     row("relays for others", yes(s.relay).into());
     row("uses relays", yes(s.use_relays).into());
+    if let Some(c) = &s.configured {
+        row("configuration", format!("{} of {}", c.file, date(c.read_unix_s)));
+        if let Some(problem) = &c.problem {
+            row("  not reloaded", problem.clone());
+        }
+        if !c.restart.is_empty() {
+            row("  waits for a restart", c.restart.join(", "));
+        }
+    }
     row("certificate ends", date(s.certificate_not_after_unix_s));
     row("nodes", format!("{} known, {} connected", s.nodes_known, s.peers_connected));
     row("links", format!("{} of {} up", s.links_up, s.links));

@@ -157,6 +157,16 @@ impl Dialler {
         }
     }
 
+    /// No seed any more: kept only while it is a member.
+    pub fn drop_seed(&mut self, name: &str) {
+        if let Some(target) = self.targets.get_mut(name) {
+            target.seed = false;
+            if target.node.is_none() {
+                self.targets.remove(name);
+            }
+        }
+    }
+
     /// The member is forgotten; a seed is not.
     pub fn forget(&mut self, name: &str) {
         if self.targets.get(name).is_some_and(|t| !t.seed) {
@@ -365,5 +375,20 @@ mod tests {
         assert_eq!(d.poll_timeout().unwrap().at, at(15_000));
         d.on_failed(endpoint(2), "refused", at(1));
         assert_eq!(d.handle_timeout(at(1)).len(), 1);
+    }
+
+    #[test]
+    fn who_is_no_seed_any_more_is_dialled_only_as_a_member() {
+        let mut d = dialler(1);
+        d.add_seed("b", &[endpoint(2)], at(0));
+        d.add_seed("c", &[endpoint(3)], at(0));
+        d.learn("c", Some(node(3)), &[], at(0));
+        d.drop_seed("b");
+        d.drop_seed("c");
+        d.drop_seed("nobody");
+        let dialled: Vec<_> = d.handle_timeout(at(0)).into_iter().map(|d| d.name).collect();
+        assert_eq!(dialled, ["c"]);
+        d.forget("c");
+        assert!(d.endpoints("c").is_empty(), "forgotten like any member");
     }
 }

@@ -3,8 +3,8 @@
 //! A connection carries one line of JSON each way and is closed. Question: a
 //! [`Command`], `{"command":"status"}`. Answer: `{"schema_version":1,
 //! "answer":"status","value":{...}}`, or `{"schema_version":1,"error":"..."}` where the question was
-//! not understood. Who may open the socket's file (mode 0660) may ask everything; nothing can be
-//! changed through it.
+//! not understood. Who may open the socket's file (mode 0660) may ask everything, and may have the
+//! daemon read its configuration file again; nothing else can be changed through it.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};

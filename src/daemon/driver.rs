@@ -24,21 +24,22 @@ use super::admin::{ASKS, AdminSocket, Ask};
 use super::clock::{Clock, unix_seconds};
 use super::data::{self, DataDoor, DataNews, LaneParts};
 use super::device::Device;
-use super::http::HttpServer;
 use super::pki::Identity as Papers;
 use super::pki::verify::{Anchors, WallTrust};
 use super::poller::step_back;
 use super::quic::Quic;
 use super::quic::socket::QueueSocket;
-use super::signal::EndSignals;
+use super::reload::{self, LookUps, Scrapes, Standing};
+use super::signal::{Asked, Signals};
 use super::state::StateFile;
-use super::tally;
+use super::{log, tally};
 use crate::config::{Config, PeerConfig};
 use crate::control::ControlInput;
 use crate::forward::event::ForwardEvent;
 use crate::forward::{ForwardConfig, Forwarder};
 use crate::id::Lane;
 use crate::node::{Identity, Node, NodeConfig, NodeEvent, ProbeTimes, Seed};
+use crate::report::{Answer, Command, Reloaded};
 use crate::session::trust::Certified;
 use crate::topology::member::Restored;
 
@@ -60,7 +61,7 @@ const SEEDS: usize = 64;
 pub fn run(config: Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
-        let signals = EndSignals::take()?;
+        let signals = Signals::take()?;
         let (driver, ended) = Driver::start(config).await?;
         driver.drive(signals, ended).await
     });
@@ -86,6 +87,12 @@ struct Driver {
     tun_lost: mpsc::Receiver<io::Error>,
     state: StateFile,
     withdrawn: bool,
+    /// The configuration in force.
+    config: Config,
+    standing: Standing,
+    scrapes: Scrapes,
+    look_ups: LookUps,
+    seeds_in: mpsc::Sender<Seed>,
 }
 
 impl Driver {
@@ -100,10 +107,8 @@ impl Driver {
 
         let (asks_in, asks) = mpsc::channel(ASKS);
         let admin = AdminSocket::bind(&config.admin.socket).context("admin socket")?;
-        let metrics = match config.metrics.listen {
-            Some(listen) => Some(HttpServer::bind(listen).await.context("metrics")?),
-            None => None,
-        };
+        let scrapes =
+            Scrapes::start(config.metrics.listen, asks_in.clone()).await.context("metrics")?;
         let overlay = &config.overlay;
         let wanted = config.forward.lanes.unwrap_or_else(usual_lanes);
         let (device, tuns) =
@@ -144,10 +149,9 @@ impl Driver {
         let (quic, inputs) = Quic::start(&papers, &anchors, socket)?;
 
         let (seeds_in, seeds) = mpsc::channel(SEEDS);
-        let known = config.peers.iter().filter_map(literal).collect();
-        for peer in config.peers.iter().filter(|peer| literal(peer).is_none()) {
-            tokio::spawn(look_up(peer.clone(), seeds_in.clone()));
-        }
+        let known = config.peers.iter().map(seed).collect();
+        let mut look_ups = LookUps::default();
+        look_ups.keep(&config.peers, |peer| tokio::spawn(look_up(peer, seeds_in.clone())));
         let identity = Identity {
             certified: own.clone(),
             certificate: papers.certificate.to_vec(),
@@ -156,10 +160,7 @@ impl Driver {
         };
         let node = NodeConfig { lanes, ..node_config(&config, known, boot) };
         let node = Node::new(node, identity, &restored, random(), clock.now());
-        tokio::spawn(admin.serve(asks_in.clone()));
-        if let Some(metrics) = metrics {
-            tokio::spawn(metrics.serve(asks_in));
-        }
+        tokio::spawn(admin.serve(asks_in));
         tracing::info!(
             name = %own.name, node = %own.node, addresses = ?own.addresses,
             interface = %config.overlay.interface, version = env!("CARGO_PKG_VERSION"), "started"
@@ -178,18 +179,30 @@ impl Driver {
             tun_lost,
             state,
             withdrawn: false,
+            standing: Standing::new(&config, unix_seconds()),
+            config,
+            scrapes,
+            look_ups,
+            seeds_in,
         };
         Ok((driver, ended))
     }
 
-    async fn drive(mut self, mut signals: EndSignals, mut ended: Ended) -> anyhow::Result<()> {
+    async fn drive(mut self, mut signals: Signals, mut ended: Ended) -> anyhow::Result<()> {
         self.carry_out().await;
         let result = loop {
             tokio::select! {
-                signal = signals.next() => {
-                    tracing::info!(signal, "ending");
-                    break Ok(());
-                }
+                asked = signals.next() => match asked {
+                    Asked::End(signal) => {
+                        tracing::info!(signal, "ending");
+                        break Ok(());
+                    }
+                    Asked::Reload => {
+                        // A refusal is in the log.
+                        let _ = self.reload().await;
+                        self.carry_out().await;
+                    }
+                },
                 ended = &mut ended => {
                     // A thread that panicked sends nothing.
                     let ended = ended.unwrap_or_else(|_| Err(anyhow!("the data thread is gone")));
@@ -250,14 +263,63 @@ impl Driver {
                     self.data.give_tun(queues);
                 }
             }
+            Input::Ask(Ask { command: Command::Reload, answer }) => {
+                let outcome = self.reload().await;
+                let _ = answer.send(outcome.map_or_else(Answer::Refused, Answer::Reload));
+            }
             Input::Ask(Ask { command, answer }) => {
                 let mut said = self.node.handle_command(now, &command);
                 tally::complete(&mut said, &self.data.stats(), self.quic.refused());
+                tally::configured(&mut said, &self.standing);
                 // Who asked may have lost patience.
                 let _ = answer.send(said);
             }
         }
         self.carry_out().await;
+    }
+
+    /// Reads the configuration again and takes over what can be while packets flow.
+    async fn reload(&mut self) -> Result<Reloaded, Vec<String>> {
+        let outcome = match reload::read(&self.config, unix_seconds()) {
+            Ok(read) => match self.scrapes.move_to(read.config.metrics.listen).await {
+                Ok(()) => Ok(read),
+                Err(error) => Err(vec![format!("{error}; free the address or write another")]),
+            },
+            Err(problems) => Err(problems),
+        };
+        let outcome = outcome.map(|read| {
+            self.take_over(read.config);
+            read.told
+        });
+        self.standing.on_read(&outcome, unix_seconds());
+        match &outcome {
+            Ok(told) => {
+                let (applied, restart) = (&told.applied, &told.restart);
+                tracing::info!(?applied, wait_for_restart = ?restart, "configuration reloaded");
+                told.remarks.iter().for_each(|remark| tracing::warn!("{remark}"));
+            }
+            Err(problems) => {
+                for problem in problems {
+                    tracing::error!("configuration not reloaded, the one before stays: {problem}");
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Puts a checked configuration in force. Cannot fail.
+    fn take_over(&mut self, config: Config) {
+        if config.log.level != self.config.log.level {
+            log::relevel(config.log.level);
+        }
+        let seeds_in = &self.seeds_in;
+        let look_up = |peer| tokio::spawn(look_up(peer, seeds_in.clone()));
+        self.look_ups.keep(&config.peers, look_up);
+        let known = config.peers.iter().map(seed).collect();
+        // The boot counter and the number of lanes stay.
+        let node = node_config(&config, known, 0);
+        self.node.handle_config(self.clock.now(), node, config.uplink.max_rate_bps);
+        self.config = config;
     }
 
     /// Everything the node wants done after one `handle_*`.
@@ -353,10 +415,10 @@ pub fn node_config(config: &Config, seeds: Vec<Seed>, boot: u64) -> NodeConfig {
     }
 }
 
-/// A peer whose endpoint needs no look-up.
-fn literal(peer: &PeerConfig) -> Option<Seed> {
-    let endpoint: SocketAddr = peer.endpoint.parse().ok()?;
-    Some(Seed { name: peer.name.clone(), endpoints: vec![endpoint] })
+/// What is known of a peer beforehand: its endpoint, where that needs no look-up.
+fn seed(peer: &PeerConfig) -> Seed {
+    let endpoint: Option<SocketAddr> = peer.endpoint.parse().ok();
+    Seed { name: peer.name.clone(), endpoints: endpoint.into_iter().collect() }
 }
 
 /// Looks a peer's name up again and again, and says when it means something new.

@@ -18,6 +18,7 @@ pub mod netlink;
 pub mod pki;
 pub mod poller;
 pub mod quic;
+pub mod reload;
 pub mod signal;
 pub mod state;
 pub mod steer;

@@ -1,29 +1,43 @@
-//! The signals that end the daemon.
+//! The signals that end the daemon, or have it read its configuration again.
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 
-/// SIGTERM and SIGINT, waited for. From its making on they no longer kill the process.
+/// SIGTERM, SIGINT and SIGHUP, waited for. From its making on they no longer kill the process.
 #[derive(Debug)]
-pub struct EndSignals {
-    terminate: Signal,
-    interrupt: Signal,
+pub struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
 }
 
-impl EndSignals {
-    /// Takes both signals over.
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// To end; the signal's name.
+    End(&'static str),
+    /// To read the configuration again.
+    Reload,
+}
+
+impl Signals {
+    /// Takes the signals over.
     ///
     /// # Errors
     /// As the system reports.
     pub fn take() -> std::io::Result<Self> {
-        let terminate = signal(SignalKind::terminate())?;
-        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
     }
 
-    /// The next of them, by name.
-    pub async fn next(&mut self) -> &'static str {
+    /// The next of them.
+    pub async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => Asked::End("SIGTERM"),
+            _ = self.interrupt.recv() => Asked::End("SIGINT"),
+            _ = self.hang_up.recv() => Asked::Reload,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::data::{DataStats, LaneStats};
+use super::reload::Standing;
 use crate::forward::Held;
 use crate::forward::pace::Mode;
 use crate::id::{LinkId, NodeId};
@@ -22,7 +23,20 @@ pub fn complete(answer: &mut Answer, stats: &DataStats, refused: u64) {
             report.links.iter_mut().for_each(|row| complete_link(row, stats));
             report.peers.iter_mut().for_each(|row| complete_peer(row, stats));
         }
-        Answer::Paths(_) | Answer::Explain(_) | Answer::NotFound(_) => {}
+        Answer::Paths(_)
+        | Answer::Explain(_)
+        | Answer::NotFound(_)
+        | Answer::Reload(_)
+        | Answer::Refused(_) => {}
+    }
+}
+
+/// Adds what is known of the configuration to an answer about the whole node.
+pub fn configured(answer: &mut Answer, standing: &Standing) {
+    match answer {
+        Answer::Status(status) => status.configured = Some(standing.shown()),
+        Answer::Report(report) => report.status.configured = Some(standing.shown()),
+        _ => {}
     }
 }
 

@@ -39,6 +39,7 @@ mod paths;
 mod peer;
 pub mod queue;
 mod relay;
+mod retune;
 pub mod segment;
 pub mod snapshot;
 pub mod stats;
@@ -70,7 +71,7 @@ use pace::Credit;
 use paths::Paths;
 use peer::Peer;
 use segment::{Coalescer, Outgoing};
-use snapshot::{PeerEntry, Snapshot};
+use snapshot::{PeerEntry, Snapshot, Tuning};
 pub use stats::{DropReason, LinkStats, Stats, Volume};
 
 /// Events kept for the node at most; later ones are counted, not kept.
@@ -151,6 +152,8 @@ pub struct Forwarder {
     listed: VecDeque<LinkId>,
     /// This lane's part of what the operator allows on the uplink: bytes per second, and credit.
     uplink: Option<(u64, Credit)>,
+    /// What was decided since the start.
+    tuning: Option<Arc<Tuning>>,
     /// When each source was last told that its route is broken here.
     noticed: BTreeMap<(NodeId, NodeId), Instant>,
     told: Vec<ForwardEvent>,
@@ -188,9 +191,8 @@ impl Forwarder {
             coalescer: Coalescer::new(),
             outgoing: Vec::new(),
             listed: VecDeque::new(),
-            uplink: config
-                .max_rate_bps
-                .map(|bps| ((bps / 8 / lanes as u64).max(1), Credit::new(now))),
+            uplink: Self::uplink(&config, now),
+            tuning: None,
             noticed: BTreeMap::new(),
             told: Vec::new(),
             events: VecDeque::new(),
@@ -240,6 +242,9 @@ impl Forwarder {
     /// What the node knows has changed.
     pub fn install(&mut self, now: Instant, snapshot: &Snapshot) {
         self.now = now;
+        if let Some(tuning) = &snapshot.tuning {
+            self.retune(now, tuning);
+        }
         let known = |node: &NodeId| snapshot.peers.iter().any(|entry| entry.node == *node);
         let gone: Vec<NodeId> = self.peers.keys().filter(|n| !known(n)).copied().collect();
         for node in gone {

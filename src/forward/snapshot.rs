@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::id::{LinkId, NodeId};
+use crate::route::policy::ClassSpec;
 use crate::route::table::RouteTable;
 use crate::session::keys::Secret;
 
@@ -40,6 +41,17 @@ pub struct PeerEntry {
     pub links: Vec<LinkEntry>,
 }
 
+/// What the operator decided anew while the data path runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// Kinds of traffic; the last takes everything. The routes beside it are numbered by them.
+    pub classes: Vec<ClassSpec>,
+    /// Whether this node carries others' packets.
+    pub relay: bool,
+    /// As [`super::ForwardConfig::max_rate_bps`].
+    pub max_rate_bps: Option<u64>,
+}
+
 /// Everything the forwarder reads.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -47,4 +59,6 @@ pub struct Snapshot {
     pub peers: Arc<Vec<PeerEntry>>,
     /// The routes.
     pub routes: Arc<RouteTable>,
+    /// What was decided since the start; `None` where nothing was.
+    pub tuning: Option<Arc<Tuning>>,
 }

@@ -68,6 +68,19 @@ pub(super) struct Knowledge {
     switches: BTreeMap<(Class, FlipReason), u64>,
 }
 
+fn policies(config: &NodeConfig) -> Vec<Policy> {
+    config.classes.iter().map(|c| c.policy).collect()
+}
+
+fn choosing(config: &NodeConfig) -> ChooseConfig {
+    ChooseConfig {
+        recompute: config.recompute,
+        margin: config.margin,
+        hold_down: config.hold_down,
+        ..ChooseConfig::default()
+    }
+}
+
 /// How the path of a destination and class came to be in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Standing {
@@ -100,13 +113,7 @@ impl Knowledge {
     ) -> Self {
         let relay = config.relay && own.relay;
         let spoken = OriginateConfig::default();
-        let policies: Vec<Policy> = config.classes.iter().map(|c| c.policy).collect();
-        let choose = ChooseConfig {
-            recompute: config.recompute,
-            margin: config.margin,
-            hold_down: config.hold_down,
-            ..ChooseConfig::default()
-        };
+        let (policies, choose) = (policies(config), choosing(config));
         Self {
             own: own.clone(),
             classes: config.classes.len().min(Class::LIMIT) as u8,
@@ -143,6 +150,34 @@ impl Knowledge {
             self.tell_originator(link);
             self.weigh_within(now, WEIGH_URGENT);
         }
+    }
+
+    /// The operator decided anew. `before`: for each class, which one it was.
+    pub(super) fn on_config(
+        &mut self,
+        now: Instant,
+        config: &NodeConfig,
+        before: &[Option<Class>],
+        redecide: bool,
+    ) {
+        self.originator.on_consent(config.relay && self.own.relay);
+        self.links.on_price(config.price);
+        self.links.on_times(now, &config.probe);
+        self.use_relays = config.use_relays;
+        self.classes = config.classes.len().min(Class::LIMIT) as u8;
+        if redecide {
+            let now_is = |class: Class| before.iter().position(|was| *was == Some(class));
+            let renumber = |class| now_is(class).map(|at| Class(at as u8));
+            let flipped = std::mem::take(&mut self.flipped).into_iter();
+            let flipped = flipped.filter_map(|((n, c), why)| Some(((n, renumber(c)?), why)));
+            self.flipped = flipped.collect();
+            let switches = std::mem::take(&mut self.switches).into_iter();
+            let switches = switches.filter_map(|((c, why), n)| Some(((renumber(c)?, why), n)));
+            self.switches = switches.collect();
+            self.chooser.reconfigure(now, choosing(config), &policies(config), before);
+        }
+        // Before the next packet: routes and classes change together.
+        self.weigh_at = Some(now);
     }
 
     /// The price of sending changed.

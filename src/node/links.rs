@@ -50,18 +50,9 @@ pub(super) struct Links {
 
 impl Links {
     pub(super) fn new(times: &ProbeTimes, price: Price, dice: Dice, now: Instant) -> Self {
-        let defaults = ScheduleConfig::default();
-        let config = ScheduleConfig {
-            used: times.in_use,
-            armed: times.in_use.max(defaults.armed).min(times.stale_in_use / 2),
-            idle: times.idle,
-            fresh_used: times.stale_in_use,
-            fresh_idle: times.stale_idle,
-            ..defaults
-        };
         Self {
             price,
-            schedule: Schedule::new(config, dice, now),
+            schedule: Schedule::new(schedule(times), dice, now),
             prober: Prober::new(),
             links: BTreeMap::new(),
             probes: VecDeque::new(),
@@ -105,6 +96,10 @@ impl Links {
             self.schedule.on_gone(link);
         }
         true
+    }
+
+    pub(super) fn on_times(&mut self, now: Instant, times: &ProbeTimes) {
+        self.schedule.reconfigure(now, schedule(times));
     }
 
     pub(super) fn on_price(&mut self, price: Price) {
@@ -322,6 +317,19 @@ fn differs(old: Option<&LinkState>, new: Option<&LinkState>) -> bool {
         || residual
         || trusted(old) != trusted(new)
         || old.price != new.price
+}
+
+/// When links are due, at these times.
+fn schedule(times: &ProbeTimes) -> ScheduleConfig {
+    let defaults = ScheduleConfig::default();
+    ScheduleConfig {
+        used: times.in_use,
+        armed: times.in_use.max(defaults.armed).min(times.stale_in_use / 2),
+        idle: times.idle,
+        fresh_used: times.stale_in_use,
+        fresh_idle: times.stale_idle,
+        ..defaults
+    }
 }
 
 fn ms(span: Duration) -> f64 {

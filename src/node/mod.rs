@@ -7,6 +7,7 @@
 //! handle_control  a stream opened, spoke, closed     →  dispatch  →  react
 //! handle_event    the forwarder saw something        →  react
 //! handle_command  an operator asks                   →  report
+//! handle_config   the operator decided anew          →  reload
 //! handle_timeout  the clock                          →  timers    →  react
 //! handle_stop     the process is being stopped       →  withdraw
 //! poll_control, poll_snapshot, poll_send, poll_event, poll_timeout: what came of it
@@ -22,6 +23,7 @@ mod knowledge;
 mod links;
 mod peers;
 mod react;
+mod reload;
 mod report;
 mod timers;
 
@@ -33,7 +35,7 @@ use std::time::Duration;
 use crate::control::dial::Dialler;
 use crate::control::{ControlInput, ControlOutput};
 use crate::forward::event::{FlipReason, ForwardEvent, ProbeRequest};
-use crate::forward::snapshot::Snapshot;
+use crate::forward::snapshot::{Snapshot, Tuning};
 use crate::id::{Class, LinkId, NodeId};
 use crate::report::{Answer, Command};
 use crate::rng::Dice;
@@ -243,6 +245,10 @@ pub struct Node {
     events: VecDeque<NodeEvent>,
     events_lost: u64,
     refused: BTreeMap<&'static str, u64>,
+    /// What the forwarders read of what was decided since the start.
+    tuning: Option<Arc<Tuning>>,
+    /// When a consent to relay that was taken back ends.
+    relay_ends_at: Option<Instant>,
 }
 
 impl std::fmt::Debug for Node {
@@ -300,6 +306,8 @@ impl Node {
             events: VecDeque::new(),
             events_lost: 0,
             refused: BTreeMap::new(),
+            tuning: None,
+            relay_ends_at: None,
             config,
             own,
             certificate,
@@ -363,6 +371,7 @@ impl Node {
         std::mem::take(&mut self.snapshot_due).then(|| Snapshot {
             peers: Arc::new(self.peers.entries()),
             routes: self.knowledge.table(),
+            tuning: self.tuning.clone(),
         })
     }
 

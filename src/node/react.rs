@@ -224,6 +224,14 @@ impl Node {
         self.sign_record(self.record.seq.saturating_add(1));
     }
 
+    /// The operator gave other endpoints, or leaves them to what peers see.
+    pub(super) fn advertise_anew(&mut self, now: Instant) {
+        self.record.endpoints.clone_from(&self.config.advertise);
+        self.review_endpoints();
+        self.sign_record(self.record.seq.saturating_add(1));
+        self.persist_soon(now);
+    }
+
     /// Says anew who we are and where, to everyone.
     fn sign_record(&mut self, seq: u64) {
         let version = (self.boot, seq);

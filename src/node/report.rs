@@ -44,6 +44,8 @@ impl Node {
                 links: self.link_rows(now),
                 paths: self.path_rows(now, None),
             })),
+            // The driver's: the node has never seen a file.
+            Command::Reload => Answer::NotFound("this node was not started from a file".into()),
         }
     }
 

@@ -23,6 +23,7 @@ impl Node {
             });
         }
         self.close_mute(now);
+        self.end_relaying(now);
         self.review_sessions(now);
         for peer in self.flood.handle_timeout(now, &self.peers.reachable()) {
             self.tell_held(peer);
@@ -89,6 +90,7 @@ impl Node {
         let mut also = |other: Option<Deadline>| due = Deadline::earlier(due, other);
         also(self.flood.poll_timeout());
         also(self.members.poll_timeout());
+        also(self.relay_ends_at.map(|at| Deadline { at, why: "consent to relay ends" }));
         also(self.persist_at.map(|at| Deadline { at, why: "state file" }));
         if !self.stopping {
             also(self.dialler.poll_timeout());

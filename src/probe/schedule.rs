@@ -91,6 +91,21 @@ impl Schedule {
         Self { config, links, idle_links: 0, dice, room_bits, room_at: now, deferred: 0 }
     }
 
+    /// Other intervals from now on: whoever is due later than they allow is due within the new one.
+    pub fn reconfigure(&mut self, now: Instant, config: ScheduleConfig) {
+        self.config = config;
+        self.room_bits = self.room_bits.min(u64::from(config.limit_bps));
+        let due: Vec<(LinkId, Duration)> =
+            self.links.iter().map(|(&link, e)| (link, self.interval(e.interest))).collect();
+        for (link, span) in due {
+            // Spread over the new interval, as after any probe.
+            let latest = now.plus(self.dice.jitter(span));
+            if let Some(entry) = self.links.get_mut(&link) {
+                entry.due = entry.due.min(latest);
+            }
+        }
+    }
+
     /// What a link is to us from now on. A new link is due within a tenth of a second, and one that
     /// became more important no later than its new interval allows.
     pub fn on_interest(&mut self, now: Instant, link: LinkId, interest: Interest) {
@@ -320,5 +335,20 @@ mod tests {
         assert!(bits <= 20_000 * 61, "{bits}");
         assert!(s.deferred() > 0);
         assert!(longest_gap(&probes, LinkId(999)) < Duration::from_secs(2));
+    }
+
+    #[test]
+    fn shorter_intervals_hold_from_the_next_probe_on_and_longer_ones_too() {
+        let slow = ScheduleConfig { idle: Duration::from_secs(60), ..ScheduleConfig::default() };
+        let mut s = schedule(slow);
+        s.on_interest(at(0), LinkId(0), Interest::Idle);
+        assert_eq!(s.poll_due(at(100)), Some(LinkId(0)));
+        assert!(s.poll_timeout().unwrap().at > at(50_000));
+        s.reconfigure(at(200), ScheduleConfig { idle: Duration::from_secs(1), ..slow });
+        assert!(s.poll_timeout().unwrap().at <= at(1_400));
+        let due = s.poll_timeout().unwrap().at;
+        assert_eq!(s.poll_due(due), Some(LinkId(0)));
+        s.reconfigure(due, slow);
+        assert!(s.poll_timeout().unwrap().at <= due.plus(Duration::from_millis(1_200)));
     }
 }

@@ -66,6 +66,8 @@ pub enum Why {
     Better,
     /// The destination is gone.
     Gone,
+    /// The class's policy is a new one, and took this path over from the one before.
+    Policy,
 }
 
 impl Why {
@@ -77,6 +79,7 @@ impl Why {
             Self::Limits => "limits",
             Self::Better => "better",
             Self::Gone => "gone",
+            Self::Policy => "policy",
         }
     }
 }
@@ -139,18 +142,10 @@ pub struct Chooser {
 impl Chooser {
     /// No paths yet. `policies` are the classes', in order of class.
     pub fn new(config: ChooseConfig, policies: &[Policy], mut dice: Dice, now: Instant) -> Self {
-        let mut distinct: Vec<(Policy, Vec<Class>)> = Vec::new();
-        for (index, policy) in policies.iter().take(Class::LIMIT).enumerate() {
-            let class = Class(index as u8);
-            match distinct.iter_mut().find(|(p, _)| p == policy) {
-                Some((_, classes)) => classes.push(class),
-                None => distinct.push((*policy, vec![class])),
-            }
-        }
         Self {
             tick_at: now.plus(dice.jitter(config.first.min(config.recompute))),
             config,
-            policies: distinct,
+            policies: distinct(policies),
             held: BTreeMap::new(),
             ticked_at: None,
             weighed_at: now,
@@ -158,6 +153,48 @@ impl Chooser {
             changes: VecDeque::new(),
             switches: BTreeMap::new(),
         }
+    }
+
+    /// Other classes or reasons not to move from now on; everything is recomputed at the next
+    /// [`Chooser::weigh`]. `before`: for each of the new classes, which one it was, if it was there.
+    /// No destination is left without a path by this: a class whose policy is new starts with the
+    /// paths it had, or where it is new itself, with those of the last class.
+    pub fn reconfigure(
+        &mut self,
+        now: Instant,
+        config: ChooseConfig,
+        policies: &[Policy],
+        before: &[Option<Class>],
+    ) {
+        let last = self.policies.iter().flat_map(|(_, classes)| classes).max().copied();
+        let old = std::mem::replace(&mut self.policies, distinct(policies));
+        let held = std::mem::take(&mut self.held);
+        for (index, (policy, classes)) in self.policies.iter().enumerate() {
+            let was = |class: &Class| before.get(usize::from(class.0)).copied().flatten();
+            let of = |class| old.iter().position(|(_, classes)| classes.contains(&class));
+            let same = old.iter().position(|(p, _)| p == policy);
+            let heir = classes.iter().find_map(was).or(last).and_then(of);
+            let Some(from) = same.or(heir) else { continue };
+            for ((_, node), decision) in held.iter().filter(|((i, _), _)| *i == from) {
+                let decision = match same {
+                    Some(_) => decision.clone(),
+                    None => Held {
+                        why: Why::Policy,
+                        changed_at: now,
+                        violated_since: None,
+                        ..decision.clone()
+                    },
+                };
+                self.held.insert((index, *node), decision);
+            }
+        }
+        let counted = std::mem::take(&mut self.switches);
+        for (class, was) in (0..).map(Class).zip(before) {
+            let of_it = counted.iter().filter(|((counted, _), _)| Some(*counted) == *was);
+            self.switches.extend(of_it.map(|((_, why), count)| ((class, *why), *count)));
+        }
+        self.config = config;
+        self.tick_at = now;
     }
 
     /// What is known now is this. Moves what must move, and at the full recomputation what should; true
@@ -236,10 +273,11 @@ impl Chooser {
 
     /// Until when the hold-down protects a decision from merely better paths. A destination's first
     /// path is not protected: it was taken because it was the only one known, often over the seed
-    /// that told of the destination, and would outlive the first recomputation by minutes.
+    /// that told of the destination, and would outlive the first recomputation by minutes. Nor is one
+    /// that another policy chose.
     pub fn held_until(&self, held: &Held) -> Instant {
         match held.why {
-            Why::First => held.changed_at,
+            Why::First | Why::Policy => held.changed_at,
             _ => held.changed_at.plus(self.config.hold_down),
         }
     }
@@ -356,6 +394,19 @@ impl Chooser {
         }
         self.changes.push_back(Change { destination, classes, from, to, why });
     }
+}
+
+/// Each policy once, with the classes that follow it.
+fn distinct(policies: &[Policy]) -> Vec<(Policy, Vec<Class>)> {
+    let mut distinct: Vec<(Policy, Vec<Class>)> = Vec::new();
+    for (index, policy) in policies.iter().take(Class::LIMIT).enumerate() {
+        let class = Class(index as u8);
+        match distinct.iter_mut().find(|(p, _)| p == policy) {
+            Some((_, classes)) => classes.push(class),
+            None => distinct.push((*policy, vec![class])),
+        }
+    }
+    distinct
 }
 
 /// The least node there can be, where a range of keys begins.

@@ -155,7 +155,7 @@ fn a_new_session_of_a_peer_goes_on_where_the_old_one_stopped() {
         }
         let primary = Path { link: LinkId(m), nodes: vec![node(m)], delay: ms(10) };
         table.routes.insert((node(m), Class(0)), Route { primary, backup: None });
-        let snapshot = Snapshot { peers: Arc::new(peers), routes: Arc::new(table) };
+        let snapshot = Snapshot { peers: Arc::new(peers), routes: Arc::new(table), tuning: None };
         let now = world.now;
         world.nodes.get_mut(&n).unwrap().install(now, &snapshot);
         world.drain(n);
@@ -178,8 +178,9 @@ fn the_same_snapshot_twice_changes_nothing_and_a_link_taken_away_is_gone() {
     assert_eq!(world.received(2), 10);
     let mut peers = world.peers(1);
     peers[0].links.clear();
-    let empty = Snapshot { peers: Arc::new(peers), routes: RouteTable::empty() };
-    let full = Snapshot { peers: Arc::new(world.peers(1)), routes: RouteTable::empty() };
+    let empty = Snapshot { peers: Arc::new(peers), routes: RouteTable::empty(), tuning: None };
+    let full =
+        Snapshot { peers: Arc::new(world.peers(1)), routes: RouteTable::empty(), tuning: None };
     let now = world.now;
     let forwarder = world.nodes.get_mut(&1).unwrap();
     forwarder.install(now, &empty);

@@ -115,7 +115,8 @@ impl Lanes {
             let route = Route { primary: path(primary), backup: backup.map(path) };
             table.routes.insert((node(*primary.last().unwrap()), Class(0)), route);
         }
-        let snapshot = Snapshot { peers: Arc::new(peers.collect()), routes: Arc::new(table) };
+        let snapshot =
+            Snapshot { peers: Arc::new(peers.collect()), routes: Arc::new(table), tuning: None };
         let now = self.now;
         for lane in 0..self.lanes(n) {
             self.forwarder(n, lane).install(now, &snapshot);

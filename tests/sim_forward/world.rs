@@ -206,7 +206,8 @@ impl World {
             let route = Route { primary: path(primary), backup: backup.map(path) };
             table.routes.insert((to, Class(0)), route);
         }
-        let snapshot = Snapshot { peers: Arc::new(self.peers(n)), routes: Arc::new(table) };
+        let snapshot =
+            Snapshot { peers: Arc::new(self.peers(n)), routes: Arc::new(table), tuning: None };
         let now = self.now;
         self.nodes.get_mut(&n).unwrap().install(now, &snapshot);
         self.drain(n);

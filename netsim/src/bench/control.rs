@@ -155,7 +155,11 @@ impl Tables {
         ip(Some(&sites[A].ns), "route add 198.19.0.0/16 dev nowhere")?;
         let [a, b] = [A, B].map(|i| SocketAddr::new(sites[i].address.into(), PORT));
         let (node_a, node_b) = (node(1)?, node(2)?);
-        let of_b = Snapshot { peers: vec![peer(2, 1, a)?].into(), routes: table(1, &[1], 1)? };
+        let of_b = Snapshot {
+            peers: vec![peer(2, 1, a)?].into(),
+            routes: table(1, &[1], 1)?,
+            tuning: None,
+        };
         let mut peers = vec![peer(1, 2, b)?];
         for other in 3..=NODES {
             let endpoint = Ipv4Addr::new(198, 19, (other >> 8) as u8, other as u8);
@@ -165,7 +169,11 @@ impl Tables {
         let others: Vec<u16> = (2..=NODES).collect();
         // Both differ from each other in every route.
         let snapshots = [1, 2].map(|ms| {
-            table(ms, &others, 2).map(|routes| Snapshot { peers: peers.clone(), routes })
+            table(ms, &others, 2).map(|routes| Snapshot {
+                peers: peers.clone(),
+                routes,
+                tuning: None,
+            })
         });
         let [one, two] = snapshots;
         let snapshots = [one?, two?];

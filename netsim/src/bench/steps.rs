@@ -370,7 +370,7 @@ fn snapshot(n: u16, route: &[u16]) -> Snapshot {
         };
         table.routes.insert((node(m), CLASS), Route { primary, backup: None });
     }
-    Snapshot { peers: Arc::new(peers), routes: Arc::new(table) }
+    Snapshot { peers: Arc::new(peers), routes: Arc::new(table), tuning: None }
 }
 
 /// An IPv4 datagram of `size` bytes from A to B.

@@ -182,6 +182,7 @@ impl Row {
                 peer(R, B, Some((1, endpoint("192.168.2.2:4600"), of_r.min(of_b)))),
             ]),
             routes: routes(&[]),
+            tuning: None,
         };
         let node_r = start_node(R, of_r, listen, &snapshot);
         let start_edge = |site: &Site, own: u16, lanes: u8, other: u16, relay: &'static str| {
@@ -189,7 +190,7 @@ impl Row {
                 let link = Some((0, endpoint(relay), lanes.min(of_r)));
                 let peers = Arc::new(vec![peer(own, R, link), peer(own, other, None)]);
                 let routes = routes(&[(other, &[R, other])]);
-                start_node(own, lanes, listen, &Snapshot { peers, routes })
+                start_node(own, lanes, listen, &Snapshot { peers, routes, tuning: None })
             })
         };
         let node_a = start_edge(&a, A, of_a, B, "192.168.1.1:4600");
@@ -320,7 +321,7 @@ fn nonsense_and_giants_from_the_device_are_counted_and_survived() {
 fn one_received_buffer_may_hold_everyones_datagrams() {
     isolated(|| {
         ip("link set lo up");
-        let empty = Snapshot { peers: Arc::new(Vec::new()), routes: routes(&[]) };
+        let empty = Snapshot { peers: Arc::new(Vec::new()), routes: routes(&[]), tuning: None };
         let (door, mut news) = start_node(A, 1, "127.0.0.1:4600", &empty);
         let mut other = UdpSocket::bind(endpoint("127.0.0.1:0")).unwrap();
         let mut batch = TxBatch::default();
@@ -487,7 +488,7 @@ fn flows_are_spread_over_lanes_and_each_keeps_its_order_whatever_the_others_have
 fn a_frame_that_came_to_the_wrong_socket_is_given_to_its_lane() {
     isolated(|| {
         ip("link set lo up");
-        let empty = Snapshot { peers: Arc::new(Vec::new()), routes: routes(&[]) };
+        let empty = Snapshot { peers: Arc::new(Vec::new()), routes: routes(&[]), tuning: None };
         let (door, news) = start_node(A, 2, "127.0.0.1:4600", &empty);
         let mut other = UdpSocket::bind(endpoint("127.0.0.1:0")).unwrap();
         let mut batch = TxBatch::default();

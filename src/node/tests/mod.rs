@@ -2,5 +2,6 @@
 
 mod fuzz;
 mod mesh;
+mod reload;
 mod routes;
 mod world;

@@ -201,6 +201,13 @@ impl World {
     }
 
     /// The process dies without a word; others' streams to it stay open, as QUIC's would.
+    /// The operator decides anew for a running node.
+    pub(super) fn reload(&mut self, number: u16, config: NodeConfig) {
+        let host = self.hosts.get_mut(&number).unwrap();
+        host.node.handle_config(self.now, config, None);
+        self.drain(number);
+    }
+
     pub(super) fn kill(&mut self, number: u16) {
         self.lives.remove(&number);
     }

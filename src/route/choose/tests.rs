@@ -252,3 +252,40 @@ fn under_the_cost_objective_delay_still_moves_traffic_among_equals() {
     c.weigh(at(400), &dear(2));
     assert_eq!(path(&c), [2, 3]);
 }
+
+#[test]
+fn a_new_policy_takes_the_paths_over_and_decides_at_once() {
+    let mut c = settled(Policy::default());
+    c.switches.insert((Class(0), Why::Better), 7);
+    // The relay is better by now; the tick is minutes away.
+    let relayed = graph(90, 30, 30);
+    c.weigh(at(25), &relayed);
+    assert_eq!(path(&c), [3]);
+    let reliable = Policy { objective: Objective::Reliability, ..Policy::default() };
+    // Another class in front, the one there was behind it with another policy.
+    let before = [None, Some(Class(0))];
+    c.reconfigure(at(30), ChooseConfig::default(), &[within(500), reliable], &before);
+    let mut table = RouteTable::default();
+    c.fill(&mut table);
+    for class in [Class(0), Class(1)] {
+        assert_eq!(table.lookup(n(3), class).unwrap().primary.nodes, [n(3)], "nobody is cut off");
+        assert_eq!(c.held(n(3), class).unwrap().why, Why::Policy);
+    }
+    assert_eq!(c.switches().get(&(Class(1), Why::Better)), Some(&7), "counts follow the class");
+    assert_eq!(c.switches().get(&(Class(0), Why::Better)), None);
+    assert_eq!(c.poll_timeout().unwrap().at, at(30));
+    c.weigh(at(30), &relayed);
+    for class in [Class(0), Class(1)] {
+        let held = c.held(n(3), class).unwrap();
+        assert_eq!((held.primary.nodes.len(), held.why), (2, Why::Better), "no hold-down");
+    }
+}
+
+#[test]
+fn a_policy_that_stays_keeps_its_paths_with_their_age() {
+    let mut c = settled(Policy::default());
+    let held = c.held(n(3), Class(0)).unwrap().clone();
+    let before = [Some(Class(0)), None];
+    c.reconfigure(at(30), ChooseConfig::default(), &[Policy::default(), within(500)], &before);
+    assert_eq!(c.held(n(3), Class(0)), Some(&held));
+}

@@ -468,7 +468,7 @@ fn snapshot(n: u16, count: u16, one_way: Duration, flows: usize) -> Snapshot {
             table.routes.insert((node(m), Class(class)), route);
         }
     }
-    Snapshot { peers: Arc::new(peers), routes: Arc::new(table) }
+    Snapshot { peers: Arc::new(peers), routes: Arc::new(table), tuning: None }
 }
 
 /// An IPv4 datagram from the first node to the last, its number at the head of its payload.
