@@ -69,6 +69,8 @@ pub struct NodeConfig {
     pub key: PathBuf,
     /// Certificates of the CAs it trusts, PEM.
     pub ca: Vec<PathBuf>,
+    /// Lists of certificates these have revoked.
+    pub crl: Vec<PathBuf>,
     /// Directory for what must outlive a restart.
     pub state: PathBuf,
 }
@@ -349,12 +351,14 @@ fn read_node(
         }
         Ok(list)
     });
+    let crl = section.read(reader, "crl", |v| value::list(v, value::string)).unwrap_or_default();
     let state = section.read(reader, "state", value::string);
     Some(NodeConfig {
         name: name?,
         certificate: base.join(certificate?),
         key: base.join(key?),
         ca: ca?.into_iter().map(|path| base.join(path)).collect(),
+        crl: crl.into_iter().map(|path| base.join(path)).collect(),
         state: state.map_or_else(|| "/var/lib/thalweg".into(), |path| base.join(path)),
     })
 }

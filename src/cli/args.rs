@@ -145,6 +145,21 @@ pub(crate) enum CertVerb {
         #[arg(long)]
         json: bool,
     },
+    /// Revoke a node's certificates: writes the CA's list, `ca.crl`, anew
+    Revoke {
+        /// Directory of the CA
+        #[arg(long, value_name = "DIR")]
+        ca: PathBuf,
+        /// Name of the node
+        #[arg(long)]
+        name: String,
+        /// Only this certificate of the node, PEM
+        #[arg(long, value_name = "FILE")]
+        certificate: Option<PathBuf>,
+        /// Print JSON with a schema_version
+        #[arg(long)]
+        json: bool,
+    },
     /// Show what a certificate grants
     Show {
         /// The certificate, PEM

@@ -6,6 +6,7 @@ use serde_json::json;
 use thalweg::config::Config;
 use thalweg::daemon::pki::ca::{self, Request};
 use thalweg::daemon::pki::identity::check_files;
+use thalweg::daemon::pki::revoke;
 use thalweg::daemon::pki::verify::{Anchors, date, describe};
 use thalweg::report::SCHEMA_VERSION;
 
@@ -54,6 +55,26 @@ pub(crate) fn run(verb: CertVerb, now: u64) -> End {
                     date(issued.not_after),
                     issued.certificate.display(),
                     issued.key.display()
+                )),
+                Err(error) => End::Wrong(error.to_string()),
+            }
+        }
+        CertVerb::Revoke { ca, name, certificate, json } => {
+            match revoke::revoke(&ca, &name, certificate.as_deref(), now) {
+                Ok(done) if json => End::Done(json_text(&json!({
+                    "schema_version": SCHEMA_VERSION,
+                    "name": name,
+                    "list": done.list,
+                    "number": done.number,
+                    "added": done.added,
+                    "total": done.total,
+                }))),
+                Ok(done) => End::Done(format!(
+                    "{}: list {} names {} certificates, {} of them new: name it in `crl` of one node\n",
+                    done.list.display(),
+                    done.number,
+                    done.total,
+                    done.added
                 )),
                 Err(error) => End::Wrong(error.to_string()),
             }

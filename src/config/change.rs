@@ -50,6 +50,7 @@ const ROWS: &[Row] = rows! {
     start "node" "certificate" node.certificate;
     start "node" "key" node.key;
     start "node" "ca" node.ca;
+    start "node" "crl" node.crl;
     start "node" "state" node.state;
     start "underlay" "listen" underlay.listen;
     live "underlay" "advertise" underlay.advertise;

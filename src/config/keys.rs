@@ -49,6 +49,7 @@ pub const TABLES: &[Table] = &[
             key("certificate", ""),
             key("key", ""),
             key("ca", ""),
+            key("crl", "[]"),
             key("state", "\"/var/lib/thalweg\""),
         ],
     ),

@@ -9,6 +9,8 @@
 //! digest   2: topic 1 (0 members, 1 link state) · count 2 · (node 2 · boot 8 · seq 8)…
 //! want     2: topic 1 · count 2 · node 2 …
 //! bye      2: reason 1
+//! revoked  2: a CA's signed list, to the end
+//! seen     2: endpoint
 //! endpoint 0: family 1 (4 or 6, 0 for none) · address 4 or 16 · port 2
 //! ```
 //!
@@ -33,6 +35,8 @@ pub const MAX_RECORDS: usize = 64;
 pub const MAX_RECORD: usize = 8 * 1024;
 /// Bytes of one link-state advertisement: a thousand links at about 40 B each.
 pub const MAX_LSA: usize = 64 * 1024;
+/// Bytes of one CA's list of revoked certificates: about 1,500 of them.
+pub const MAX_LIST: usize = 64 * 1024;
 /// Entries in a digest or a want: the greatest mesh we plan for, with room.
 pub const MAX_ENTRIES: usize = 4096;
 
@@ -41,7 +45,8 @@ pub const MAX_ENTRIES: usize = 4096;
 pub struct Hello {
     /// Control protocol version spoken.
     pub version: u16,
-    /// Capability bits; unknown bits are ignored. The lowest four: [`Hello::lanes`].
+    /// Capability bits; unknown bits are ignored. The lowest four: [`Hello::lanes`]; the
+    /// fifth: [`Hello::takes_news`].
     pub capabilities: u32,
     /// Grows with every start of the speaker: a greater one ends sessions of the life before.
     pub boot: u64,
@@ -59,9 +64,17 @@ impl Hello {
     /// The capability bits that say how many lanes the speaker has beyond the first.
     const LANES: u32 = 0x0f;
 
+    /// The capability bit of a node that understands `revoked` and `seen`.
+    const NEWS: u32 = 0x10;
+
     /// The capability bits of a node with so many lanes.
     pub const fn capabilities(lanes: u8) -> u32 {
-        lanes.saturating_sub(1) as u32 & Self::LANES
+        lanes.saturating_sub(1) as u32 & Self::LANES | Self::NEWS
+    }
+
+    /// Whether the speaker understands [`Message::Revoked`] and [`Message::Seen`].
+    pub const fn takes_news(&self) -> bool {
+        self.capabilities & Self::NEWS != 0
     }
 
     /// How many lanes the speaker has. One that does not know of lanes has one.
@@ -127,6 +140,10 @@ pub enum Message {
     },
     /// The speaker leaves.
     Bye(ByeReason),
+    /// A CA's signed list of revoked certificates, opaque.
+    Revoked(Vec<u8>),
+    /// The endpoint the speaker sees the listener at from now on.
+    Seen(SocketAddr),
 }
 
 impl Message {
@@ -139,6 +156,8 @@ impl Message {
             Self::Digest { .. } => "digest",
             Self::Want { .. } => "want",
             Self::Bye(_) => "bye",
+            Self::Revoked(_) => "revoked",
+            Self::Seen(_) => "seen",
         }
     }
 
@@ -201,6 +220,14 @@ impl Message {
                 [0] => Self::Bye(ByeReason::Stopping),
                 _ => return Err(WireError::Value("reason")),
             },
+            7 => {
+                let list = r.rest();
+                if list.is_empty() || list.len() > MAX_LIST {
+                    return Err(WireError::Value("list"));
+                }
+                return Ok(Self::Revoked(list.to_vec()));
+            }
+            8 => Self::Seen(parse_endpoint(&mut r)?.ok_or(WireError::Value("endpoint"))?),
             _ => return Err(WireError::Value("kind")),
         };
         r.end()?;
@@ -254,6 +281,14 @@ impl Message {
                 }
             }
             Self::Bye(ByeReason::Stopping) => out.extend([6, 0, 0]),
+            Self::Revoked(list) => {
+                out.extend([7, 0]);
+                out.extend(list);
+            }
+            Self::Seen(endpoint) => {
+                out.extend([8, 0]);
+                write_endpoint(&mut out, Some(*endpoint));
+            }
         }
         out
     }
@@ -405,6 +440,8 @@ mod tests {
             (topic(), prop::collection::vec(any_node(), 0..20))
                 .prop_map(|(topic, nodes)| Message::Want { topic, nodes }),
             Just(Message::Bye(ByeReason::Stopping)),
+            bytes().prop_map(Message::Revoked),
+            any_endpoint().prop_map(Message::Seen),
         ]
     }
 
@@ -417,7 +454,7 @@ mod tests {
         #[test]
         fn no_bytes_panic_and_what_is_read_writes_back_equal(
             bytes in prop::collection::vec(any::<u8>(), 0..300),
-            kind in 0u8..8,
+            kind in 0u8..10,
         ) {
             let mut bytes = bytes;
             if let [first, second, ..] = bytes.as_mut_slice() {
@@ -430,7 +467,7 @@ mod tests {
 
         #[test]
         fn a_message_cut_short_or_grown_is_refused(message in any_message(), cut in 1usize..40) {
-            prop_assume!(!matches!(message, Message::Lsa { .. }));
+            prop_assume!(!matches!(message, Message::Lsa { .. } | Message::Revoked(_)));
             let bytes = message.to_bytes();
             let short = &bytes[..bytes.len() - cut.min(bytes.len())];
             prop_assert!(Message::parse(short).is_err());
@@ -470,7 +507,7 @@ mod tests {
             assert_eq!(hello.lanes(), lanes);
         }
         assert_eq!(plain_hello().lanes(), 1, "a node that says nothing");
-        assert_eq!(Hello::capabilities(0), 0);
+        assert_eq!(Hello::capabilities(0), Hello::NEWS);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! thread of a daemon holds a copy of the same clock. Wall time is asked for where a certificate's
 //! validity is judged and nowhere else: it never enters the core.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::time::{Instant, micros};
@@ -43,8 +44,23 @@ impl Clock {
     }
 }
 
-/// Seconds of Unix time. For the validity of certificates and for files' dates only.
+/// The earliest wall time that can be true, seconds of Unix time.
+static FLOOR: AtomicU64 = AtomicU64::new(0);
+
+/// It is not earlier than this: so says a file that was written then. A machine without a clock of its
+/// own starts in 1970, where no certificate is valid yet.
+pub fn not_before(unix_s: u64) {
+    FLOOR.fetch_max(unix_s, Ordering::Relaxed);
+}
+
+/// Seconds of Unix time, never before what [`not_before`] was told. For the validity of certificates and
+/// for files' dates only.
 pub fn unix_seconds() -> u64 {
+    machine_seconds().max(FLOOR.load(Ordering::Relaxed))
+}
+
+/// Seconds of Unix time as the machine's clock has them, whatever it says.
+pub fn machine_seconds() -> u64 {
     #[expect(clippy::disallowed_methods, reason = "certificates speak of wall time")]
     let now = std::time::SystemTime::now();
     now.duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
@@ -62,6 +78,13 @@ mod tests {
         assert!(first >= Instant::ZERO.plus(Clock::HEAD_START));
         assert!(copy.now() >= first);
         assert_eq!(clock.until(first), Duration::ZERO);
+    }
+
+    #[test]
+    fn wall_time_is_never_before_what_is_known_to_have_been() {
+        not_before(1_000);
+        assert!(unix_seconds() >= machine_seconds());
+        assert_eq!(FLOOR.load(Ordering::Relaxed), 1_000, "a clock in 1970 is not believed");
     }
 
     #[test]

@@ -14,6 +14,8 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -21,11 +23,12 @@ use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
 
 use super::admin::{ASKS, AdminSocket, Ask};
-use super::clock::{Clock, unix_seconds};
+use super::clock::{Clock, machine_seconds, not_before, unix_seconds};
 use super::data::{self, DataDoor, DataNews, LaneParts};
 use super::device::Device;
-use super::pki::Identity as Papers;
-use super::pki::verify::{Anchors, WallTrust};
+use super::papers::{LOOK, Papers, take_lists};
+use super::pki::Identity;
+use super::pki::verify::{Anchors, WallTrust, date};
 use super::poller::step_back;
 use super::quic::Quic;
 use super::quic::socket::QueueSocket;
@@ -38,9 +41,10 @@ use crate::control::ControlInput;
 use crate::forward::event::ForwardEvent;
 use crate::forward::{ForwardConfig, Forwarder};
 use crate::id::Lane;
-use crate::node::{Identity, Node, NodeConfig, NodeEvent, ProbeTimes, Seed};
+use crate::node::{self, Node, NodeConfig, NodeEvent, ProbeTimes, Seed};
 use crate::report::{Answer, Command, Reloaded};
 use crate::session::trust::Certified;
+use crate::time::Instant;
 use crate::topology::member::Restored;
 
 /// A member not heard of for this long is forgotten: long enough for a site's holidays.
@@ -86,6 +90,10 @@ struct Driver {
     device: Device,
     tun_lost: mpsc::Receiver<io::Error>,
     state: StateFile,
+    papers: Papers,
+    /// When the files of trust are looked at next.
+    look_at: tokio::time::Instant,
+    anchors: Arc<Anchors>,
     withdrawn: bool,
     /// The configuration in force.
     config: Config,
@@ -98,11 +106,13 @@ struct Driver {
 impl Driver {
     async fn start(config: Config) -> anyhow::Result<(Self, Ended)> {
         let clock = Clock::start();
-        let anchors = std::sync::Arc::new(Anchors::load(&config.node.ca)?);
-        let papers = Papers::load(&config.node, &anchors, unix_seconds())?;
-        let own = papers.certified.clone();
+        let anchors = Arc::new(Anchors::load(&config.node.ca)?);
         let state = StateFile::open(&config.node.state)?;
         let restored = restore(&state);
+        look_at_clock(restored.boot);
+        take_lists(&config.node.crl, &anchors).map_err(|why| anyhow!(why))?;
+        let papers = Identity::load(&config.node, &anchors, unix_seconds())?;
+        let own = papers.certified.clone();
         let boot = unix_seconds().max(restored.boot.saturating_add(1));
 
         let (asks_in, asks) = mpsc::channel(ASKS);
@@ -152,12 +162,7 @@ impl Driver {
         let known = config.peers.iter().map(seed).collect();
         let mut look_ups = LookUps::default();
         look_ups.keep(&config.peers, |peer| tokio::spawn(look_up(peer, seeds_in.clone())));
-        let identity = Identity {
-            certified: own.clone(),
-            certificate: papers.certificate.to_vec(),
-            signer: Box::new(papers.signer()),
-            trust: Box::new(WallTrust::new(anchors, unix_seconds)),
-        };
+        let identity = identity(&papers, &anchors);
         let node = NodeConfig { lanes, ..node_config(&config, known, boot) };
         let node = Node::new(node, identity, &restored, random(), clock.now());
         tokio::spawn(admin.serve(asks_in));
@@ -178,6 +183,9 @@ impl Driver {
             device,
             tun_lost,
             state,
+            papers: Papers::new(&config.node, &papers.certified),
+            look_at: tokio::time::Instant::now(),
+            anchors,
             withdrawn: false,
             standing: Standing::new(&config, unix_seconds()),
             config,
@@ -240,6 +248,7 @@ impl Driver {
             Seed(Seed),
             TunLost(io::Error),
             Reopen,
+            Papers,
             Timeout,
         }
         let input = tokio::select! {
@@ -249,6 +258,7 @@ impl Driver {
             Some(seed) = self.seeds.recv() => Input::Seed(seed),
             Some(error) = self.tun_lost.recv() => Input::TunLost(error),
             () = reopen => Input::Reopen,
+            () = tokio::time::sleep_until(self.look_at) => Input::Papers,
             () = sleep => Input::Timeout,
         };
         let now = self.clock.now();
@@ -263,6 +273,7 @@ impl Driver {
                     self.data.give_tun(queues);
                 }
             }
+            Input::Papers => self.look_at_papers(now),
             Input::Ask(Ask { command: Command::Reload, answer }) => {
                 let outcome = self.reload().await;
                 let _ = answer.send(outcome.map_or_else(Answer::Refused, Answer::Reload));
@@ -322,6 +333,24 @@ impl Driver {
         self.config = config;
     }
 
+    /// Takes over what changed among certificates, CAs and lists of revoked certificates.
+    fn look_at_papers(&mut self, now: Instant) {
+        self.look_at += LOOK;
+        let change = self.papers.look(&self.anchors, unix_seconds());
+        if change.trust {
+            tracing::info!(revoked = self.anchors.revoked(), "CAs and revocations taken over");
+            self.node.handle_trust(now);
+        }
+        if let Some(papers) = change.identity {
+            if let Err(error) = self.quic.renew(&papers, &self.anchors) {
+                return tracing::warn!(%error, "the renewed certificate is not usable for TLS");
+            }
+            let until = date(papers.certified.not_after);
+            tracing::info!(until, "the renewed certificate is in force");
+            self.node.handle_identity(now, identity(&papers, &self.anchors));
+        }
+    }
+
     /// Everything the node wants done after one `handle_*`.
     async fn carry_out(&mut self) {
         while let Some(output) = self.node.poll_control() {
@@ -372,6 +401,35 @@ impl Driver {
         }
         tracing::info!("ended");
     }
+}
+
+/// Who this node is, for the core.
+fn identity(papers: &Identity, anchors: &Arc<Anchors>) -> node::Identity {
+    node::Identity {
+        certified: papers.certified.clone(),
+        certificate: papers.certificate.to_vec(),
+        signer: Box::new(papers.signer()),
+        trust: Box::new(WallTrust::new(anchors.clone(), unix_seconds)),
+    }
+}
+
+/// Without a clock at boot certificates are judged by the latest time that is known to have been: the
+/// last start, which the boot counter notes, and the making of this program.
+fn look_at_clock(last_start: u64) {
+    let program = std::env::current_exe().and_then(|file| file.metadata());
+    let made = program.map_or(0, |about| u64::try_from(about.mtime()).unwrap_or(0));
+    let floor = last_start.max(made);
+    let clock = machine_seconds();
+    if clock < floor {
+        tracing::warn!(
+            "the clock of this machine says {}, but it was {} already when this node last started or \
+             this program was made: until the clock passes that, certificates are judged as of then; \
+             set the clock",
+            date(clock),
+            date(floor)
+        );
+    }
+    not_before(floor);
 }
 
 /// What the state file held. A damaged one holds nothing: peers are then found by seeds alone.

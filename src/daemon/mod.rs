@@ -15,6 +15,7 @@ pub mod log;
 #[cfg(test)]
 pub(crate) mod namespace;
 pub mod netlink;
+pub mod papers;
 pub mod pki;
 pub mod poller;
 pub mod quic;

@@ -1,23 +1,20 @@
 //! What comes of the streams: kind → mechanism. What a mechanism makes of it goes to `react`.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::knowledge::Roll;
-use super::peers::Verdict;
+use super::peers::{Opened, Verdict};
 use super::react::News;
 use super::{Node, NodeEvent};
 use crate::control::dialogue::Heard;
 use crate::control::message::{DigestEntry, Hello, MAX_RECORDS, Message, Topic, VERSION};
 use crate::control::{ConnectionId, ControlInput, ControlOutput};
 use crate::id::NodeId;
-use crate::session::keys::Secret;
-use crate::session::trust::Certified;
 use crate::time::Instant;
 use crate::topology::flood::{self, MAX_ANSWERS};
 use crate::topology::lsa::Lsa;
 use crate::topology::lsdb::Install;
-use crate::topology::member::{Outcome, Record};
+use crate::topology::member::{Outcome, Record, Refusal};
 
 impl Node {
     pub(super) fn on_control(&mut self, now: Instant, input: ControlInput) {
@@ -25,11 +22,14 @@ impl Node {
             ControlInput::Connected {
                 connection,
                 peer,
-                certificate: _,
+                certificate,
                 secret,
                 dialled,
                 endpoint,
-            } => self.on_connected(now, connection, peer, secret, dialled, endpoint),
+            } => {
+                let opened = Opened { peer, certificate, secret, dialled, endpoint };
+                self.on_connected(now, connection, opened);
+            }
             ControlInput::Message { connection, bytes } => {
                 self.on_message(now, connection, &bytes);
             }
@@ -41,15 +41,8 @@ impl Node {
         }
     }
 
-    fn on_connected(
-        &mut self,
-        now: Instant,
-        id: ConnectionId,
-        peer: Certified,
-        secret: Secret,
-        dialled: bool,
-        endpoint: SocketAddr,
-    ) {
+    fn on_connected(&mut self, now: Instant, id: ConnectionId, opened: Opened) {
+        let (peer, dialled, endpoint) = (&opened.peer, opened.dialled, opened.endpoint);
         if self.stopping {
             return self.close(id, "stopping");
         }
@@ -59,14 +52,16 @@ impl Node {
             }
             return self.close(id, "this is ourselves");
         }
-        if let Err(why) = self.members.fits(&peer) {
+        let (node, name) = (peer.node, peer.name.clone());
+        // The list may have come while hands were shaken.
+        let revoked = self.trust.revokes(&opened.certificate);
+        let fits = if revoked { Err(Refusal::Revoked) } else { self.members.fits(peer) };
+        if let Err(why) = fits {
             self.members.on_refused(why);
-            self.refuse(Some(peer.node), why.name());
-            return self.deny(now, id, &peer.name, why.name());
+            self.refuse(Some(node), why.name());
+            return self.deny(now, id, &name, why.name());
         }
-        let node = peer.node;
-        let name = peer.name.clone();
-        if let Err(why) = self.peers.on_connected(now, id, peer, secret, dialled, endpoint) {
+        if let Err(why) = self.peers.on_connected(now, id, opened) {
             self.refuse(Some(node), why);
             return self.deny(now, id, &name, why);
         }
@@ -186,6 +181,8 @@ impl Node {
             Message::Digest { topic, entries } => self.on_digest(now, peer, topic, &entries),
             Message::Want { topic, nodes } => self.hand_over(now, peer, topic, &nodes),
             Message::Bye(_) => self.react(now, News::Bye(peer)),
+            Message::Revoked(list) => self.on_list(now, peer, &list),
+            Message::Seen(endpoint) => self.on_seen(peer, endpoint),
         }
     }
 

@@ -180,6 +180,14 @@ impl Knowledge {
         self.weigh_at = Some(now);
     }
 
+    /// This node has a new certificate.
+    pub(super) fn on_identity(&mut self, now: Instant, own: &Certified, relay: bool) {
+        self.own = own.clone();
+        self.originator.on_consent(relay && own.relay);
+        self.originator.on_new_key();
+        self.weigh_within(now, WEIGH_URGENT);
+    }
+
     /// The price of sending changed.
     pub(super) fn on_price(&mut self, price: Price) {
         // The next sweep of the links takes it over.

@@ -26,6 +26,7 @@ mod react;
 mod reload;
 mod report;
 mod timers;
+mod trust;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -238,6 +239,8 @@ pub struct Node {
     /// Where each member was last reached, over restarts.
     reached: BTreeMap<NodeId, SocketAddr>,
     persist_at: Option<Instant>,
+    /// When certificates are looked at again.
+    review_at: Instant,
     stopping: bool,
     withdrawn: bool,
     snapshot_due: bool,
@@ -275,6 +278,10 @@ impl Node {
             Record::sign(own.clone(), &certificate, &config.advertise, version, signer.as_ref());
         let mut members = Members::new(own.node, own.name.clone(), config.member_expiry);
         members.on_own(version);
+        for list in &restored.lists {
+            // It was believed before; one that is not any more keeps nobody out.
+            let _ = trust.on_list(list);
+        }
         members.restore(now, restored, trust.as_ref());
         let mut dialler = Dialler::new(own.node, dice.fork());
         for (node, member) in members.iter() {
@@ -299,6 +306,7 @@ impl Node {
             reached: restored.reached.clone(),
             // The new boot counter must not be lost.
             persist_at: Some(now),
+            review_at: now,
             stopping: false,
             withdrawn: false,
             snapshot_due: true,
@@ -344,6 +352,20 @@ impl Node {
         if seed.name != self.own.name {
             self.dialler.add_seed(&seed.name, &seed.endpoints, now);
         }
+    }
+
+    /// The operator's CAs changed, or what they have revoked, by the driver's doing: everyone is judged
+    /// anew.
+    pub fn handle_trust(&mut self, now: Instant) {
+        self.on_trust(now);
+        self.settle(now);
+    }
+
+    /// This node has a new certificate and perhaps a new key; number and name are the same. The trust
+    /// beside them is not looked at.
+    pub fn handle_identity(&mut self, now: Instant, identity: Identity) {
+        self.on_identity(now, identity);
+        self.settle(now);
     }
 
     /// The price of sending changed: an hour's tariff, a new configuration.

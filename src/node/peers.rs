@@ -30,10 +30,22 @@ const ABANDON_AFTER: Duration = Duration::from_secs(600);
 /// A stream offered while a session is this young is its twin, dialled at the same moment.
 const TWIN: Duration = Duration::from_secs(5);
 
+/// What a driver knows of a stream it has just opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) peer: Certified,
+    /// The certificate that says so, DER.
+    pub(super) certificate: Vec<u8>,
+    pub(super) secret: Secret,
+    pub(super) dialled: bool,
+    pub(super) endpoint: SocketAddr,
+}
+
 /// A stream to an authenticated peer.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) peer: Certified,
+    pub(super) certificate: Vec<u8>,
     pub(super) secret: Secret,
     pub(super) dialled: bool,
     pub(super) endpoint: SocketAddr,
@@ -58,6 +70,8 @@ pub(super) enum LinkHealth {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) peer: Certified,
+    /// The certificate it was made under, DER.
+    pub(super) certificate: Vec<u8>,
     pub(super) generation: u64,
     pub(super) secret: Secret,
     pub(super) receive_index: u32,
@@ -79,6 +93,8 @@ pub(super) struct Session {
     pub(super) vain: u32,
     /// A new stream has been asked for since the link fell silent.
     pub(super) redialled: bool,
+    /// Whether the peer understands lists of revoked certificates and where it is seen.
+    pub(super) takes_news: bool,
 }
 
 impl Session {
@@ -153,11 +169,9 @@ impl Peers {
         &mut self,
         now: Instant,
         id: ConnectionId,
-        peer: Certified,
-        secret: Secret,
-        dialled: bool,
-        endpoint: SocketAddr,
+        opened: Opened,
     ) -> Result<(), Denied> {
+        let Opened { peer, certificate, secret, dialled, endpoint } = opened;
         let of_peer = self.connections.values().filter(|c| c.peer.node == peer.node).count();
         if of_peer >= MAX_STREAMS_PER_PEER {
             return Err("too many streams");
@@ -174,6 +188,7 @@ impl Peers {
         let dialogue = Dialogue::new(peer.node, now);
         let connection = Connection {
             peer,
+            certificate,
             secret,
             dialled,
             endpoint,
@@ -261,6 +276,7 @@ impl Peers {
         };
         let session = Session {
             peer: connection.peer.clone(),
+            certificate: connection.certificate.clone(),
             generation: self.next_generation,
             secret: connection.secret.clone(),
             receive_index: connection.receive_index,
@@ -276,6 +292,7 @@ impl Peers {
             health: LinkHealth::New(now),
             vain,
             redialled: false,
+            takes_news: hello.takes_news(),
         };
         self.next_generation += 1;
         if let Some(old) = self.sessions.insert(node, session) {

@@ -9,6 +9,7 @@
 //! | link state of our own | told to every peer |
 //! | bye | the session ends at once; own link state; routes |
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::peers::{LinkHealth, Session};
@@ -81,6 +82,7 @@ impl Node {
                 self.review_endpoints();
                 let own = self.record.bytes.clone();
                 self.tell(peer, &Message::Members(vec![own]));
+                self.tell_lists(peer);
                 self.tell_held(peer);
             }
             News::Bye(peer) => self.end_session(now, peer, "left"),
@@ -121,6 +123,14 @@ impl Node {
                 let connected = self.peers.session(node).is_some_and(same_life);
                 self.dialler.want(&name, !connected, now);
                 let bytes = record.bytes.clone();
+                // What a renewed certificate grants holds for the session that is there.
+                let certified = record.certified.clone();
+                if let Some(session) = self.peers.session_mut(node)
+                    && session.peer != certified
+                {
+                    session.peer = certified;
+                    self.snapshot_due = true;
+                }
                 if new {
                     self.say(NodeEvent::MemberNew { node, name });
                 }
@@ -182,7 +192,7 @@ impl Node {
     }
 
     /// The keys of a peer are forgotten; it stays a member and is dialled again.
-    fn end_session(&mut self, now: Instant, peer: NodeId, why: &'static str) {
+    pub(super) fn end_session(&mut self, now: Instant, peer: NodeId, why: &'static str) {
         let Some(session) = self.peers.end_session(peer) else { return };
         let name = session.peer.name;
         if let Some(connection) = session.connection {
@@ -232,8 +242,17 @@ impl Node {
         self.persist_soon(now);
     }
 
+    /// A peer sees us at another endpoint than before: so may others soon.
+    pub(super) fn on_seen(&mut self, peer: NodeId, endpoint: SocketAddr) {
+        if let Some(session) = self.peers.session_mut(peer)
+            && session.observed.replace(endpoint) != Some(endpoint)
+        {
+            self.review_endpoints();
+        }
+    }
+
     /// Says anew who we are and where, to everyone.
-    fn sign_record(&mut self, seq: u64) {
+    pub(super) fn sign_record(&mut self, seq: u64) {
         let version = (self.boot, seq);
         let endpoints = std::mem::take(&mut self.record.endpoints);
         let signer = self.signer.as_ref();

@@ -25,6 +25,9 @@ impl Node {
         self.close_mute(now);
         self.end_relaying(now);
         self.review_sessions(now);
+        if self.review_at <= now {
+            self.review_trust(now);
+        }
         for peer in self.flood.handle_timeout(now, &self.peers.reachable()) {
             self.tell_held(peer);
         }
@@ -47,9 +50,13 @@ impl Node {
         }
         if self.persist_at.is_some_and(|at| at <= now) {
             self.persist_at = None;
-            let bytes = self.members.persist(self.boot, &self.reached);
-            self.say(NodeEvent::Persist(bytes));
+            self.persist();
         }
+    }
+
+    fn persist(&mut self) {
+        let bytes = self.members.persist(self.boot, &self.reached, &self.trust.lists());
+        self.say(NodeEvent::Persist(bytes));
     }
 
     /// Streams whose other end never introduced itself are closed.
@@ -91,6 +98,7 @@ impl Node {
         also(self.flood.poll_timeout());
         also(self.members.poll_timeout());
         also(self.relay_ends_at.map(|at| Deadline { at, why: "consent to relay ends" }));
+        also(Some(Deadline { at: self.review_at, why: "certificates" }));
         also(self.persist_at.map(|at| Deadline { at, why: "state file" }));
         if !self.stopping {
             also(self.dialler.poll_timeout());
@@ -133,8 +141,7 @@ impl Node {
         for peer in self.peers.reachable() {
             self.tell(peer, &Message::Bye(ByeReason::Stopping));
         }
-        let bytes = self.members.persist(self.boot, &self.reached);
-        self.say(NodeEvent::Persist(bytes));
+        self.persist();
         self.say(NodeEvent::Withdrawn);
     }
 }

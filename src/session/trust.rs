@@ -41,6 +41,17 @@ impl Certified {
 #[error("{0}")]
 pub struct TrustError(pub String);
 
+/// What came of a CA's list of revoked certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListNews {
+    /// It is in force now.
+    Newer,
+    /// It is the one in force.
+    Known,
+    /// A newer one is in force.
+    Older,
+}
+
 /// Checks certificates against the operator's CAs.
 pub trait Trust: Send {
     /// What the DER certificate grants its holder.
@@ -48,6 +59,18 @@ pub trait Trust: Send {
     /// # Errors
     /// A certificate that is foreign, expired, revoked, malformed, or grants nothing of ours.
     fn verify(&self, certificate: &[u8]) -> Result<Certified, TrustError>;
+
+    /// Whether a list in force names this certificate: whoever holds its key is cut off.
+    fn revokes(&self, certificate: &[u8]) -> bool;
+
+    /// A list of revoked certificates came, by way of anyone.
+    ///
+    /// # Errors
+    /// What no CA trusted here has signed.
+    fn on_list(&self, list: &[u8]) -> Result<ListNews, TrustError>;
+
+    /// The list in force of each CA that has made one: to be kept, and passed on.
+    fn lists(&self) -> Vec<Vec<u8>>;
 }
 
 /// Signs with this node's own key (Ed25519, so the same bytes give the same signature).

@@ -139,6 +139,8 @@ pub enum Refusal {
     Malformed,
     /// Its certificate is not accepted.
     Foreign,
+    /// Its certificate is revoked.
+    Revoked,
     /// Its signature or number is not its certificate's.
     Forged,
     /// Its number belongs to a member of another name.
@@ -155,6 +157,7 @@ impl Refusal {
         match self {
             Self::Malformed => "malformed",
             Self::Foreign => "foreign",
+            Self::Revoked => "revoked",
             Self::Forged => "forged",
             Self::NumberTaken => "number_taken",
             Self::NameTaken => "name_taken",
@@ -184,6 +187,9 @@ struct Kept {
     /// Where each member was last reached, which may be none of the endpoints it names.
     #[serde(default)]
     reached: Vec<(u16, SocketAddr)>,
+    /// Each CA's newest list of revoked certificates, in hexadecimal.
+    #[serde(default)]
+    lists: Vec<String>,
 }
 
 /// Layout of the state file.
@@ -209,6 +215,8 @@ pub struct Restored {
     pub records: Vec<Vec<u8>>,
     /// Where members were last reached.
     pub reached: BTreeMap<NodeId, SocketAddr>,
+    /// Lists of revoked certificates, to be verified again.
+    pub lists: Vec<Vec<u8>>,
 }
 
 impl Restored {
@@ -224,7 +232,8 @@ impl Restored {
         let records = kept.members.iter().filter_map(|hex| unhex(hex)).take(MAX_MEMBERS).collect();
         let reached =
             kept.reached.iter().filter_map(|&(n, at)| Some((NodeId::new(n)?, at))).collect();
-        Ok(Self { boot: kept.boot, records, reached })
+        let lists = kept.lists.iter().filter_map(|hex| unhex(hex)).collect();
+        Ok(Self { boot: kept.boot, records, reached, lists })
     }
 }
 
@@ -283,7 +292,9 @@ impl Members {
         if newest.max(self.tombstones.get(&claim.node).copied()) >= Some(version) {
             return Ok(Outcome::Known);
         }
-        let certified = trust.verify(claim.certificate).map_err(|_| Refusal::Foreign)?;
+        let certified = trust.verify(claim.certificate).map_err(|_| {
+            if trust.revokes(claim.certificate) { Refusal::Revoked } else { Refusal::Foreign }
+        })?;
         let body = &bytes[..bytes.len() - claim.signature.len()];
         if certified.node != claim.node
             || !sign::verify(&certified.public_key, &signed(body), &claim.signature)
@@ -366,6 +377,14 @@ impl Members {
         gone
     }
 
+    /// The member is none any more: its certificate is revoked. What it says under another one is heard
+    /// whatever it said before.
+    pub fn expel(&mut self, node: NodeId) -> Option<Member> {
+        let member = self.members.remove(&node)?;
+        self.names.remove(&member.record.certified.name);
+        Some(member)
+    }
+
     /// When the next member expires.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let oldest = self.members.values().map(|m| m.heard_at).min()?;
@@ -412,13 +431,20 @@ impl Members {
         self.members.iter().map(entry).collect()
     }
 
-    /// The bytes of the state file: what `restore` needs to find the others again.
-    pub fn persist(&self, boot: u64, reached: &BTreeMap<NodeId, SocketAddr>) -> Vec<u8> {
+    /// The bytes of the state file: what `restore` needs to find the others again, and the lists of
+    /// revoked certificates that keep out who was put out.
+    pub fn persist(
+        &self,
+        boot: u64,
+        reached: &BTreeMap<NodeId, SocketAddr>,
+        lists: &[Vec<u8>],
+    ) -> Vec<u8> {
         let kept = Kept {
             version: KEPT_VERSION,
             boot,
             members: self.members.values().map(|m| hex(&m.record.bytes)).collect(),
             reached: reached.iter().map(|(n, &at)| (n.get(), at)).collect(),
+            lists: lists.iter().map(|list| hex(list)).collect(),
         };
         // Strings and numbers always have a JSON form.
         serde_json::to_vec_pretty(&kept).unwrap_or_default()

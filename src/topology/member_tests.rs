@@ -28,7 +28,7 @@ fn members() -> Members {
 #[test]
 fn a_newer_word_replaces_an_older_and_never_the_reverse() {
     let mut m = members();
-    let trust = ToyTrust(CA);
+    let trust = ToyTrust::new(CA);
     assert_eq!(m.on_record(at(0), &record(CA, 2, "two", (1, 5)), &trust), Outcome::New(node(2)));
     assert_eq!(m.on_record(at(0), &record(CA, 2, "two", (1, 5)), &trust), Outcome::Known);
     assert_eq!(m.on_record(at(0), &record(CA, 2, "two", (1, 4)), &trust), Outcome::Known);
@@ -40,7 +40,7 @@ fn a_newer_word_replaces_an_older_and_never_the_reverse() {
 #[test]
 fn foreign_forged_and_conflicting_records_are_refused_and_counted() {
     let mut m = members();
-    let trust = ToyTrust(CA);
+    let trust = ToyTrust::new(CA);
     m.on_record(at(0), &record(CA, 2, "two", (1, 0)), &trust);
     let mut forged = record(CA, 3, "three", (1, 0));
     forged[12] ^= 1;
@@ -72,7 +72,7 @@ fn foreign_forged_and_conflicting_records_are_refused_and_counted() {
 fn a_record_of_our_own_from_an_earlier_life_is_told_as_such() {
     let mut m = members();
     m.on_own((3, 0));
-    let trust = ToyTrust(CA);
+    let trust = ToyTrust::new(CA);
     assert_eq!(m.on_record(at(0), &record(CA, 1, "one", (3, 0)), &trust), Outcome::Known);
     let newer = record(CA, 1, "one", (3, 7));
     assert_eq!(m.on_record(at(0), &newer, &trust), Outcome::Own { boot: 3, seq: 7 });
@@ -81,7 +81,7 @@ fn a_record_of_our_own_from_an_earlier_life_is_told_as_such() {
 #[test]
 fn the_dead_expire_and_others_copies_do_not_bring_them_back() {
     let mut m = members();
-    let trust = ToyTrust(CA);
+    let trust = ToyTrust::new(CA);
     let old = record(CA, 2, "two", (1, 0));
     m.on_record(at(0), &old, &trust);
     m.on_record(at(0), &record(CA, 3, "three", (1, 0)), &trust);
@@ -97,19 +97,19 @@ fn the_dead_expire_and_others_copies_do_not_bring_them_back() {
 #[test]
 fn what_is_kept_brings_every_member_back_and_damage_is_said() {
     let mut m = members();
-    let trust = ToyTrust(CA);
+    let trust = ToyTrust::new(CA);
     for n in 2..6 {
         m.on_record(at(0), &record(CA, n, &format!("node-{n}"), (1, 0)), &trust);
     }
     let reached = BTreeMap::from([(node(3), "198.51.100.3:9".parse().unwrap())]);
-    let bytes = m.persist(7, &reached);
+    let bytes = m.persist(7, &reached, &[vec![1, 2]]);
     let restored = Restored::read(&bytes).unwrap();
     assert_eq!((restored.boot, &restored.reached), (7, &reached));
     let mut again = members();
     assert_eq!(again.restore(at(0), &restored, &trust), 4);
     assert_eq!(again.digest(), m.digest());
     let mut stranger = members();
-    assert_eq!(stranger.restore(at(0), &restored, &ToyTrust(2)), 0, "verified again");
+    assert_eq!(stranger.restore(at(0), &restored, &ToyTrust::new(2)), 0, "verified again");
     assert!(Restored::read(b"{").is_err());
     assert!(Restored::read(br#"{"version":9,"boot":1,"members":[]}"#).is_err());
 }
@@ -128,7 +128,7 @@ proptest! {
         bit in 0usize..1000,
     ) {
         let mut m = members();
-        let trust = ToyTrust(CA);
+        let trust = ToyTrust::new(CA);
         prop_assert!(matches!(m.on_record(at(0), &noise, &trust), Outcome::Refused(_)));
         let mut bytes = record(CA, 2, "two", (1, 0));
         let bit = bit % (bytes.len() * 8);

@@ -156,6 +156,11 @@ impl Originator {
         }
     }
 
+    /// Our key is another one: what was signed with the old one is said again.
+    pub fn on_new_key(&mut self) {
+        self.owed = Owed::Urgent;
+    }
+
     /// Says goodbye: one last record, without links.
     pub fn withdraw(&mut self) {
         self.withdrawn = true;

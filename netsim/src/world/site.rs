@@ -14,7 +14,7 @@ use thalweg::forward::ForwardConfig;
 use thalweg::id::{Lane, NodeId};
 use thalweg::node::{Identity, NodeConfig, Seed};
 use thalweg::session::sign::Ed25519Signer;
-use thalweg::session::trust::{Certified, Trust, TrustError};
+use thalweg::session::trust::{Certified, ListNews, Trust, TrustError};
 
 use crate::scenario::{Scenario, lay_over};
 
@@ -172,5 +172,17 @@ impl Trust for LabTrust {
         let node = NodeId::new(u16::from_be_bytes([*high, *low])).ok_or_else(foreign)?;
         let name = std::str::from_utf8(name).map_err(|_| foreign())?;
         certified(site_of(node), name).map_err(|_| foreign())
+    }
+
+    fn revokes(&self, _: &[u8]) -> bool {
+        false
+    }
+
+    fn on_list(&self, _: &[u8]) -> Result<ListNews, TrustError> {
+        Err(TrustError("the laboratory revokes nothing".into()))
+    }
+
+    fn lists(&self) -> Vec<Vec<u8>> {
+        Vec::new()
     }
 }

@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType, SerialNumber,
 };
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::grant::{Grant, OID, overlap};
+use super::revoke::hex;
 use super::verify::{self, date};
 use crate::daemon::file;
 use crate::id::NodeId;
@@ -47,6 +48,29 @@ pub struct Entry {
     pub relay: bool,
     /// End of the newest certificate's validity, seconds of Unix time.
     pub not_after: u64,
+    /// Its certificates from this CA that may still be valid.
+    #[serde(default)]
+    certificates: Vec<Serial>,
+}
+
+/// A certificate by its serial number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Serial {
+    /// In hexadecimal.
+    serial: String,
+    /// End of its validity, seconds of Unix time.
+    not_after: u64,
+}
+
+/// A certificate that is not to be believed any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Withdrawn {
+    /// Its serial number, in hexadecimal.
+    serial: String,
+    /// End of its validity, seconds of Unix time.
+    not_after: u64,
+    /// When it was revoked, seconds of Unix time.
+    since: u64,
 }
 
 /// What a CA has issued.
@@ -58,6 +82,12 @@ pub struct Ledger {
     next: u16,
     /// Every node there ever was.
     pub nodes: Vec<Entry>,
+    /// What this CA has revoked and what has not expired since.
+    #[serde(default)]
+    revoked: Vec<Withdrawn>,
+    /// The number of the newest revocation list. Only grows.
+    #[serde(default)]
+    list_number: u64,
 }
 
 /// What is asked for a node.
@@ -96,7 +126,7 @@ fn fail<T>(why: impl Into<String>) -> Result<T, TrustError> {
     Err(TrustError(why.into()))
 }
 
-fn io<T>(path: &Path, did: &str, result: std::io::Result<T>) -> Result<T, TrustError> {
+pub(super) fn io<T>(path: &Path, did: &str, result: std::io::Result<T>) -> Result<T, TrustError> {
     result.map_err(|e| TrustError(format!("{}: cannot be {did}: {e}", path.display())))
 }
 
@@ -104,7 +134,7 @@ fn write_new(file: &Path, text: &[u8], mode: u32) -> Result<(), TrustError> {
     io(file, "written", file::write_new(file, text, mode))
 }
 
-fn replace(file: &Path, text: &[u8], mode: u32) -> Result<(), TrustError> {
+pub(super) fn replace(file: &Path, text: &[u8], mode: u32) -> Result<(), TrustError> {
     io(file, "written", file::replace(file, text, mode))
 }
 
@@ -113,7 +143,7 @@ fn replace(file: &Path, text: &[u8], mode: u32) -> Result<(), TrustError> {
 /// # Errors
 /// A CA that is already there, a bad name, a directory that cannot be written.
 pub fn create(dir: &Path, name: &str, days: u32, now_unix_s: u64) -> Result<PathBuf, TrustError> {
-    make(dir, name, days, &Ledger { version: 1, next: 1, nodes: Vec::new() }, now_unix_s)
+    make(dir, name, days, &Ledger::empty(), now_unix_s)
 }
 
 /// Makes a CA that takes over another's ledger, so that every node keeps its number.
@@ -127,7 +157,11 @@ pub fn succeed(
     days: u32,
     now_unix_s: u64,
 ) -> Result<PathBuf, TrustError> {
-    make(dir, name, days, &Ledger::load(old)?, now_unix_s)
+    let mut ledger = Ledger::load(old)?;
+    // What the old CA has signed it alone can revoke.
+    ledger.nodes.iter_mut().for_each(|node| node.certificates.clear());
+    (ledger.revoked, ledger.list_number) = (Vec::new(), 0);
+    make(dir, name, days, &ledger, now_unix_s)
 }
 
 fn make(
@@ -197,6 +231,8 @@ pub fn issue(
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
     params.custom_extensions = vec![CustomExtension::from_oid_content(&OID, grant.encode())];
+    let serial = serial_number();
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
     let not_after = dates(&mut params, now_unix_s, request.days)?;
     if not_after > ca_end {
         return fail(format!(
@@ -228,7 +264,7 @@ pub fn issue(
             }
         }
     }
-    ledger.note(&issued.grant, not_after);
+    ledger.note(&issued.grant, not_after, (hex(&serial), now_unix_s));
     ledger.save(ca)?;
     // The key first: a certificate without its key is of no use to anyone.
     replace(&issued.key, pair.serialize_pem().as_bytes(), 0o600)?;
@@ -241,8 +277,17 @@ pub fn issue(
     Ok(issued)
 }
 
-fn crypto(error: rcgen::Error) -> TrustError {
+pub(super) fn crypto(error: rcgen::Error) -> TrustError {
     TrustError(format!("the certificate could not be made: {error}"))
+}
+
+/// A number no other certificate has: 16 random bytes, positive in DER.
+fn serial_number() -> [u8; 16] {
+    let mut serial = [0; 16];
+    aws_lc_rs::rand::fill(&mut serial).expect("the system gives random bytes");
+    // Neither a sign nor a zero in front, so that it is written one way only.
+    serial[0] = serial[0] & 0x7f | 0x40;
+    serial
 }
 
 fn dates(params: &mut CertificateParams, now: u64, days: u32) -> Result<u64, TrustError> {
@@ -289,7 +334,43 @@ impl Ledger {
         Ok(ledger)
     }
 
-    fn save(&self, dir: &Path) -> Result<(), TrustError> {
+    fn empty() -> Self {
+        Self { version: 1, next: 1, nodes: Vec::new(), revoked: Vec::new(), list_number: 0 }
+    }
+
+    /// Serial numbers of a node's certificates and their ends.
+    pub(super) fn serials(&self, name: &str) -> Result<Vec<(String, u64)>, TrustError> {
+        let Some(entry) = self.nodes.iter().find(|n| n.name == name) else {
+            return fail(format!("`{name}` was never issued"));
+        };
+        Ok(entry.certificates.iter().map(|c| (c.serial.clone(), c.not_after)).collect())
+    }
+
+    /// Notes these as revoked and forgets what has expired; how many were not so before.
+    pub(super) fn revoke(&mut self, serials: &[(String, u64)], now: u64) -> usize {
+        self.revoked.retain(|r| r.not_after >= now);
+        let before = self.revoked.len();
+        for (serial, not_after) in serials {
+            if self.revoked.iter().all(|r| r.serial != *serial) {
+                let (serial, not_after) = (serial.clone(), *not_after);
+                self.revoked.push(Withdrawn { serial, not_after, since: now });
+            }
+        }
+        self.revoked.len() - before
+    }
+
+    /// The number of the next list.
+    pub(super) fn next_list_number(&mut self) -> u64 {
+        self.list_number += 1;
+        self.list_number
+    }
+
+    /// What is revoked, and since when.
+    pub(super) fn revoked(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.revoked.iter().map(|r| (r.serial.as_str(), r.since))
+    }
+
+    pub(super) fn save(&self, dir: &Path) -> Result<(), TrustError> {
         let text = serde_json::to_string_pretty(self).expect("plain values always serialise");
         replace(&dir.join("ledger.json"), text.as_bytes(), 0o600)
     }
@@ -342,7 +423,12 @@ impl Ledger {
         Ok(grant)
     }
 
-    fn note(&mut self, grant: &Grant, not_after: u64) {
+    fn note(&mut self, grant: &Grant, not_after: u64, (serial, now): (String, u64)) {
+        let known = self.nodes.iter().position(|n| n.node == grant.node.get());
+        let mut certificates =
+            known.map_or_else(Vec::new, |at| std::mem::take(&mut self.nodes[at].certificates));
+        certificates.retain(|c| c.not_after >= now);
+        certificates.push(Serial { serial, not_after });
         let entry = Entry {
             node: grant.node.get(),
             name: grant.name.clone(),
@@ -350,9 +436,10 @@ impl Ledger {
             prefixes: grant.prefixes.clone(),
             relay: grant.relay,
             not_after,
+            certificates,
         };
-        match self.nodes.iter_mut().find(|n| n.node == entry.node) {
-            Some(old) => *old = entry,
+        match known {
+            Some(at) => self.nodes[at] = entry,
             None => {
                 self.next = entry.node + 1;
                 self.nodes.push(entry);
@@ -362,10 +449,10 @@ impl Ledger {
 }
 
 /// Held while a ledger changes.
-struct Lock(PathBuf);
+pub(super) struct Lock(PathBuf);
 
 impl Lock {
-    fn take(dir: &Path) -> Result<Self, TrustError> {
+    pub(super) fn take(dir: &Path) -> Result<Self, TrustError> {
         let file = dir.join("ledger.lock");
         match OpenOptions::new().write(true).create_new(true).open(&file) {
             Ok(_) => Ok(Self(file)),

@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::verify::{Anchors, date, read_certificates};
 use crate::config::{Config, NodeConfig};
+use crate::daemon::papers::take_lists;
 use crate::session::trust::{Certified, Signer, TrustError};
 
 /// Who this node is, with the means to prove it.
@@ -108,6 +109,9 @@ pub fn check_files(config: &Config, now_unix_s: u64) -> Result<Vec<String>, Vec<
         Ok(anchors) => {
             for (name, end) in anchors.list() {
                 remark_end(&mut remarks, &format!("CA `{name}`"), end, now_unix_s);
+            }
+            if let Err(error) = take_lists(&config.node.crl, &anchors) {
+                problems.push(error);
             }
             match Identity::load(&config.node, &anchors, now_unix_s) {
                 Err(error) => problems.push(error.to_string()),

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::ca::{Issued, Ledger, Request, create, issue, succeed};
 use super::identity::check_files;
+use super::revoke::{read_file, revoke};
 use super::*;
 use crate::config::Config;
-use crate::session::trust::{Signer, Trust};
+use crate::session::trust::{ListNews, Signer, Trust};
 
 /// 2026-11-21, so that the tests mean the same whenever they run.
 const NOW: u64 = 1_795_219_200;
@@ -159,14 +160,18 @@ fn foreign_expired_early_and_wrong_named_certificates_are_refused_in_words() {
     );
     assert_eq!(
         refused(&site.anchors(), NOW + 31 * DAY),
-        "the certificate of `paris` expired on 2026-12-21T00:00:00Z: issue a new one with `thalweg \
-         cert issue --renew`"
+        "the certificate of `paris` expired on 2026-12-21T00:00:00Z and the clock of this machine says \
+         2026-12-22T00:00:00Z: issue a new one with `thalweg cert issue --renew`, or set the clock"
     );
     assert!(
         refused(&site.anchors(), NOW + 366 * DAY).contains("CA `example` expired on 2027-11-21")
     );
     let early = refused(&site.anchors(), NOW - DAY);
-    assert!(early.contains("check the clock of this machine"), "{early}");
+    assert!(
+        early.contains("valid from 2026-11-20T23:00:00Z and the clock of this machine says")
+            && early.contains("2026-11-20T00:00:00Z: set the clock"),
+        "{early}"
+    );
     let named = site.anchors().verify_named(&paris, "lyon", NOW).unwrap_err().to_string();
     assert!(named.starts_with("`paris` answered where `lyon` was expected"), "{named}");
     let ca = der(&site.ca().join("ca.crt"));
@@ -179,7 +184,7 @@ fn a_young_certificate_of_an_old_ca_points_at_the_clock() {
     let made = issue(&site.ca(), &site.out(), &request("paris", "10.77.0.1", &[]), NOW + 9 * DAY);
     let early =
         site.anchors().verify(&der(&made.unwrap().certificate), NOW).unwrap_err().to_string();
-    assert!(early.contains("check the clock of this machine"), "{early}");
+    assert!(early.contains("set the clock of this machine"), "{early}");
 }
 
 #[test]
@@ -210,6 +215,137 @@ fn a_successor_ca_keeps_every_nodes_number() {
     let third = site.dir.path().join("third");
     assert!(succeed(&nobody, &third, "third", 365, NOW).is_err());
     assert!(!third.exists());
+}
+
+#[test]
+fn a_list_puts_out_what_it_names_and_nothing_else() {
+    let site = Site::new();
+    let [paris, lyon] = ["paris", "lyon"].map(|name| {
+        let address = if name == "paris" { "10.77.0.1" } else { "10.77.0.2" };
+        der(&site.issue(&request(name, address, &[])).unwrap().certificate)
+    });
+    let anchors = site.anchors();
+    let done = revoke(&site.ca(), "paris", None, NOW).unwrap();
+    assert_eq!((done.number, done.added, done.total), (1, 1, 1));
+    let list = read_file(&done.list).unwrap();
+    assert_eq!(anchors.on_list(&list), Ok(ListNews::Newer));
+    assert_eq!(anchors.on_list(&list), Ok(ListNews::Known));
+    let why = anchors.verify(&paris, NOW).unwrap_err().to_string();
+    assert!(why.contains("`paris` is revoked by its CA"), "{why}");
+    assert!(anchors.revokes(&paris) && !anchors.revokes(&lyon));
+    assert_eq!(anchors.verify(&lyon, NOW).unwrap().name, "lyon");
+    // It may come back under a new certificate; what was stolen stays out.
+    let renewal = Request { name: "paris".into(), days: 30, renew: true, ..Request::default() };
+    let renewed = der(&site.issue(&renewal).unwrap().certificate);
+    assert_eq!(anchors.verify(&renewed, NOW).unwrap().name, "paris");
+    // The second list holds the first one's and the new one's.
+    let done = revoke(&site.ca(), "paris", None, NOW).unwrap();
+    assert_eq!((done.number, done.added, done.total), (2, 1, 2));
+    assert_eq!(anchors.on_list(&read_file(&done.list).unwrap()), Ok(ListNews::Newer));
+    assert_eq!(anchors.on_list(&list), Ok(ListNews::Older), "an old list undoes nothing");
+    assert!(anchors.revokes(&paris) && anchors.revokes(&renewed));
+    assert_eq!((anchors.revoked(), anchors.lists().len()), (2, 1));
+    // What has expired needs no list.
+    let later = NOW + 40 * DAY;
+    assert!(revoke(&site.ca(), "paris", None, later).unwrap_err().0.contains("still valid"));
+    let nobody = revoke(&site.ca(), "nice", None, NOW).unwrap_err();
+    assert_eq!(nobody.to_string(), "`nice` was never issued");
+}
+
+#[test]
+fn a_certificate_the_ledger_does_not_know_is_revoked_by_its_file() {
+    let site = Site::new();
+    let issued = site.issue(&request("paris", "10.77.0.1", &[])).unwrap();
+    let lyon = site.issue(&request("lyon", "10.77.0.2", &[])).unwrap();
+    // A ledger from before serial numbers were noted.
+    let file = site.ca().join("ledger.json");
+    let text = fs::read_to_string(&file).unwrap();
+    let mut ledger: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for node in ledger["nodes"].as_array_mut().unwrap() {
+        node.as_object_mut().unwrap().remove("certificates");
+    }
+    let plain = ledger.as_object_mut().unwrap();
+    plain.remove("revoked");
+    plain.remove("list_number");
+    fs::write(&file, ledger.to_string()).unwrap();
+    let told = revoke(&site.ca(), "paris", None, NOW).unwrap_err().to_string();
+    assert!(told.contains("name its file with --certificate"), "{told}");
+    let wrong = revoke(&site.ca(), "paris", Some(&lyon.certificate), NOW).unwrap_err().to_string();
+    assert!(wrong.contains("is no certificate that this CA issued to `paris`"), "{wrong}");
+    let done = revoke(&site.ca(), "paris", Some(&issued.certificate), NOW).unwrap();
+    let anchors = site.anchors();
+    anchors.on_list(&read_file(&done.list).unwrap()).unwrap();
+    assert!(anchors.revokes(&der(&issued.certificate)));
+}
+
+#[test]
+fn a_forged_or_broken_list_is_refused_in_words_and_changes_nothing() {
+    let (site, other) = (Site::new(), Site::new());
+    let paris = der(&site.issue(&request("paris", "10.77.0.1", &[])).unwrap().certificate);
+    other.issue(&request("paris", "10.77.0.1", &[])).unwrap();
+    let list = read_file(&revoke(&site.ca(), "paris", None, NOW).unwrap().list).unwrap();
+    // The other CA has the same name and another key.
+    let theirs = read_file(&revoke(&other.ca(), "paris", None, NOW).unwrap().list).unwrap();
+    let anchors = site.anchors();
+    let forged = anchors.on_list(&theirs).unwrap_err().to_string();
+    assert!(forged.contains("its signature is not that of the CA it names"), "{forged}");
+    for place in 0..list.len() {
+        let mut bad = list.clone();
+        bad[place] ^= 0x01;
+        assert!(anchors.on_list(&bad).is_err(), "byte {place}");
+        assert!(anchors.on_list(&list[..place]).is_err());
+    }
+    assert!(anchors.on_list(&[&list[..], &[0]].concat()).is_err());
+    let long = anchors.on_list(&vec![0x30; 1 << 20]).unwrap_err().to_string();
+    assert!(long.contains("longer than"), "{long}");
+    assert!(anchors.verify(&paris, NOW).is_ok() && anchors.lists().is_empty());
+    let told = anchors.on_list(&paris).unwrap_err().to_string();
+    assert!(told.contains("malformed"), "{told}");
+}
+
+#[test]
+fn lists_are_those_of_their_ca_and_go_with_it() {
+    let site = Site::new();
+    let issued = der(&site.issue(&request("paris", "10.77.0.1", &[])).unwrap().certificate);
+    let next = site.dir.path().join("next");
+    succeed(&site.ca(), &next, "next", 365, NOW).unwrap();
+    let told = revoke(&next, "paris", None, NOW).unwrap_err().to_string();
+    assert!(told.contains("use the CA that issued it"), "{told}");
+    let (old_ca, next_ca) = (site.ca().join("ca.crt"), next.join("ca.crt"));
+    let anchors = Anchors::load(&[&old_ca, &next_ca]).unwrap();
+    let renewal = Request { name: "paris".into(), days: 30, renew: true, ..Request::default() };
+    let renewed = der(&issue(&next, &site.out(), &renewal, NOW).unwrap().certificate);
+    for ca in [&site.ca(), &next] {
+        let list = read_file(&revoke(ca, "paris", None, NOW).unwrap().list).unwrap();
+        assert_eq!(anchors.on_list(&list), Ok(ListNews::Newer));
+    }
+    assert!(anchors.revokes(&issued) && anchors.revokes(&renewed));
+    // The roll-over's end, while everything runs.
+    anchors.reload(&[&next_ca]).unwrap();
+    assert_eq!((anchors.lists().len(), anchors.list().len()), (1, 1));
+    assert!(anchors.verify(&issued, NOW).unwrap_err().0.contains("signed by no CA"));
+    let gone = site.dir.path().join("gone.crt");
+    assert!(anchors.reload(&[&gone]).is_err());
+    assert_eq!(anchors.list().len(), 1, "what cannot be read takes nothing away");
+}
+
+#[test]
+fn no_bytes_make_the_list_reader_panic() {
+    let site = Site::new();
+    site.issue(&request("paris", "10.77.0.1", &[])).unwrap();
+    let good = read_file(&revoke(&site.ca(), "paris", None, NOW).unwrap().list).unwrap();
+    let anchors = site.anchors();
+    let mut dice = crate::rng::Dice::new(1);
+    for _ in 0..2000 {
+        let mut bytes = good.clone();
+        for _ in 0..1 + dice.below(8) {
+            let place = dice.below(bytes.len() as u64) as usize;
+            bytes[place] = dice.below(256) as u8;
+        }
+        bytes.truncate(1 + dice.below(bytes.len() as u64) as usize);
+        let taken = anchors.on_list(&bytes);
+        assert!(taken.is_err() || bytes == good);
+    }
 }
 
 #[test]

@@ -230,6 +230,7 @@ mod tests {
             certificate: issued.certificate,
             key: issued.key,
             ca: vec![],
+            crl: vec![],
             state: ca_dir.into(),
         };
         Identity::load(&config, anchors, NOW).unwrap()

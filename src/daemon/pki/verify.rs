@@ -4,13 +4,14 @@
 //! here: whether the CA itself is still valid (a trust anchor carries no dates, and an expired CA that
 //! keeps working until one day it is removed helps nobody), and what our extension grants.
 //!
-//! Without a wall clock at boot a certificate can look not yet valid. A floor for the time (the state
-//! file's and the build's) is a refinement still to come; until then such a node waits for its clock.
+//! Neither does it look at lists of revoked certificates the way we keep them (`revoke`): that, too, is
+//! done here. CAs and lists may change while connections are judged by them.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -21,7 +22,8 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 use super::grant::{Grant, OID_TEXT};
-use crate::session::trust::{Certified, Trust, TrustError};
+use super::revoke::{self, RevocationList};
+use crate::session::trust::{Certified, ListNews, Trust, TrustError};
 
 /// Longest certificate that is looked at, bytes. With every address and prefix there may be, one of
 /// ours stays below it.
@@ -30,10 +32,18 @@ pub const LONGEST: usize = 16 * 1024;
 /// Object identifier of Ed25519 keys (RFC 8410).
 const ED25519: &str = "1.3.101.112";
 
-/// The operator's CAs.
-#[derive(Clone, Debug)]
+/// The operator's CAs, and what they have revoked. Readers see one state or the other, never half of
+/// a change.
+#[derive(Debug)]
 pub struct Anchors {
+    state: ArcSwap<State>,
+}
+
+#[derive(Clone, Debug)]
+struct State {
     anchors: Vec<Anchor>,
+    /// The newest list of each CA that has made one.
+    lists: Vec<Arc<RevocationList>>,
 }
 
 #[derive(Clone, Debug)]
@@ -50,13 +60,7 @@ impl Anchors {
     /// # Errors
     /// A file that cannot be read, holds no certificate, or one that is no CA's.
     pub fn load(files: &[impl AsRef<Path>]) -> Result<Self, TrustError> {
-        let mut certificates = Vec::new();
-        for file in files {
-            let file = file.as_ref();
-            let found = read_certificates(file)?;
-            certificates.extend(found);
-        }
-        Self::new(certificates)
+        Self::new(read_all(files)?)
     }
 
     /// Takes CA certificates as DER.
@@ -64,73 +68,80 @@ impl Anchors {
     /// # Errors
     /// None at all, or one that is no CA's.
     pub fn new(certificates: Vec<CertificateDer<'static>>) -> Result<Self, TrustError> {
-        if certificates.is_empty() {
-            return Err(TrustError("no CA certificate is given".into()));
+        let state = State { anchors: Anchor::read_all(certificates)?, lists: Vec::new() };
+        Ok(Self { state: ArcSwap::from_pointee(state) })
+    }
+
+    /// Reads the files again and judges by what they hold now. Lists of CAs that are gone go with them.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); nothing changes then.
+    pub fn reload(&self, files: &[impl AsRef<Path>]) -> Result<(), TrustError> {
+        let anchors = Anchor::read_all(read_all(files)?)?;
+        let mut lists = self.state.load().lists.clone();
+        let certificates = || anchors.iter().map(|a| a.certificate.clone());
+        lists.retain(|list| RevocationList::open(&list.der, certificates()).is_ok());
+        self.state.store(Arc::new(State { anchors, lists }));
+        Ok(())
+    }
+
+    /// Takes a CA's list of revoked certificates, unless a newer one is held.
+    ///
+    /// # Errors
+    /// What is no list of a CA that is trusted here.
+    pub fn on_list(&self, der: &[u8]) -> Result<ListNews, TrustError> {
+        let state = self.state.load();
+        // The one that is held comes again with every new session.
+        if state.lists.iter().any(|held| held.der == der) {
+            return Ok(ListNews::Known);
         }
-        let read = |certificate: CertificateDer<'static>| {
-            let parsed = parse(&certificate)?;
-            let name = common_name(&parsed);
-            if !parsed.is_ca() {
-                return Err(TrustError(format!(
-                    "the certificate of `{name}` is not a CA's: name the file made by \
-                     `thalweg cert ca`"
-                )));
-            }
-            let (not_before, not_after) = validity(&parsed);
-            Ok(Anchor { name, not_before, not_after, certificate })
-        };
-        Ok(Self { anchors: certificates.into_iter().map(read).collect::<Result<_, _>>()? })
+        let cas = state.anchors.iter().map(|a| a.certificate.clone());
+        let list = RevocationList::open(der, cas)?;
+        let held = state.lists.iter().find(|held| held.ca_key == list.ca_key);
+        if held.is_some_and(|held| held.number >= list.number) {
+            return Ok(ListNews::Older);
+        }
+        let mut next = State::clone(&state);
+        next.lists.retain(|held| held.ca_key != list.ca_key);
+        tracing::info!(list = revoke::describe(der), "revocation list in force");
+        next.lists.push(Arc::new(list));
+        self.state.store(Arc::new(next));
+        Ok(ListNews::Newer)
+    }
+
+    /// The list in force of each CA that has made one, DER.
+    pub fn lists(&self) -> Vec<Vec<u8>> {
+        self.state.load().lists.iter().map(|list| list.der.clone()).collect()
+    }
+
+    /// How many certificates the lists in force name.
+    pub fn revoked(&self) -> usize {
+        self.state.load().lists.iter().map(|list| list.len()).sum()
+    }
+
+    /// Whether a list in force names this certificate.
+    pub fn revokes(&self, certificate: &[u8]) -> bool {
+        let state = self.state.load();
+        !state.lists.is_empty()
+            && parse(certificate).is_ok_and(|c| state.lists.iter().any(|list| list.names(&c)))
     }
 
     /// Name and end of validity (seconds of Unix time) of each CA.
-    pub fn list(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.anchors.iter().map(|anchor| (anchor.name.as_str(), anchor.not_after))
+    pub fn list(&self) -> Vec<(String, u64)> {
+        self.state.load().anchors.iter().map(|a| (a.name.clone(), a.not_after)).collect()
     }
 
     /// The CAs that are valid at a time, for TLS.
     pub fn roots(&self, now_unix_s: u64) -> RootCertStore {
-        let mut roots = RootCertStore::empty();
-        let valid = |a: &&Anchor| (a.not_before..=a.not_after).contains(&now_unix_s);
-        for anchor in self.anchors.iter().filter(valid) {
-            // One that parsed as a certificate but not as an anchor signs nothing.
-            let _ = roots.add(anchor.certificate.clone());
-        }
-        roots
+        self.state.load().roots(now_unix_s)
     }
 
     /// What the DER certificate grants its holder, judged at a wall time in seconds of Unix time.
     ///
     /// # Errors
-    /// A certificate that is foreign, expired, malformed, or grants nothing of ours.
+    /// A certificate that is foreign, expired, revoked, malformed, or grants nothing of ours.
     pub fn verify(&self, certificate: &[u8], now_unix_s: u64) -> Result<Certified, TrustError> {
-        let parsed = parse(certificate)?;
-        let claimed = claimed_name(&parsed);
-        let der = CertificateDer::from(certificate);
-        let end_entity = ParsedCertificate::try_from(&der)
-            .map_err(|e| TrustError(format!("the certificate is malformed: {e}")))?;
-        let (not_before, not_after) = validity(&parsed);
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        verify_server_cert_signed_by_trust_anchor(
-            &end_entity,
-            &self.roots(now_unix_s),
-            &[],
-            UnixTime::since_unix_epoch(Duration::from_secs(now_unix_s)),
-            provider.signature_verification_algorithms.all,
-        )
-        .map_err(|error| self.explain(&error, &claimed, (not_before, not_after), now_unix_s))?;
-        let refuse = |why: String| TrustError(format!("the certificate of `{claimed}`: {why}"));
-        let name = only_name(&parsed).map_err(&refuse)?;
-        let grant = Grant::decode(name, extension(&parsed).map_err(&refuse)?).map_err(&refuse)?;
-        let public_key = public_key(&parsed).map_err(&refuse)?;
-        Ok(Certified {
-            node: grant.node,
-            name: grant.name,
-            addresses: grant.addresses,
-            prefixes: grant.prefixes,
-            relay: grant.relay,
-            public_key,
-            not_after,
-        })
+        self.state.load().verify(certificate, now_unix_s)
     }
 
     /// As [`verify`](Self::verify), and the certificate must name this node.
@@ -153,6 +164,76 @@ impl Anchors {
             certified.name
         )))
     }
+}
+
+impl Anchor {
+    fn read_all(certificates: Vec<CertificateDer<'static>>) -> Result<Vec<Self>, TrustError> {
+        if certificates.is_empty() {
+            return Err(TrustError("no CA certificate is given".into()));
+        }
+        let read = |certificate: CertificateDer<'static>| {
+            let parsed = parse(&certificate)?;
+            let name = common_name(&parsed);
+            if !parsed.is_ca() {
+                return Err(TrustError(format!(
+                    "the certificate of `{name}` is not a CA's: name the file made by \
+                     `thalweg cert ca`"
+                )));
+            }
+            let (not_before, not_after) = validity(&parsed);
+            Ok(Anchor { name, not_before, not_after, certificate })
+        };
+        certificates.into_iter().map(read).collect()
+    }
+}
+
+impl State {
+    fn roots(&self, now_unix_s: u64) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        let valid = |a: &&Anchor| (a.not_before..=a.not_after).contains(&now_unix_s);
+        for anchor in self.anchors.iter().filter(valid) {
+            // One that parsed as a certificate but not as an anchor signs nothing.
+            let _ = roots.add(anchor.certificate.clone());
+        }
+        roots
+    }
+
+    fn verify(&self, certificate: &[u8], now_unix_s: u64) -> Result<Certified, TrustError> {
+        let parsed = parse(certificate)?;
+        let claimed = claimed_name(&parsed);
+        let der = CertificateDer::from(certificate);
+        let end_entity = ParsedCertificate::try_from(&der)
+            .map_err(|e| TrustError(format!("the certificate is malformed: {e}")))?;
+        let (not_before, not_after) = validity(&parsed);
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        verify_server_cert_signed_by_trust_anchor(
+            &end_entity,
+            &self.roots(now_unix_s),
+            &[],
+            UnixTime::since_unix_epoch(Duration::from_secs(now_unix_s)),
+            provider.signature_verification_algorithms.all,
+        )
+        .map_err(|error| self.explain(&error, &claimed, (not_before, not_after), now_unix_s))?;
+        if self.lists.iter().any(|list| list.names(&parsed)) {
+            return Err(TrustError(format!(
+                "the certificate of `{claimed}` is revoked by its CA: if `{claimed}` shall come back, \
+                 issue it a new one with `thalweg cert issue --renew`"
+            )));
+        }
+        let refuse = |why: String| TrustError(format!("the certificate of `{claimed}`: {why}"));
+        let name = only_name(&parsed).map_err(&refuse)?;
+        let grant = Grant::decode(name, extension(&parsed).map_err(&refuse)?).map_err(&refuse)?;
+        let public_key = public_key(&parsed).map_err(&refuse)?;
+        Ok(Certified {
+            node: grant.node,
+            name: grant.name,
+            addresses: grant.addresses,
+            prefixes: grant.prefixes,
+            relay: grant.relay,
+            public_key,
+            not_after,
+        })
+    }
 
     fn explain(
         &self,
@@ -171,13 +252,14 @@ impl Anchors {
             if expired.is_empty() { String::new() } else { format!(" ({})", expired.join(", ")) };
         TrustError(match error {
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => format!(
-                "the certificate of `{claimed}` expired on {}{cas}: issue a new one with `thalweg \
-                 cert issue --renew`",
-                date(not_after)
+                "the certificate of `{claimed}` expired on {}{cas} and the clock of this machine says \
+                 {}: issue a new one with `thalweg cert issue --renew`, or set the clock",
+                date(not_after),
+                date(now)
             ),
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => format!(
-                "the certificate of `{claimed}` is valid from {} and the clock says {}: check the \
-                 clock of this machine",
+                "the certificate of `{claimed}` is valid from {} and the clock of this machine says \
+                 {}: set the clock of this machine, or of the one that issued it",
                 date(not_before),
                 date(now)
             ),
@@ -207,6 +289,18 @@ impl WallTrust {
 impl Trust for WallTrust {
     fn verify(&self, certificate: &[u8]) -> Result<Certified, TrustError> {
         self.anchors.verify(certificate, (self.unix_seconds)())
+    }
+
+    fn revokes(&self, certificate: &[u8]) -> bool {
+        self.anchors.revokes(certificate)
+    }
+
+    fn on_list(&self, list: &[u8]) -> Result<ListNews, TrustError> {
+        self.anchors.on_list(list)
+    }
+
+    fn lists(&self) -> Vec<Vec<u8>> {
+        self.anchors.lists()
     }
 }
 
@@ -257,6 +351,15 @@ pub fn describe(file: &Path) -> Result<Description, TrustError> {
         grant,
         der: der.clone(),
     })
+}
+
+/// Every certificate in these PEM files.
+fn read_all(files: &[impl AsRef<Path>]) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+    let mut certificates = Vec::new();
+    for file in files {
+        certificates.extend(read_certificates(file.as_ref())?);
+    }
+    Ok(certificates)
 }
 
 /// Every certificate in a PEM file.

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quinn::{Connection, ConnectionError, Endpoint, Incoming, TokioRuntime, VarInt};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, Incoming, TokioRuntime, VarInt};
 use tokio::sync::mpsc;
 
 use crate::control::{ConnectionId, ControlInput, ControlOutput, MAX_MESSAGE};
@@ -56,6 +56,8 @@ pub struct Quic {
 /// What all tasks of the endpoint hold.
 struct Shared {
     endpoint: Endpoint,
+    /// How we dial: with the certificate in force.
+    client: Mutex<ClientConfig>,
     trust: WallTrust,
     me: NodeId,
     next: AtomicU64,
@@ -95,12 +97,11 @@ impl Quic {
     ) -> anyhow::Result<(Self, mpsc::Receiver<ControlInput>)> {
         let tls::Setup { endpoint, server, client } = tls::setup(identity, anchors)?;
         let runtime = Arc::new(TokioRuntime);
-        let mut endpoint =
-            Endpoint::new_with_abstract_socket(endpoint, Some(server), socket, runtime)?;
-        endpoint.set_default_client_config(client);
+        let endpoint = Endpoint::new_with_abstract_socket(endpoint, Some(server), socket, runtime)?;
         let (inputs, receiver) = mpsc::channel(INPUTS);
         let shared = Arc::new(Shared {
             endpoint,
+            client: Mutex::new(client),
             trust: WallTrust::new(anchors.clone(), unix_seconds),
             me: identity.certified.node,
             next: AtomicU64::new(1),
@@ -113,6 +114,17 @@ impl Quic {
         });
         tokio::spawn(accept(shared.clone()));
         Ok((Self { shared }, receiver))
+    }
+
+    /// Handshakes from now on show this certificate. Connections that are there go on.
+    ///
+    /// # Errors
+    /// Credentials that cannot be used; the ones before stay in force.
+    pub fn renew(&self, identity: &Identity, anchors: &Arc<Anchors>) -> anyhow::Result<()> {
+        let tls::Setup { server, client, .. } = tls::setup(identity, anchors)?;
+        self.shared.endpoint.set_server_config(Some(server));
+        *self.shared.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
+        Ok(())
     }
 
     /// Carries out what the node asks. Never waits.
@@ -207,9 +219,10 @@ impl Shared {
 
 async fn dial(shared: Arc<Shared>, endpoint: SocketAddr, name: String, node: Option<NodeId>) {
     let attempt = async {
+        let client = shared.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let connecting = shared
             .endpoint
-            .connect(mapped(endpoint), &name)
+            .connect_with(client, mapped(endpoint), &name)
             .map_err(|error| format!("cannot dial: {error}"))?;
         let connection = connecting.await.map_err(|error| explain(&error))?;
         stream::verify(&shared, connection, Some((&name, node))).await

@@ -83,6 +83,7 @@ impl Operator {
             certificate: issued.certificate,
             key: issued.key,
             ca: vec![issued.ca],
+            crl: vec![],
             state: out,
         };
         Identity::load(&node, &self.anchors(), now).unwrap()

@@ -4,4 +4,5 @@ mod fuzz;
 mod mesh;
 mod reload;
 mod routes;
+mod trust;
 mod world;

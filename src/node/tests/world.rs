@@ -179,7 +179,7 @@ impl World {
             certified: certified(number, name),
             certificate: certificate(ca, number, name),
             signer: Box::new(ToySigner::new(number)),
-            trust: Box::new(ToyTrust(ca)),
+            trust: Box::new(ToyTrust::new(ca)),
         };
         let restored =
             if state.is_empty() { Restored::default() } else { Restored::read(state).unwrap() };
@@ -197,6 +197,15 @@ impl World {
             deadline: None,
         };
         self.hosts.insert(number, host);
+        self.drain(number);
+    }
+
+    /// The node gets new papers while it runs.
+    pub(super) fn renew(&mut self, number: u16, identity: Identity) {
+        let now = self.now;
+        if let Some(host) = self.hosts.get_mut(&number) {
+            host.node.handle_identity(now, identity);
+        }
         self.drain(number);
     }
 
