@@ -486,6 +486,16 @@ fn path(sink: &mut Sink, path: &PathRow) {
     sink.value("thalweg_path_changes_total", labels, path.changes as f64);
 }
 
+/// The list of every series as a table in Markdown, for the documentation.
+pub fn table() -> String {
+    let row = |s: &Series| {
+        let labels = s.labels.join(", ");
+        format!("| `{}` | {:?} | {labels} | {} |\n", s.name, s.kind, s.help)
+    };
+    let head = "| name | kind | labels | meaning |\n|---|---|---|---|\n".to_owned();
+    head + &SERIES.iter().map(row).collect::<String>()
+}
+
 fn flag(is: bool) -> f64 {
     if is { 1.0 } else { 0.0 }
 }

@@ -41,6 +41,35 @@ pub enum Command {
         #[serde(default)]
         dscp: Option<u8>,
     },
+    /// Every link of the mesh, as this node knows it.
+    Matrix,
+    /// The path of packets to a destination, hop by hop.
+    Trace {
+        /// As in [`Command::Explain`].
+        destination: String,
+        /// As there.
+        #[serde(default)]
+        class: Option<String>,
+        /// As there.
+        #[serde(default)]
+        dscp: Option<u8>,
+    },
+    /// One echo to a destination, as an application would send it.
+    Ping {
+        /// As in [`Command::Explain`].
+        destination: String,
+        /// The DSCP it bears; 0 where none is given.
+        #[serde(default)]
+        dscp: Option<u8>,
+    },
+    /// Every counter of what came to nothing.
+    Drops,
+    /// What happened lately.
+    Events {
+        /// Whether to go on telling what happens, one answer a line, until the asker leaves.
+        #[serde(default)]
+        follow: bool,
+    },
     /// Everything at once, for a scrape.
     Report,
     /// Read the configuration file again and take over what can be while packets flow.
@@ -63,6 +92,16 @@ pub enum Answer {
     Explain(Box<Explanation>),
     /// To [`Command::Report`].
     Report(Box<Report>),
+    /// To [`Command::Matrix`].
+    Matrix(Matrix),
+    /// To [`Command::Trace`].
+    Trace(Box<Trace>),
+    /// To [`Command::Ping`].
+    Ping(Box<Echo>),
+    /// To [`Command::Drops`].
+    Drops(Vec<DropRow>),
+    /// To [`Command::Events`].
+    Events(Events),
     /// To [`Command::Reload`], where the file was good.
     Reload(Reloaded),
     /// To [`Command::Reload`], where it was not: every problem. Nothing was taken over. The command
@@ -71,6 +110,120 @@ pub enum Answer {
     /// What was asked for does not exist here, for instance no path or no such node. The command
     /// line ends with exit code 1.
     NotFound(String),
+}
+
+/// Every link of the mesh.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Matrix {
+    /// The nodes known, in order of number, this one among them.
+    pub nodes: Vec<MatrixNode>,
+    /// Each way of each link that works and has a fresh reading. A pair that is not here has none.
+    pub links: Vec<Stretch>,
+}
+
+/// One node of the matrix.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MatrixNode {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub node: u16,
+}
+
+/// One way of one link, as the mesh knows it: measured by its ends, told by link state.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stretch {
+    /// Where it begins, by name.
+    pub from: String,
+    /// Where it ends, by name.
+    pub to: String,
+    /// One-way delay as measured.
+    pub delay_ms: Option<f64>,
+    /// Mean deviation of the delay.
+    pub jitter_ms: Option<f64>,
+    /// Share of frames lost before repair.
+    pub loss_ratio: Option<f64>,
+    /// Share of data frames lost after repair, where data crossed lately.
+    pub residual_ratio: Option<f64>,
+    /// Expected one-way delay, where there is a forecast.
+    pub forecast_ms: Option<f64>,
+    /// How sure the forecast is, 0 to 1.
+    pub confidence_ratio: Option<f64>,
+    /// Price of a gigabyte sent this way.
+    pub price_per_gb: Option<f64>,
+}
+
+/// The path of packets, hop by hop.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Trace {
+    /// The destination's name.
+    pub destination: String,
+    /// Its number.
+    pub node: u16,
+    /// The class's name.
+    pub class: String,
+    /// Whether the backup carries the traffic now.
+    pub on_backup: bool,
+    /// The hops of the path in force, in order.
+    pub hops: Vec<Stretch>,
+    /// What is expected of the whole.
+    pub path: PathView,
+}
+
+/// One echo over the overlay.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Echo {
+    /// The destination's name.
+    pub destination: String,
+    /// Its number.
+    pub node: u16,
+    /// The address that was asked.
+    pub address: Option<IpAddr>,
+    /// The class its packets fall into.
+    pub class: String,
+    /// The path in force when it was sent.
+    pub path: Option<PathView>,
+    /// From sending to the answer; `None` where none came in time.
+    pub rtt_ms: Option<f64>,
+    /// Why there is none, where it is known.
+    pub why: Option<String>,
+}
+
+/// One counter of what came to nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropRow {
+    /// The label in metrics.
+    pub reason: String,
+    /// How many since the start.
+    pub packets: u64,
+    /// What it means.
+    pub meaning: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// What happened lately.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Events {
+    /// Events that came before these and are not held any more.
+    pub lost: u64,
+    /// The events, oldest first.
+    pub events: Vec<EventRow>,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EventRow {
+    /// Its number since the start, from 1, without gaps.
+    pub number: u64,
+    /// When, seconds of Unix time.
+    pub at_unix_s: f64,
+    /// Its kind, one word of a closed set.
+    pub kind: String,
+    /// The other node it is about, by name.
+    pub node: Option<String>,
+    /// In words.
+    pub text: String,
 }
 
 /// What a reload did. Keys are named as `[table] key`.
@@ -599,6 +752,9 @@ pub struct Explanation {
     pub class: String,
     /// The class's objective.
     pub objective: String,
+    /// The rule by which packets fall into the class, in words.
+    #[serde(default)]
+    pub rule: String,
     /// Every path weighed, best first by the class's cost.
     pub candidates: Vec<Candidate>,
     /// Place of the path in force among `candidates`, if it is still among them.
@@ -622,6 +778,9 @@ pub struct Candidate {
     pub path: PathView,
     /// What the expected delay rests on: `forecast` or `measured`.
     pub basis: String,
+    /// Its hops with what is measured, expected and paid on each.
+    #[serde(default)]
+    pub hops: Vec<Stretch>,
     /// The parts of its cost.
     pub costs: Vec<CostPart>,
     /// Their sum, in milliseconds-worth.

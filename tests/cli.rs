@@ -57,7 +57,21 @@ fn help_tells_the_exit_codes() {
 #[test]
 fn without_a_daemon_it_ends_with_three() {
     let dir = tempfile::tempdir().unwrap();
-    for verb in [&["status"][..], &["peers"], &["links"], &["paths"], &["explain", "x"]] {
+    let verbs = [
+        &["status"][..],
+        &["peers"],
+        &["links"],
+        &["paths"],
+        &["explain", "x"],
+        &["matrix"],
+        &["ping", "x"],
+        &["trace", "x"],
+        &["events"],
+        &["events", "--follow"],
+        &["drops"],
+        &["reload"],
+    ];
+    for verb in verbs {
         let mut arguments = verb.to_vec();
         arguments.extend(["--socket", "nowhere.sock"]);
         let ended = thalweg(dir.path(), &arguments);
@@ -92,6 +106,21 @@ fn an_answer_is_printed_and_an_absence_ends_with_one() {
     let json: Value = serde_json::from_str(&out(&ended)).unwrap();
     assert_eq!((code(&ended), &json["schema_version"]), (1, &Value::from(1)));
     assert_eq!(json["value"], "no node `x`");
+    asked.join().unwrap();
+
+    let echo = r#"{"schema_version":1,"answer":"ping","value":{"destination":"lyon","node":2,"address":"10.77.0.2","class":"realtime","path":null,"rtt_ms":null,"why":"no answer within 2 s"}}"#;
+    let asked = daemon(dir.path(), echo);
+    let arguments = ["ping", "lyon", "-c", "1", "--dscp", "EF", "--socket", "t.sock"];
+    let ended = thalweg(dir.path(), &arguments);
+    let told = "lyon (10.77.0.2), class realtime, no path: no answer within 2 s\n\
+                1 sent, 0 answered, 100.00 % lost\n";
+    assert_eq!((code(&ended), out(&ended).as_str()), (1, told));
+    assert_eq!(asked.join().unwrap(), r#"{"command":"ping","destination":"lyon","dscp":46}"#);
+
+    let drops = r#"{"schema_version":1,"answer":"drops","value":[{"reason":"a","packets":0,"meaning":"b","remedy":"c"},{"reason":"d","packets":7,"meaning":"e","remedy":"f"}]}"#;
+    let asked = daemon(dir.path(), drops);
+    let ended = thalweg(dir.path(), &["drops", "--socket", "t.sock"]);
+    assert!(out(&ended).contains("7") && !out(&ended).contains("b"), "{}", out(&ended));
     asked.join().unwrap();
 
     let done = r#"{"schema_version":1,"answer":"reload","value":{"file":"/etc/t.toml","applied":["[route] margin"],"restart":["[overlay] mtu"],"remarks":[]}}"#;

@@ -645,3 +645,91 @@ fn a_reload_loses_no_packet_and_a_bad_file_changes_nothing() {
     assert!(lab.crosses(0, overlay(1)) && lab.crosses(1, overlay(0)));
     assert!(!lab.log(0).contains("panicked"));
 }
+
+#[test]
+fn an_operator_sees_the_mesh_its_paths_and_what_happens() {
+    if !allowed() {
+        return;
+    }
+    let mut lab = joins_in_order([0, 1, 2]);
+    let ask = |lab: &Lab, words: &[&str]| {
+        let ended = Command::new(env!("CARGO_BIN_EXE_thalweg"))
+            .args(words)
+            .arg("--socket")
+            .arg(lab.socket(0))
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&ended.stderr).into_owned();
+        (ended.status.code(), String::from_utf8(ended.stdout).unwrap() + &errors)
+    };
+    let json = |lab: &Lab, words: &[&str]| -> serde_json::Value {
+        let (_, text) = ask(lab, &[words, &["--json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+    };
+    // Every pair, both ways, also those that this node is no end of.
+    let full =
+        within(20, || json(&lab, &["matrix"])["value"]["links"].as_array().unwrap().len() == 6);
+    assert!(full, "{}", ask(&lab, &["matrix"]).1);
+    let (code, text) = ask(&lab, &["matrix"]);
+    assert!(code == Some(0) && text.contains("charlie") && !text.contains("n/a "), "{text}");
+
+    for family in [overlay(1), overlay6(1)] {
+        let words = ["ping", &family.to_string(), "-c", "2", "-i", "10ms", "--dscp", "EF"];
+        let (code, text) = ask(&lab, &words);
+        assert_eq!(code, Some(0), "{text}");
+        assert!(
+            text.contains("class realtime, direct: ") && text.contains("0.00 % lost"),
+            "{text}"
+        );
+    }
+    let (code, text) = ask(&lab, &["ping", "nobody"]);
+    assert!(code == Some(1) && text.contains("no node answers to `nobody`"), "{text}");
+    let traced = json(&lab, &["trace", "charlie"]);
+    let hops = traced["trace"]["hops"].as_array().unwrap();
+    assert_eq!((hops.len(), &hops[0]["to"]), (1, &"charlie".into()), "{traced}");
+    assert!(hops[0]["delay_ms"].is_f64() && traced["echoes"][0]["rtt_ms"].is_f64(), "{traced}");
+    let explained = json(&lab, &["explain", "charlie", "--dscp", "EF"]);
+    let rule = explained["value"]["rule"].as_str().unwrap();
+    assert!(rule.starts_with("[[class]] `realtime` takes packets with DSCP 46"), "{rule}");
+    assert!(explained["value"]["candidates"][0]["hops"][0]["price_per_gb"].is_f64(), "{explained}");
+
+    // A packet to nobody is counted, with what to do.
+    let space = lab.namespace("alpha");
+    ip(&["-n", &space, "route", "add", "10.99.0.0/16", "dev", "thw0"]);
+    let send = ["netns", "exec", &space, "bash", "-c", "echo x > /dev/udp/10.99.0.1/9"];
+    ip(&send);
+    let told = within(5, || ask(&lab, &["drops"]).1.contains("no_owner"));
+    assert!(told, "{}", ask(&lab, &["drops"]).1);
+    assert!(ask(&lab, &["drops"]).1.contains("see `thalweg peers`"));
+    assert!(ask(&lab, &["drops", "--all"]).1.contains("end_bad_tag"));
+
+    let mut following = Command::new(env!("CARGO_BIN_EXE_thalweg"))
+        .args(["events", "--follow", "--json", "--socket"])
+        .arg(lab.socket(0))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(following.stdout.take().unwrap());
+    let mut next = || {
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        serde_json::from_str::<serde_json::Value>(&line).unwrap()
+    };
+    assert_eq!(next()["number"], 1);
+    lab.signal(1, "TERM");
+    lab.wait(1);
+    let mut seen = Vec::new();
+    let ended = loop {
+        let event = next();
+        if event["kind"] == "session_ended" && event["node"] == "bravo" {
+            break event;
+        }
+        assert!(seen.len() < 200, "{seen:?}");
+        seen.push(event);
+    };
+    assert_eq!(ended["text"], "left");
+    // It ends with the daemon.
+    lab.signal(0, "TERM");
+    lab.wait(0);
+    assert!(within(5, || following.try_wait().unwrap().is_some()));
+}

@@ -61,6 +61,61 @@ pub(crate) enum Verb {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Show every link of the mesh as this node knows it: one-way delay in ms and loss before repair
+    Matrix(Ask),
+    /// Send echoes to a destination through the overlay, as its packets go; exit code 1 if none is
+    /// answered
+    ///
+    /// The kernel at the other end answers, so the time is that of the whole way there and back. The
+    /// daemon needs CAP_NET_RAW, or a group within net.ipv4.ping_group_range.
+    Ping {
+        /// Node (name or number) or address
+        dest: String,
+        /// How many
+        #[arg(short = 'c', long, default_value_t = 4)]
+        count: u32,
+        /// Time between two, like 200ms
+        #[arg(short = 'i', long, default_value = "1s", value_parser = humantime::parse_duration)]
+        interval: std::time::Duration,
+        /// With this DSCP, by name (EF) or number (46): its class and path are measured
+        #[arg(long, value_parser = dscp)]
+        dscp: Option<u8>,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Show the path to a destination hop by hop, and ask each node on it for an echo; exit code 1
+    /// where there is no path
+    Trace {
+        /// Node (name or number) or address
+        dest: String,
+        /// Packets of this class
+        #[arg(long, conflicts_with = "dscp")]
+        class: Option<String>,
+        /// Packets with this DSCP, by name (EF) or number (46)
+        #[arg(long, value_parser = dscp)]
+        dscp: Option<u8>,
+        /// Send no echoes
+        #[arg(long)]
+        no_echo: bool,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Show what happened lately: sessions, links, paths, refusals, reloads
+    Events {
+        /// Go on telling what happens until interrupted or the daemon ends
+        #[arg(short, long)]
+        follow: bool,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Show what came to nothing: every reason with its count, what it means and what to do
+    Drops {
+        /// Also the reasons that never occurred
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        ask: Ask,
+    },
     /// Have the daemon read its configuration again, as SIGHUP does; exit code 2 if it refused the file
     ///
     /// What can change while packets flow is taken over at once; keys that need a restart are named. A
@@ -69,6 +124,17 @@ pub(crate) enum Verb {
     /// Check configuration files
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Print what a shell needs to complete this program's arguments
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages
+    Man {
+        /// Directory to write them to
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
     /// Make a CA, issue and show certificates
     #[command(subcommand)]
     Cert(CertVerb),

@@ -1,6 +1,7 @@
 //! The command line: arguments in, one answer and an exit code out.
 
 use std::io::{self, IsTerminal, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -11,6 +12,8 @@ use thalweg::report::{Answer, Command};
 
 mod args;
 mod cert;
+mod pages;
+mod path;
 mod show;
 
 pub(crate) use args::Cli;
@@ -63,8 +66,20 @@ pub(crate) fn run(cli: Cli, now: u64) -> End {
         Verb::Explain { dest, class, dscp, ask } => {
             query(&ask, &Command::Explain { destination: dest, class, dscp })
         }
+        Verb::Matrix(ask) => query(&ask, &Command::Matrix),
+        Verb::Ping { dest, count, interval, dscp, ask } => {
+            path::ping(&ask, &dest, count, interval, dscp)
+        }
+        Verb::Trace { dest, class, dscp, no_echo, ask } => {
+            path::trace(&ask, dest, class, dscp, no_echo)
+        }
+        Verb::Events { follow: false, ask } => query(&ask, &Command::Events { follow: false }),
+        Verb::Events { follow: true, ask } => follow(&ask),
+        Verb::Drops { all, ask } => drops(&ask, all),
         Verb::Reload(ask) => query(&ask, &Command::Reload),
         Verb::Config(ConfigVerb::Check { file, json }) => cert::check(&file, json, now),
+        Verb::Completions { shell } => End::Done(pages::completions(shell)),
+        Verb::Man { out } => pages::man(&out),
         Verb::Cert(verb) => cert::run(verb, now),
     }
 }
@@ -89,16 +104,59 @@ fn run_daemon(file: &Path, now: u64) -> End {
 }
 
 fn query(ask: &Ask, command: &Command) -> End {
-    let envelope = match admin::query_blocking(&ask.socket, command) {
+    match asked(ask, command) {
+        Ok(envelope) => answer(&envelope, ask.json),
+        Err(end) => end,
+    }
+}
+
+/// The daemon's answer, or how the command ends without one.
+fn asked(ask: &Ask, command: &Command) -> Result<Envelope, End> {
+    admin::query_blocking(&ask.socket, command).map_err(|error| unreachable(ask, &error))
+}
+
+fn unreachable(ask: &Ask, error: &io::Error) -> End {
+    End::Unreachable(format!(
+        "no daemon answers at {}: {error}; is it running, and may you open its socket?",
+        ask.socket.display()
+    ))
+}
+
+/// `drops`: what occurred, or everything.
+fn drops(ask: &Ask, all: bool) -> End {
+    let mut envelope = match asked(ask, &Command::Drops) {
         Ok(envelope) => envelope,
-        Err(error) => {
-            return End::Unreachable(format!(
-                "no daemon answers at {}: {error}; is it running, and may you open its socket?",
-                ask.socket.display()
-            ));
-        }
+        Err(end) => return end,
     };
+    if let Body::Answer(Answer::Drops(rows)) = &mut envelope.body {
+        rows.retain(|row| all || row.packets > 0);
+    }
     answer(&envelope, ask.json)
+}
+
+/// `events --follow`: prints each lot as it comes.
+fn follow(ask: &Ask) -> End {
+    let mut end = End::Done(String::new());
+    let followed = admin::follow_blocking(&ask.socket, |envelope| {
+        let text = match &envelope.body {
+            Body::Answer(Answer::Events(events)) if ask.json => show::events_json(events),
+            Body::Answer(Answer::Events(events)) => show::events(events),
+            _ => {
+                end = answer(&envelope, ask.json);
+                return ControlFlow::Break(());
+            }
+        };
+        let mut out = io::stdout();
+        // A reader that went away ends it.
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    });
+    match followed {
+        Ok(()) => end,
+        Err(error) => unreachable(ask, &error),
+    }
 }
 
 fn answer(envelope: &Envelope, json: bool) -> End {

@@ -10,6 +10,10 @@ use thalweg::report::{
     Status, Volume,
 };
 
+mod survey;
+
+pub(crate) use survey::{echo, echoes, events, events_json, trace};
+
 /// The text for an answer, or why there is none.
 pub(crate) fn text(answer: &Answer) -> Result<String, String> {
     match answer {
@@ -20,6 +24,11 @@ pub(crate) fn text(answer: &Answer) -> Result<String, String> {
         Answer::Paths(rows) => Ok(paths(rows)),
         Answer::Explain(explanation) => Ok(explain(explanation)),
         Answer::Report(report) => Ok(self::status(&report.status)),
+        Answer::Matrix(matrix) => Ok(survey::matrix(matrix)),
+        Answer::Trace(trace) => Ok(survey::trace(trace, &[])),
+        Answer::Ping(echo) => Ok(survey::echo(echo)),
+        Answer::Drops(rows) => Ok(survey::drops(rows)),
+        Answer::Events(events) => Ok(survey::events(events)),
         Answer::Reload(told) => Ok(reloaded(told)),
         Answer::NotFound(why) => Err(why.clone()),
         Answer::Refused(problems) => Err(problems.join("\n")),
@@ -377,6 +386,9 @@ fn explain(e: &Explanation) -> String {
     }
     let _ = writeln!(text, ", class {}, {} first", e.class, e.objective);
     let _ = writeln!(text, "{}", e.why);
+    if !e.rule.is_empty() {
+        let _ = writeln!(text, "rule: {}", e.rule);
+    }
     let _ = writeln!(
         text,
         "another path must be {:.1} % better; this one is held for {}; better paths are taken up in \
@@ -420,7 +432,12 @@ fn explain(e: &Explanation) -> String {
             limits(c),
         ]);
     }
-    text + &lines(table)
+    text += &lines(table);
+    if let Some(c) = e.in_force.and_then(|place| e.candidates.get(place)) {
+        text += "\nhops of the path in force:\n";
+        text += &survey::hops(&c.hops, &[]);
+    }
+    text
 }
 
 fn parts(c: &Candidate) -> String {
@@ -441,7 +458,7 @@ fn limits(c: &Candidate) -> String {
 
 #[cfg(test)]
 mod tests {
-    use thalweg::report::{Bytes, CostPart, ForecastRow, HopRow, LimitVerdict, LinkState};
+    use thalweg::report::{Bytes, CostPart, ForecastRow, HopRow, LimitVerdict, LinkState, Stretch};
 
     use super::*;
 
@@ -542,6 +559,14 @@ mod tests {
         let candidate = Candidate {
             path: PathView { nodes: vec!["nice".into()], ..PathView::default() },
             basis: "forecast".into(),
+            hops: vec![Stretch {
+                from: "paris".into(),
+                to: "nice".into(),
+                delay_ms: Some(31.0),
+                forecast_ms: Some(33.25),
+                price_per_gb: Some(0.09),
+                ..Stretch::default()
+            }],
             costs: vec![
                 CostPart { name: "delay".into(), value_ms: 30.0 },
                 CostPart { name: "loss".into(), value_ms: 2.5 },
@@ -562,6 +587,7 @@ mod tests {
             candidates: vec![candidate],
             in_force: Some(0),
             why: "It is the only path.".into(),
+            rule: "[[class]] `default` takes everything".into(),
             ..Explanation::default()
         };
         let text = explain(&explanation);
@@ -570,6 +596,9 @@ mod tests {
             "in force",
             "delay 30.0 + loss 2.5",
             "BREAKS max_loss 1 % with 2 %",
+            "rule: [[class]] `default` takes everything\n",
+            "33.2",
+            "0.09",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }

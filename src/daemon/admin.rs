@@ -1,12 +1,14 @@
 //! The operator's door: a unix socket that takes one question and gives one answer.
 //!
-//! A connection carries one line of JSON each way and is closed. Question: a
+//! A connection carries one line of JSON each way and is closed; only where events are followed, one
+//! line for each lot of them until the asker leaves. Question: a
 //! [`Command`], `{"command":"status"}`. Answer: `{"schema_version":1,
 //! "answer":"status","value":{...}}`, or `{"schema_version":1,"error":"..."}` where the question was
 //! not understood. Who may open the socket's file (mode 0660) may ask everything, and may have the
 //! daemon read its configuration file again; nothing else can be changed through it.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,10 +16,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{ReadHalf, WriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::events::EventLog;
 use crate::report::{Answer, Command, SCHEMA_VERSION};
 
 /// A question on its way to the node. Who asks and loses patience drops the receiver.
@@ -37,6 +41,9 @@ const LONGEST_QUESTION: u64 = 4096;
 
 /// Longest answer a client reads, bytes: a report of 500 nodes with 8 classes is about 3 MB.
 const LONGEST_ANSWER: u64 = 64 * 1024 * 1024;
+
+/// Of them, those that follow events: they stay, and must not take the others' places.
+const FOLLOWERS: usize = 4;
 
 /// Connections served at a time; the next ones wait in the kernel's backlog.
 const CLIENTS: usize = 16;
@@ -104,15 +111,17 @@ impl AdminSocket {
     }
 
     /// Serves questions until the future is dropped.
-    pub async fn serve(self, asks: mpsc::Sender<Ask>) {
+    pub async fn serve(self, asks: mpsc::Sender<Ask>, log: EventLog) {
         let places = Arc::new(Semaphore::new(CLIENTS));
+        let followers = Arc::new(Semaphore::new(FOLLOWERS));
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let asks = asks.clone();
+                    let (asks, log, followers) =
+                        (asks.clone(), log.clone(), Arc::clone(&followers));
                     tokio::spawn(async move {
-                        if let Err(error) = serve_one(stream, &asks).await {
+                        if let Err(error) = serve_one(stream, &asks, &log, &followers).await {
                             tracing::debug!(%error, "admin client went away");
                         }
                         drop(place);
@@ -135,25 +144,64 @@ impl Drop for AdminSocket {
     }
 }
 
-async fn serve_one(mut stream: UnixStream, asks: &mpsc::Sender<Ask>) -> io::Result<()> {
+async fn serve_one(
+    mut stream: UnixStream,
+    asks: &mpsc::Sender<Ask>,
+    log: &EventLog,
+    followers: &Semaphore,
+) -> io::Result<()> {
     let (read, mut write) = stream.split();
     let mut question = Vec::new();
     let mut limited = BufReader::new(read.take(LONGEST_QUESTION));
     timeout(PATIENCE, limited.read_until(b'\n', &mut question)).await??;
-    let body = if question.last() == Some(&b'\n') {
-        match serde_json::from_slice(&question) {
-            Ok(command) => ask(asks, command).await,
-            Err(error) => Err(format!("the question is not understood: {error}")),
-        }
+    let asked = if question.last() == Some(&b'\n') {
+        serde_json::from_slice(&question)
+            .map_err(|error| format!("the question is not understood: {error}"))
     } else {
         Err(format!("a question is one line of at most {LONGEST_QUESTION} bytes"))
     };
+    let body = match asked {
+        Ok(Command::Events { follow: false }) => Ok(Answer::Events(log.after(0))),
+        Ok(Command::Events { follow: true }) => match followers.try_acquire() {
+            Ok(_place) => return follow(limited.into_inner().into_inner(), write, log).await,
+            Err(_) => Err(format!("{FOLLOWERS} others follow already; try again later")),
+        },
+        Ok(command) => ask(asks, command).await,
+        Err(error) => Err(error),
+    };
     let body = body.map_or_else(|error| Body::Error { error }, Body::Answer);
+    timeout(PATIENCE, write.write_all(&line(body)?)).await??;
+    timeout(PATIENCE, write.shutdown()).await?
+}
+
+/// An answer as it crosses the socket.
+fn line(body: Body) -> io::Result<Vec<u8>> {
     let envelope = Envelope { schema_version: SCHEMA_VERSION, body };
     let mut line = serde_json::to_vec(&envelope).map_err(io::Error::other)?;
     line.push(b'\n');
-    timeout(PATIENCE, write.write_all(&line)).await??;
-    timeout(PATIENCE, write.shutdown()).await?
+    Ok(line)
+}
+
+/// Tells what happened and what happens, until the asker leaves or reads too slowly.
+async fn follow(
+    mut read: ReadHalf<'_>,
+    mut write: WriteHalf<'_>,
+    log: &EventLog,
+) -> io::Result<()> {
+    let mut last = 0;
+    let mut ignored = [0; 64];
+    loop {
+        let news = tokio::select! {
+            news = log.next(last) => news,
+            read = read.read(&mut ignored) => match read? {
+                0 => return Ok(()),
+                _ => continue,
+            },
+        };
+        last = news.events.last().map_or(last, |row| row.number);
+        let line = line(Body::Answer(Answer::Events(news)))?;
+        timeout(PATIENCE, write.write_all(&line)).await??;
+    }
 }
 
 /// Asks the node and waits for its answer.
@@ -190,6 +238,41 @@ pub async fn query(socket: &Path, command: &Command) -> io::Result<Envelope> {
     timeout(PATIENCE * 4, limited.read_to_end(&mut text)).await??;
     serde_json::from_slice(&text).map_err(|e| {
         io::Error::new(io::ErrorKind::InvalidData, format!("the answer is not understood: {e}"))
+    })
+}
+
+/// Follows what happens at a running daemon: each lot of events goes to `each`, until that says stop
+/// or the daemon ends.
+///
+/// # Errors
+/// As [`query`].
+pub fn follow_blocking(
+    socket: &Path,
+    mut each: impl FnMut(Envelope) -> ControlFlow<()>,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut stream = timeout(PATIENCE, UnixStream::connect(socket)).await??;
+        let question = serde_json::to_vec(&Command::Events { follow: true });
+        let mut question = question.map_err(io::Error::other)?;
+        question.push(b'\n');
+        timeout(PATIENCE, stream.write_all(&question)).await??;
+        let mut lines = BufReader::new(stream.take(u64::MAX));
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            lines.get_mut().set_limit(LONGEST_ANSWER);
+            if lines.read_until(b'\n', &mut line).await? == 0 {
+                return Ok(());
+            }
+            let envelope = serde_json::from_slice(&line).map_err(|e| {
+                let what = format!("the answer is not understood: {e}");
+                io::Error::new(io::ErrorKind::InvalidData, what)
+            })?;
+            if each(envelope).is_break() {
+                return Ok(());
+            }
+        }
     })
 }
 
@@ -244,7 +327,7 @@ mod tests {
             assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
             let (asks, asked) = mpsc::channel(ASKS);
             tokio::spawn(answer_all(asked));
-            let server = tokio::spawn(socket.serve(asks));
+            let server = tokio::spawn(socket.serve(asks, EventLog::default()));
             let envelope = query(&path, &Command::Status).await.unwrap();
             assert_eq!(envelope.schema_version, SCHEMA_VERSION);
             let Body::Answer(Answer::Status(status)) = envelope.body else { panic!("a status") };
@@ -269,7 +352,7 @@ mod tests {
         runtime().block_on(async {
             let (asks, asked) = mpsc::channel(ASKS);
             tokio::spawn(answer_all(asked));
-            tokio::spawn(AdminSocket::bind(&path).unwrap().serve(asks));
+            tokio::spawn(AdminSocket::bind(&path).unwrap().serve(asks, EventLog::default()));
             let mut all = tokio::task::JoinSet::new();
             for _ in 0..3 * CLIENTS {
                 let path = path.clone();
@@ -289,7 +372,7 @@ mod tests {
             assert!(query(&path, &Command::Status).await.is_err());
             let (asks, asked) = mpsc::channel(ASKS);
             drop(asked);
-            tokio::spawn(AdminSocket::bind(&path).unwrap().serve(asks));
+            tokio::spawn(AdminSocket::bind(&path).unwrap().serve(asks, EventLog::default()));
             let envelope = query(&path, &Command::Status).await.unwrap();
             let error = "the node is shutting down".into();
             assert_eq!(envelope.body, Body::Error { error });
@@ -310,6 +393,53 @@ mod tests {
             std::fs::write(&path, "precious").unwrap();
             assert!(AdminSocket::bind(&path).is_err());
             assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        });
+    }
+
+    #[test]
+    fn who_follows_is_told_what_was_and_what_comes_and_takes_nobodys_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.sock");
+        runtime().block_on(async {
+            let (asks, asked) = mpsc::channel(ASKS);
+            tokio::spawn(answer_all(asked));
+            let log = EventLog::default();
+            log.push(1.0, "link_up", Some("lyon".into()), "link up".into());
+            tokio::spawn(AdminSocket::bind(&path).unwrap().serve(asks, log.clone()));
+            let envelope = query(&path, &Command::Events { follow: false }).await.unwrap();
+            let Body::Answer(Answer::Events(held)) = envelope.body else { panic!("events") };
+            assert_eq!(held.events.len(), 1);
+            let mut followers = Vec::new();
+            for _ in 0..FOLLOWERS {
+                let mut stream = UnixStream::connect(&path).await.unwrap();
+                stream.write_all(b"{\"command\":\"events\",\"follow\":true}\n").await.unwrap();
+                let mut lines = BufReader::new(stream);
+                let mut line = String::new();
+                lines.read_line(&mut line).await.unwrap();
+                assert!(line.contains("\"number\":1"), "{line}");
+                followers.push(lines);
+            }
+            let envelope = query(&path, &Command::Events { follow: true }).await.unwrap();
+            assert!(matches!(envelope.body, Body::Error { .. }), "no place left: {envelope:?}");
+            log.push(2.0, "link_down", None, "link down".into());
+            for lines in &mut followers {
+                let mut line = String::new();
+                lines.read_line(&mut line).await.unwrap();
+                assert!(line.contains("\"number\":2") && !line.contains("\"number\":1,"), "{line}");
+            }
+            assert!(query(&path, &Command::Status).await.is_ok(), "others are served meanwhile");
+            drop(followers);
+            // Places come back when who followed leaves.
+            let mut stream = UnixStream::connect(&path).await.unwrap();
+            loop {
+                stream.write_all(b"{\"command\":\"events\",\"follow\":true}\n").await.unwrap();
+                let mut line = String::new();
+                BufReader::new(&mut stream).read_line(&mut line).await.unwrap();
+                if line.contains("\"number\":2") {
+                    break;
+                }
+                stream = UnixStream::connect(&path).await.unwrap();
+            }
         });
     }
 }

@@ -44,6 +44,13 @@ impl Clock {
     }
 }
 
+/// Unix time in seconds with their parts. For telling people when something happened.
+pub fn unix_time_s() -> f64 {
+    #[expect(clippy::disallowed_methods, reason = "people live by wall time")]
+    let now = std::time::SystemTime::now();
+    now.duration_since(std::time::UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
 /// The earliest wall time that can be true, seconds of Unix time.
 static FLOOR: AtomicU64 = AtomicU64::new(0);
 

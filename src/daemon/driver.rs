@@ -13,7 +13,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,10 +23,13 @@ use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
 
 use super::admin::{ASKS, AdminSocket, Ask};
-use super::clock::{Clock, machine_seconds, not_before, unix_seconds};
+use super::clock::{Clock, machine_seconds, not_before, unix_seconds, unix_time_s};
 use super::data::{self, DataDoor, DataNews, LaneParts};
 use super::device::Device;
+use super::events::EventLog;
+use super::notify::Manager;
 use super::papers::{LOOK, Papers, take_lists};
+use super::ping::ping;
 use super::pki::Identity;
 use super::pki::verify::{Anchors, WallTrust, date};
 use super::poller::step_back;
@@ -40,9 +43,9 @@ use crate::config::{Config, PeerConfig};
 use crate::control::ControlInput;
 use crate::forward::event::ForwardEvent;
 use crate::forward::{ForwardConfig, Forwarder};
-use crate::id::Lane;
+use crate::id::{Class, Lane, NodeId};
 use crate::node::{self, Node, NodeConfig, NodeEvent, ProbeTimes, Seed};
-use crate::report::{Answer, Command, Reloaded};
+use crate::report::{Answer, Command, Echo, Reloaded};
 use crate::session::trust::Certified;
 use crate::time::Instant;
 use crate::topology::member::Restored;
@@ -101,6 +104,7 @@ struct Driver {
     scrapes: Scrapes,
     look_ups: LookUps,
     seeds_in: mpsc::Sender<Seed>,
+    log: EventLog,
 }
 
 impl Driver {
@@ -165,7 +169,8 @@ impl Driver {
         let identity = identity(&papers, &anchors);
         let node = NodeConfig { lanes, ..node_config(&config, known, boot) };
         let node = Node::new(node, identity, &restored, random(), clock.now());
-        tokio::spawn(admin.serve(asks_in));
+        let log = EventLog::default();
+        tokio::spawn(admin.serve(asks_in, log.clone()));
         tracing::info!(
             name = %own.name, node = %own.node, addresses = ?own.addresses,
             interface = %config.overlay.interface, version = env!("CARGO_PKG_VERSION"), "started"
@@ -192,14 +197,28 @@ impl Driver {
             scrapes,
             look_ups,
             seeds_in,
+            log,
         };
         Ok((driver, ended))
     }
 
     async fn drive(mut self, mut signals: Signals, mut ended: Ended) -> anyhow::Result<()> {
         self.carry_out().await;
+        let manager = Manager::from_env();
+        manager.ready();
+        let mut alive_at = tokio::time::Instant::now();
         let result = loop {
+            let alive = async {
+                match manager.alive_every {
+                    Some(_) => tokio::time::sleep_until(alive_at).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
+                () = alive => {
+                    manager.alive();
+                    alive_at = tokio::time::Instant::now() + manager.alive_every.unwrap_or_default();
+                }
                 asked = signals.next() => match asked {
                     Asked::End(signal) => {
                         tracing::info!(signal, "ending");
@@ -222,6 +241,7 @@ impl Driver {
         if let Err(error) = &result {
             tracing::error!("{error:#}");
         }
+        manager.ending();
         self.finish(result.is_ok().then_some(ended)).await;
         result
     }
@@ -267,10 +287,14 @@ impl Driver {
             Input::Control(input) => self.node.handle_control(now, input),
             Input::Seed(seed) => self.node.handle_seed(now, &seed),
             Input::Timeout => self.node.handle_timeout(now),
-            Input::TunLost(error) => self.device.on_lost(&error),
+            Input::TunLost(error) => {
+                self.device.on_lost(&error);
+                self.note("device_lost", None, format!("the TUN device is gone: {error}"));
+            }
             Input::Reopen => {
                 if let Some(queues) = self.device.reopen().await {
                     self.data.give_tun(queues);
+                    self.note("device_back", None, "the TUN device is back".into());
                 }
             }
             Input::Papers => self.look_at_papers(now),
@@ -282,11 +306,41 @@ impl Driver {
                 let mut said = self.node.handle_command(now, &command);
                 tally::complete(&mut said, &self.data.stats(), self.quic.refused());
                 tally::configured(&mut said, &self.standing);
-                // Who asked may have lost patience.
-                let _ = answer.send(said);
+                match said {
+                    Answer::Ping(echo) => self.ask_echo(*echo, &command, answer),
+                    // Who asked may have lost patience.
+                    said => drop(answer.send(said)),
+                }
             }
         }
         self.carry_out().await;
+    }
+
+    /// Sends one echo, and the answer to who asked when it came.
+    fn ask_echo(&self, mut echo: Echo, asked: &Command, answer: oneshot::Sender<Answer>) {
+        let dscp = match asked {
+            Command::Ping { dscp: Some(dscp), .. } => *dscp,
+            _ => 0,
+        };
+        let to = echo.address;
+        let alike = |own: &&IpAddr| to.is_some_and(|to| to.is_ipv6() == own.is_ipv6());
+        let own = self.own.addresses.iter().find(alike).copied();
+        tokio::spawn(async move {
+            let asked = match own.zip(to) {
+                Some((own, to)) => ping(own, to, dscp, random()).await,
+                None => Err("no address of one family at both ends".to_owned()),
+            };
+            match asked {
+                Ok(rtt) => echo.rtt_ms = Some(rtt.as_secs_f64() * 1e3),
+                Err(why) => echo.why = Some(why),
+            }
+            let _ = answer.send(Answer::Ping(Box::new(echo)));
+        });
+    }
+
+    /// Keeps what happened for who asks.
+    fn note(&self, kind: &str, node: Option<String>, text: String) {
+        self.log.push(unix_time_s(), kind, node, text);
     }
 
     /// Reads the configuration again and takes over what can be while packets flow.
@@ -308,8 +362,12 @@ impl Driver {
                 let (applied, restart) = (&told.applied, &told.restart);
                 tracing::info!(?applied, wait_for_restart = ?restart, "configuration reloaded");
                 told.remarks.iter().for_each(|remark| tracing::warn!("{remark}"));
+                let text = format!("in force now: {}", told.applied.join(", "));
+                self.note("reloaded", None, text);
             }
             Err(problems) => {
+                let first = problems.first().cloned().unwrap_or_default();
+                self.note("reload_refused", None, first);
                 for problem in problems {
                     tracing::error!("configuration not reloaded, the one before stays: {problem}");
                 }
@@ -372,7 +430,14 @@ impl Driver {
                     self.state.save(&bytes);
                 }
                 NodeEvent::Withdrawn => self.withdrawn = true,
-                event => say(&event),
+                event => {
+                    say(&event);
+                    let named = |node| self.node.name_of(node);
+                    let class = |class| self.node.class_name(class);
+                    if let Some((kind, node, text)) = told(&event, named, class) {
+                        self.note(kind, node, text);
+                    }
+                }
             }
         }
     }
@@ -545,4 +610,54 @@ fn say(event: &NodeEvent) {
         // Said where it failed.
         NodeEvent::DialFailed { .. } | NodeEvent::Persist(_) | NodeEvent::Withdrawn => {}
     }
+}
+
+/// The same for who follows events: its kind, the other node, and words.
+fn told(
+    event: &NodeEvent,
+    named: impl Fn(NodeId) -> String,
+    class: impl Fn(Class) -> String,
+) -> Option<(&'static str, Option<String>, String)> {
+    Some(match event {
+        NodeEvent::SessionUp { name, endpoint, .. } => {
+            ("session_up", Some(name.clone()), format!("session up at {endpoint}"))
+        }
+        NodeEvent::StreamLost { name, why, .. } => {
+            ("stream_lost", Some(name.clone()), format!("{why}; the session goes on"))
+        }
+        NodeEvent::SessionEnded { name, why, .. } => {
+            ("session_ended", Some(name.clone()), (*why).to_owned())
+        }
+        NodeEvent::LinkUp { link, peer } => {
+            ("link_up", Some(named(*peer)), format!("link {link} answers"))
+        }
+        NodeEvent::LinkDown { link, peer, silence } => {
+            let text = format!("link {link} silent for {} ms", silence.as_millis());
+            ("link_down", Some(named(*peer)), text)
+        }
+        NodeEvent::MemberNew { name, .. } => {
+            ("member_new", Some(name.clone()), "heard of".to_owned())
+        }
+        NodeEvent::MemberGone { node } => {
+            ("member_gone", Some(named(*node)), "forgotten".to_owned())
+        }
+        NodeEvent::PathMoved { destination, class: of, nodes, why } => {
+            let way = match nodes.split_last() {
+                None => "no path is left".to_owned(),
+                Some((_, [])) => "direct".to_owned(),
+                Some((_, relays)) => {
+                    let relays: Vec<_> = relays.iter().map(|&node| named(node)).collect();
+                    format!("via {}", relays.join(", "))
+                }
+            };
+            ("path_moved", Some(named(*destination)), format!("{}: {way} ({why})", class(*of)))
+        }
+        NodeEvent::Flipped { destination, class: of, to_backup, why } => {
+            let onto = if *to_backup { "onto the backup" } else { "back from the backup" };
+            let text = format!("{}: {onto} ({})", class(*of), why.name());
+            ("flipped", Some(named(*destination)), text)
+        }
+        NodeEvent::Refused { peer, why } => ("refused", peer.map(named), (*why).to_owned()),
+        NodeEvent::DialFailed { .. } | NodeEvent::Persist(_) | NodeEvent::Withdrawn => return None,
+    })
 }

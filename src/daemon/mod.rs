@@ -9,13 +9,17 @@ pub mod clock;
 pub mod data;
 pub mod device;
 pub mod driver;
+pub mod drops;
+pub mod events;
 pub mod file;
 pub mod http;
 pub mod log;
 #[cfg(test)]
 pub(crate) mod namespace;
 pub mod netlink;
+pub mod notify;
 pub mod papers;
+pub mod ping;
 pub mod pki;
 pub mod poller;
 pub mod quic;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::data::{DataStats, LaneStats};
+use super::drops;
 use super::reload::Standing;
 use crate::forward::Held;
 use crate::forward::pace::Mode;
@@ -23,7 +24,12 @@ pub fn complete(answer: &mut Answer, stats: &DataStats, refused: u64) {
             report.links.iter_mut().for_each(|row| complete_link(row, stats));
             report.peers.iter_mut().for_each(|row| complete_peer(row, stats));
         }
+        Answer::Drops(rows) => *rows = drops::rows(dropped(stats)),
         Answer::Paths(_)
+        | Answer::Matrix(_)
+        | Answer::Trace(_)
+        | Answer::Ping(_)
+        | Answer::Events(_)
         | Answer::Explain(_)
         | Answer::NotFound(_)
         | Answer::Reload(_)
@@ -61,7 +67,24 @@ fn complete_status(status: &mut Status, stats: &DataStats, refused: u64) {
     };
     status.lanes = (0..).zip(&stats.lanes).map(lane).collect();
     let (udp, tun) = (&stats.udp, &stats.tun);
-    let drops = forward.drops().map(|(reason, count)| (reason.name(), count));
+    status.memory = Some(memory(stats));
+    status.doors = Some(Doors {
+        send_buffer_full: udp.full,
+        sends_held: udp.held,
+        offload_refused: udp.gso_refused,
+        receive_errors: udp.receive_errors,
+        tun_reopened: tun.reopened,
+    });
+    let occurred = dropped(stats).filter(|(_, count)| *count > 0);
+    status.dropped_packets = Some(occurred.map(|(why, count)| (why.to_owned(), count)).collect());
+    if refused > 0 {
+        *status.refused.entry("handshake".to_owned()).or_default() += refused;
+    }
+}
+
+/// Every reason for which packets came to nothing, with its count.
+pub fn dropped(stats: &DataStats) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+    let (udp, tun) = (&stats.udp, &stats.tun);
     let local = [
         ("udp_send_buffer_full", udp.blocked),
         ("udp_no_buffer", udp.no_buffer),
@@ -80,19 +103,7 @@ fn complete_status(status: &mut Status, stats: &DataStats, refused: u64) {
         ("quic_queue_full", stats.quic_dropped),
         ("lane_stray_full", stats.strays_dropped),
     ];
-    status.memory = Some(memory(stats));
-    status.doors = Some(Doors {
-        send_buffer_full: udp.full,
-        sends_held: udp.held,
-        offload_refused: udp.gso_refused,
-        receive_errors: udp.receive_errors,
-        tun_reopened: tun.reopened,
-    });
-    let occurred = drops.chain(local).filter(|(_, count)| *count > 0);
-    status.dropped_packets = Some(occurred.map(|(why, count)| (why.to_owned(), count)).collect());
-    if refused > 0 {
-        *status.refused.entry("handshake".to_owned()).or_default() += refused;
-    }
+    stats.forward.drops().map(|(reason, count)| (reason.name(), count)).chain(local)
 }
 
 fn memory(stats: &DataStats) -> Memory {

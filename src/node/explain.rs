@@ -10,6 +10,7 @@ use crate::route::cost::Priced;
 use crate::route::policy::{ClassSpec, Limits};
 use crate::route::solve::{Rejection, Solver, Weighed};
 use crate::time::Instant;
+use crate::topology::graph::Graph;
 
 /// Paths shown at most.
 const SHOWN: usize = 16;
@@ -61,19 +62,23 @@ impl Node {
             prefix,
             class: spec.name.clone(),
             objective: spec.policy.objective.name().to_owned(),
+            rule: super::survey::rule(spec),
             in_force: place(in_force),
             backup: place(backup),
             margin_ratio: self.config.margin.as_f64(),
             hold_down_left_s: standing.hold_down_left(now).map(|d| d.as_secs_f64()),
             recompute_in_s: Some(self.knowledge.recompute_at().since(now).as_secs_f64()),
             why: self.why(in_force_view.as_ref(), place(in_force), &weighed, standing.reason),
-            candidates: weighed.iter().map(|w| self.candidate(w, &spec.policy.limits)).collect(),
+            candidates: weighed
+                .iter()
+                .map(|w| self.candidate(w, &spec.policy.limits, &graph))
+                .collect(),
         };
         Answer::Explain(Box::new(explanation))
     }
 
     /// The class meant, by name or as a packet of this mark to this destination would fall.
-    fn class_of(
+    pub(super) fn class_of(
         &self,
         node: NodeId,
         address: Option<IpAddr>,
@@ -118,13 +123,14 @@ impl Node {
         }
     }
 
-    fn candidate(&self, weighed: &Weighed, limits: &Limits) -> report::Candidate {
+    fn candidate(&self, weighed: &Weighed, limits: &Limits, graph: &Graph) -> report::Candidate {
         let c = &weighed.candidate;
         let parts = &c.priced.parts;
         let part = |name: &str, us: u64| CostPart { name: name.into(), value_ms: us as f64 / 1e3 };
         report::Candidate {
             path: self.priced_view(c.link.0, &c.nodes, Some(&c.priced)),
             basis: if c.priced.forecast_hops > 0 { "forecast" } else { "measured" }.into(),
+            hops: self.hops(graph, c.link, &c.nodes),
             costs: vec![
                 part("delay", parts.delay_us),
                 part("jitter", parts.jitter_us),

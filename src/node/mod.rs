@@ -25,6 +25,7 @@ mod peers;
 mod react;
 mod reload;
 mod report;
+mod survey;
 mod timers;
 mod trust;
 

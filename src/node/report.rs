@@ -11,7 +11,7 @@ use super::knowledge::Roll;
 use super::peers::{LinkHealth, Session};
 use crate::id::{Class, NodeId};
 use crate::report::{
-    Answer, Command, LinkRow, LinkState, PathRow, PeerRow, PeerState, Report, Status,
+    Answer, Command, Events, LinkRow, LinkState, PathRow, PeerRow, PeerState, Report, Status,
 };
 use crate::route::solve::Solver;
 use crate::session::trust::Certified;
@@ -44,7 +44,14 @@ impl Node {
                 links: self.link_rows(now),
                 paths: self.path_rows(now, None),
             })),
-            // The driver's: the node has never seen a file.
+            Command::Matrix => Answer::Matrix(self.matrix()),
+            Command::Trace { destination, class, dscp } => {
+                self.trace(destination, class.as_deref(), *dscp)
+            }
+            Command::Ping { destination, dscp } => self.echo(destination, *dscp),
+            // The driver's: counters, the log of events, and the file, which the node has never seen.
+            Command::Drops => Answer::Drops(Vec::new()),
+            Command::Events { .. } => Answer::Events(Events::default()),
             Command::Reload => Answer::NotFound("this node was not started from a file".into()),
         }
     }
@@ -63,11 +70,12 @@ impl Node {
         named.or_else(addressed).or_else(numbered)
     }
 
-    fn roll(&self) -> Roll<'_> {
+    pub(super) fn roll(&self) -> Roll<'_> {
         Roll { members: &self.members, peers: &self.peers }
     }
 
-    pub(super) fn name_of(&self, node: NodeId) -> String {
+    /// A node's name, or its number where that is not known.
+    pub fn name_of(&self, node: NodeId) -> String {
         if node == self.own.node {
             return self.own.name.clone();
         }
@@ -193,7 +201,8 @@ impl Node {
         rows.into_iter().map(|(_, row)| row).collect()
     }
 
-    pub(super) fn class_name(&self, class: Class) -> String {
+    /// A class's name.
+    pub fn class_name(&self, class: Class) -> String {
         let spec = self.config.classes.get(usize::from(class.0));
         spec.map_or_else(|| class.to_string(), |c| c.name.clone())
     }
