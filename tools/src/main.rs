@@ -1,9 +1,10 @@
 //! `cargo run -p tools -- tidy`: checks the shape of the tree and prints what is out of it.
+//! `cargo run -p tools -- write`: writes the files that are made from the code.
 
 mod tidy;
 
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 fn main() -> anyhow::Result<ExitCode> {
     match std::env::args().nth(1).as_deref() {
@@ -14,8 +15,15 @@ fn main() -> anyhow::Result<ExitCode> {
             }
             Ok(if found.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        // The test that says whether they are current knows how they are made.
+        Some("write") => {
+            let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+            let arguments = ["test", "-p", "thalweg", "--test", "written"];
+            let ended = Command::new(cargo).args(arguments).env("THALWEG_WRITE", "1").status()?;
+            Ok(if ended.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
         _ => {
-            eprintln!("usage: cargo run -p tools -- tidy    (from the project's root)");
+            eprintln!("usage: cargo run -p tools -- tidy|write    (from the project's root)");
             Ok(ExitCode::from(2))
         }
     }
