@@ -76,6 +76,9 @@ _thalweg() {
             thalweg__subcmd__cert,issue)
                 cmd="thalweg__subcmd__cert__subcmd__issue"
                 ;;
+            thalweg__subcmd__cert,revoke)
+                cmd="thalweg__subcmd__cert__subcmd__revoke"
+                ;;
             thalweg__subcmd__cert,show)
                 cmd="thalweg__subcmd__cert__subcmd__show"
                 ;;
@@ -87,6 +90,9 @@ _thalweg() {
                 ;;
             thalweg__subcmd__cert__subcmd__help,issue)
                 cmd="thalweg__subcmd__cert__subcmd__help__subcmd__issue"
+                ;;
+            thalweg__subcmd__cert__subcmd__help,revoke)
+                cmd="thalweg__subcmd__cert__subcmd__help__subcmd__revoke"
                 ;;
             thalweg__subcmd__cert__subcmd__help,show)
                 cmd="thalweg__subcmd__cert__subcmd__help__subcmd__show"
@@ -160,6 +166,9 @@ _thalweg() {
             thalweg__subcmd__help__subcmd__cert,issue)
                 cmd="thalweg__subcmd__help__subcmd__cert__subcmd__issue"
                 ;;
+            thalweg__subcmd__help__subcmd__cert,revoke)
+                cmd="thalweg__subcmd__help__subcmd__cert__subcmd__revoke"
+                ;;
             thalweg__subcmd__help__subcmd__cert,show)
                 cmd="thalweg__subcmd__help__subcmd__cert__subcmd__show"
                 ;;
@@ -187,7 +196,7 @@ _thalweg() {
             return 0
             ;;
         thalweg__subcmd__cert)
-            opts="-h -V --help --version ca issue show help"
+            opts="-h -V --help --version ca issue revoke show help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -231,7 +240,7 @@ _thalweg() {
             return 0
             ;;
         thalweg__subcmd__cert__subcmd__help)
-            opts="ca issue show help"
+            opts="ca issue revoke show help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -273,6 +282,20 @@ _thalweg() {
             return 0
             ;;
         thalweg__subcmd__cert__subcmd__help__subcmd__issue)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        thalweg__subcmd__cert__subcmd__help__subcmd__revoke)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -328,6 +351,32 @@ _thalweg() {
                     return 0
                     ;;
                 --out)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        thalweg__subcmd__cert__subcmd__revoke)
+            opts="-h -V --ca --name --certificate --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --certificate)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -517,7 +566,7 @@ _thalweg() {
             return 0
             ;;
         thalweg__subcmd__help__subcmd__cert)
-            opts="ca issue show"
+            opts="ca issue revoke show"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -545,6 +594,20 @@ _thalweg() {
             return 0
             ;;
         thalweg__subcmd__help__subcmd__cert__subcmd__issue)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        thalweg__subcmd__help__subcmd__cert__subcmd__revoke)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -114,12 +114,13 @@ complete -c thalweg -n "__fish_thalweg_using_subcommand completions" -s V -l ver
 complete -c thalweg -n "__fish_thalweg_using_subcommand man" -l out -d 'Directory to write them to' -r -F
 complete -c thalweg -n "__fish_thalweg_using_subcommand man" -s h -l help -d 'Print help'
 complete -c thalweg -n "__fish_thalweg_using_subcommand man" -s V -l version -d 'Print version'
-complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and not __fish_seen_subcommand_from ca issue show help" -s h -l help -d 'Print help'
-complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and not __fish_seen_subcommand_from ca issue show help" -s V -l version -d 'Print version'
-complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and not __fish_seen_subcommand_from ca issue show help" -f -a "ca" -d 'Make a CA: its key, its certificate and the ledger of what it issues'
-complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and not __fish_seen_subcommand_from ca issue show help" -f -a "issue" -d 'Issue a node\'s certificate and key; its number comes from the CA\'s ledger'
-complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and not __fish_seen_subcommand_from ca issue show help" -f -a "show" -d 'Show what a certificate grants'
-complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and not __fish_seen_subcommand_from ca issue show help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and not __fish_seen_subcommand_from ca issue revoke show help" -s h -l help -d 'Print help'
+complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and not __fish_seen_subcommand_from ca issue revoke show help" -s V -l version -d 'Print version'
+complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and not __fish_seen_subcommand_from ca issue revoke show help" -f -a "ca" -d 'Make a CA: its key, its certificate and the ledger of what it issues'
+complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and not __fish_seen_subcommand_from ca issue revoke show help" -f -a "issue" -d 'Issue a node\'s certificate and key; its number comes from the CA\'s ledger'
+complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and not __fish_seen_subcommand_from ca issue revoke show help" -f -a "revoke" -d 'Revoke a node\'s certificates: writes the CA\'s list, `ca.crl`, anew'
+complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and not __fish_seen_subcommand_from ca issue revoke show help" -f -a "show" -d 'Show what a certificate grants'
+complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and not __fish_seen_subcommand_from ca issue revoke show help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and __fish_seen_subcommand_from ca" -l out -d 'Directory to make it in' -r -F
 complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and __fish_seen_subcommand_from ca" -l name -d 'Name of the CA' -r
 complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and __fish_seen_subcommand_from ca" -l days -d 'Days until it ends' -r
@@ -137,12 +138,19 @@ complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and __fish_seen_su
 complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and __fish_seen_subcommand_from issue" -l json -d 'Print JSON with a schema_version'
 complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and __fish_seen_subcommand_from issue" -s h -l help -d 'Print help'
 complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and __fish_seen_subcommand_from issue" -s V -l version -d 'Print version'
+complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and __fish_seen_subcommand_from revoke" -l ca -d 'Directory of the CA' -r -F
+complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and __fish_seen_subcommand_from revoke" -l name -d 'Name of the node' -r
+complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and __fish_seen_subcommand_from revoke" -l certificate -d 'Only this certificate of the node, PEM' -r -F
+complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and __fish_seen_subcommand_from revoke" -l json -d 'Print JSON with a schema_version'
+complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and __fish_seen_subcommand_from revoke" -s h -l help -d 'Print help'
+complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and __fish_seen_subcommand_from revoke" -s V -l version -d 'Print version'
 complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and __fish_seen_subcommand_from show" -l ca -d 'Also judge it by this CA certificate, now; may be repeated; exit code 1 if it is refused' -r -F
 complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and __fish_seen_subcommand_from show" -l json -d 'Print JSON with a schema_version'
 complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
 complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and __fish_seen_subcommand_from show" -s V -l version -d 'Print version'
 complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and __fish_seen_subcommand_from help" -f -a "ca" -d 'Make a CA: its key, its certificate and the ledger of what it issues'
 complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and __fish_seen_subcommand_from help" -f -a "issue" -d 'Issue a node\'s certificate and key; its number comes from the CA\'s ledger'
+complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and __fish_seen_subcommand_from help" -f -a "revoke" -d 'Revoke a node\'s certificates: writes the CA\'s list, `ca.crl`, anew'
 complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show what a certificate grants'
 complete -c thalweg -n "__fish_thalweg_using_subcommand cert; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c thalweg -n "__fish_thalweg_using_subcommand help; and not __fish_seen_subcommand_from run status peers links paths explain matrix ping trace events drops reload config completions man cert help" -f -a "run" -d 'Run the daemon until SIGTERM or SIGINT; exit code 1 if it could not start or broke'
@@ -165,4 +173,5 @@ complete -c thalweg -n "__fish_thalweg_using_subcommand help; and not __fish_see
 complete -c thalweg -n "__fish_thalweg_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "check" -d 'Check a configuration and every file it names; exit code 2 if something is wrong'
 complete -c thalweg -n "__fish_thalweg_using_subcommand help; and __fish_seen_subcommand_from cert" -f -a "ca" -d 'Make a CA: its key, its certificate and the ledger of what it issues'
 complete -c thalweg -n "__fish_thalweg_using_subcommand help; and __fish_seen_subcommand_from cert" -f -a "issue" -d 'Issue a node\'s certificate and key; its number comes from the CA\'s ledger'
+complete -c thalweg -n "__fish_thalweg_using_subcommand help; and __fish_seen_subcommand_from cert" -f -a "revoke" -d 'Revoke a node\'s certificates: writes the CA\'s list, `ca.crl`, anew'
 complete -c thalweg -n "__fish_thalweg_using_subcommand help; and __fish_seen_subcommand_from cert" -f -a "show" -d 'Show what a certificate grants'
