@@ -110,7 +110,7 @@ pub fn ack(bytes: &[u8]) {
     let Ok(ack) = Ack::parse(bytes) else { return };
     let mut written = Vec::new();
     ack.write(&mut written);
-    assert_eq!(Ack::parse(&written), Ok(ack.clone()));
+    assert_eq!(Ack::parse(&written), Ok(ack));
     for seq in [0, 1, u32::MAX, u32::MAX / 2] {
         let _ = ack.came(seq);
     }
