@@ -149,6 +149,8 @@ pub struct RouteConfig {
     pub margin: Ratio,
     /// How long a path that came into force is kept whatever appears beside it.
     pub hold_down: Duration,
+    /// Whether everything is measured, computed and shown, and traffic goes straight all the same.
+    pub observe: bool,
 }
 
 /// Where `/metrics` and `/healthz` are served.
@@ -263,6 +265,12 @@ impl Config {
                 "[overlay] mtu = {}: IPv6 inside needs at least 1280",
                 self.overlay.mtu
             ));
+        }
+        if self.route.observe {
+            remarks.push(
+                "[route] observe = true: paths are computed and shown, and traffic goes straight"
+                    .into(),
+            );
         }
         if self.peers.is_empty() {
             remarks.push("no [[peer]]: this node waits until others dial it".into());
@@ -498,6 +506,7 @@ fn read_route(reader: &mut Reader<'_>, section: &Section<'_, '_>) -> RouteConfig
         recompute: between(reader, section, "recompute", 300_000, 1_000, 86_400_000),
         margin: margin.unwrap_or(Ratio::from_ppm(30_000)),
         hold_down: between(reader, section, "hold_down", 30_000, 0, 86_400_000),
+        observe: section.read(reader, "observe", value::boolean).unwrap_or(false),
     }
 }
 

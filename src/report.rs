@@ -128,6 +128,9 @@ pub struct MatrixNode {
     pub name: String,
     /// Its number.
     pub node: u16,
+    /// Whether it carries others' packets now.
+    #[serde(default)]
+    pub relay: bool,
 }
 
 /// One way of one link, as the mesh knows it: measured by its ends, told by link state.
@@ -761,6 +764,9 @@ pub struct Explanation {
     pub in_force: Option<usize>,
     /// Place of the backup among `candidates`.
     pub backup: Option<usize>,
+    /// Whether paths are only computed and shown.
+    #[serde(default)]
+    pub observe: bool,
     /// How much better than the path in force another must be to replace it.
     pub margin_ratio: f64,
     /// How much longer the path in force is held whatever happens to its rivals.

@@ -205,3 +205,64 @@ fn a_bad_configuration_ends_with_two_and_all_its_problems() {
     let ended = thalweg(dir.path(), &["config", "check", "absent.toml"]);
     assert!(code(&ended) == 2 && err(&ended).contains("absent.toml: cannot be read"));
 }
+
+#[test]
+fn expectations_of_a_policy_are_held_against_a_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let node =
+        |name: &str, node: u16| serde_json::json!({"name": name, "node": node, "relay": true});
+    let mut links = Vec::new();
+    // From a to b directly 80 ms, over c 20, over d 30; c is dear.
+    for (from, to, ms, price) in [
+        ("a", "b", 80.0, 0.0),
+        ("a", "c", 10.0, 0.5),
+        ("c", "b", 10.0, 0.5),
+        ("a", "d", 15.0, 0.01),
+        ("d", "b", 15.0, 0.01),
+    ] {
+        for (from, to) in [(from, to), (to, from)] {
+            links.push(serde_json::json!({"from": from, "to": to, "delay_ms": ms,
+                "jitter_ms": 0.1, "loss_ratio": 0.0, "price_per_gb": price}));
+        }
+    }
+    let nodes = [node("a", 1), node("b", 2), node("c", 3), node("d", 4)];
+    let mesh = serde_json::json!({"schema_version": 1, "answer": "matrix",
+        "value": {"nodes": nodes, "links": links}});
+    std::fs::write(dir.path().join("mesh.json"), mesh.to_string()).unwrap();
+    let config = "[node]\nname = \"a\"\ncertificate = \"c\"\nkey = \"k\"\nca = [\"x\"]\n\
+                  [[class]]\nprofile = \"gaming\"\n[[class]]\nname = \"frugal\"\nmax_price = 0.1\n";
+    std::fs::write(dir.path().join("t.toml"), config).unwrap();
+    let head = "config = \"t.toml\"\nsnapshot = \"mesh.json\"\n";
+    let run = |expectations: &str, json: bool| {
+        std::fs::write(dir.path().join("p.toml"), format!("{head}{expectations}")).unwrap();
+        let words = ["policy", "test", "p.toml", "--json"];
+        thalweg(dir.path(), &words[..if json { 4 } else { 3 }])
+    };
+    let good = "[[expect]]\nclass = \"gaming\"\nfrom = \"a\"\nto = \"b\"\nover = [\"c\"]\n\
+                max_latency = \"25ms\"\nhas_backup = true\n\
+                [[expect]]\nclass = \"frugal\"\nfrom = \"*\"\nto = \"b\"\nmax_price = 0.1\n\
+                keeps_limits = true\n";
+    let ended = run(good, false);
+    assert_eq!(code(&ended), 1, "{}{}", out(&ended), err(&ended));
+    let told = out(&ended);
+    assert!(told.contains("holds  gaming from a to b (via c, 20.0 ms)\n"), "{told}");
+    assert!(told.contains("holds  frugal from a to b (via d, 30.0 ms)\n"), "{told}");
+    // From c every path begins with a dear link: the expectation was rash.
+    assert!(told.contains("FAILS  frugal from c to b "), "{told}");
+    assert!(told.ends_with("3 held, 1 did not\n"), "{told}");
+    let never = "[[expect]]\nclass = \"gaming\"\nfrom = \"a\"\nto = \"b\"\nnever_over = [\"c\"]\n";
+    let ended = run(never, true);
+    let json: Value = serde_json::from_str(&out(&ended)).unwrap();
+    assert_eq!((code(&ended), &json["ok"]), (1, &false.into()));
+    assert_eq!(json["verdicts"][0]["problems"][0], "it crosses c");
+    let straight = "[[expect]]\nclass = \"frugal\"\nfrom = \"a\"\nto = \"d\"\ndirect = true\n";
+    assert_eq!(code(&run(straight, false)), 0);
+    let wrong = "[[expect]]\nclass = \"vr\"\nfrom = \"a\"\nto = \"x\"\nmax_latency = \"3\"\n";
+    let ended = run(wrong, false);
+    assert_eq!((code(&ended), out(&ended).as_str()), (2, ""));
+    let told = err(&ended);
+    assert!(told.contains("no class is named `vr`; there are gaming, frugal"), "{told}");
+    assert!(told.contains("knows no node `x`") && told.contains("\"3\" is no time"), "{told}");
+    assert_eq!(code(&run("[[expects]]\n", false)), 2);
+    assert_eq!(code(&run("", false)), 2);
+}

@@ -55,6 +55,9 @@ _thalweg() {
             thalweg,ping)
                 cmd="thalweg__subcmd__ping"
                 ;;
+            thalweg,policy)
+                cmd="thalweg__subcmd__policy"
+                ;;
             thalweg,reload)
                 cmd="thalweg__subcmd__reload"
                 ;;
@@ -148,6 +151,9 @@ _thalweg() {
             thalweg__subcmd__help,ping)
                 cmd="thalweg__subcmd__help__subcmd__ping"
                 ;;
+            thalweg__subcmd__help,policy)
+                cmd="thalweg__subcmd__help__subcmd__policy"
+                ;;
             thalweg__subcmd__help,reload)
                 cmd="thalweg__subcmd__help__subcmd__reload"
                 ;;
@@ -175,6 +181,21 @@ _thalweg() {
             thalweg__subcmd__help__subcmd__config,check)
                 cmd="thalweg__subcmd__help__subcmd__config__subcmd__check"
                 ;;
+            thalweg__subcmd__help__subcmd__policy,test)
+                cmd="thalweg__subcmd__help__subcmd__policy__subcmd__test"
+                ;;
+            thalweg__subcmd__policy,help)
+                cmd="thalweg__subcmd__policy__subcmd__help"
+                ;;
+            thalweg__subcmd__policy,test)
+                cmd="thalweg__subcmd__policy__subcmd__test"
+                ;;
+            thalweg__subcmd__policy__subcmd__help,help)
+                cmd="thalweg__subcmd__policy__subcmd__help__subcmd__help"
+                ;;
+            thalweg__subcmd__policy__subcmd__help,test)
+                cmd="thalweg__subcmd__policy__subcmd__help__subcmd__test"
+                ;;
             *)
                 ;;
         esac
@@ -182,7 +203,7 @@ _thalweg() {
 
     case "${cmd}" in
         thalweg)
-            opts="-h -V --help --version run status peers links paths explain matrix ping trace events drops reload config completions man cert help"
+            opts="-h -V --help --version run status peers links paths explain matrix ping trace events drops reload config policy completions man cert help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -552,7 +573,7 @@ _thalweg() {
             return 0
             ;;
         thalweg__subcmd__help)
-            opts="run status peers links paths explain matrix ping trace events drops reload config completions man cert help"
+            opts="run status peers links paths explain matrix ping trace events drops reload config policy completions man cert help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -817,6 +838,34 @@ _thalweg() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        thalweg__subcmd__help__subcmd__policy)
+            opts="test"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        thalweg__subcmd__help__subcmd__policy__subcmd__test)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         thalweg__subcmd__help__subcmd__reload)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -994,6 +1043,76 @@ _thalweg() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        thalweg__subcmd__policy)
+            opts="-h -V --help --version test help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        thalweg__subcmd__policy__subcmd__help)
+            opts="test help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        thalweg__subcmd__policy__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        thalweg__subcmd__policy__subcmd__help__subcmd__test)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        thalweg__subcmd__policy__subcmd__test)
+            opts="-h -V --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;

@@ -124,6 +124,9 @@ pub(crate) enum Verb {
     /// Check configuration files
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Test what a policy does with the mesh as it was
+    #[command(subcommand)]
+    Policy(PolicyVerb),
     /// Print what a shell needs to complete this program's arguments
     Completions {
         /// The shell
@@ -157,6 +160,18 @@ pub(crate) enum ConfigVerb {
     Check {
         /// The configuration file
         #[arg(default_value = DEFAULT_FILE)]
+        file: PathBuf,
+        /// Print JSON with a schema_version
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyVerb {
+    /// Check expectations ("gaming from a to b never over c"); exit code 1 if one does not hold
+    Test {
+        /// The expectations; see docs/config.md
         file: PathBuf,
         /// Print JSON with a schema_version
         #[arg(long)]

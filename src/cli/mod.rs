@@ -14,10 +14,11 @@ mod args;
 mod cert;
 mod pages;
 mod path;
+mod policy;
 mod show;
 
 pub(crate) use args::Cli;
-use args::{Ask, ConfigVerb, Verb};
+use args::{Ask, ConfigVerb, PolicyVerb, Verb};
 
 /// How a command ends.
 pub(crate) enum End {
@@ -78,6 +79,7 @@ pub(crate) fn run(cli: Cli, now: u64) -> End {
         Verb::Drops { all, ask } => drops(&ask, all),
         Verb::Reload(ask) => query(&ask, &Command::Reload),
         Verb::Config(ConfigVerb::Check { file, json }) => cert::check(&file, json, now),
+        Verb::Policy(PolicyVerb::Test { file, json }) => policy::test(&file, json),
         Verb::Completions { shell } => End::Done(pages::completions(shell)),
         Verb::Man { out } => pages::man(&out),
         Verb::Cert(verb) => cert::run(verb, now),

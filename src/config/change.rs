@@ -70,6 +70,7 @@ const ROWS: &[Row] = rows! {
     live "route" "recompute" route.recompute;
     live "route" "margin" route.margin;
     live "route" "hold_down" route.hold_down;
+    live "route" "observe" route.observe;
     live "metrics" "listen" metrics.listen;
     start "admin" "socket" admin.socket;
     live "log" "level" log.level;

@@ -38,7 +38,7 @@ fn built_in(
 ) -> ClassSpec {
     ClassSpec {
         name: name.into(),
-        matches: Match { prefixes: Vec::new(), dscp: dscp.to_vec() },
+        matches: Match { dscp: dscp.to_vec(), ..Match::default() },
         policy: Policy { objective, limits: Limits::default() },
         delivery: Delivery {
             budget: Duration::from_millis(budget_ms),
@@ -54,7 +54,7 @@ fn built_in(
 fn of_profile(profile: Profile) -> ClassSpec {
     ClassSpec {
         name: profile.name().into(),
-        matches: Match { prefixes: Vec::new(), dscp: profile.dscp().to_vec() },
+        matches: Match { dscp: profile.dscp().to_vec(), ..Match::default() },
         policy: Policy { objective: profile.objective(), limits: Limits::default() },
         delivery: profile.delivery(),
         marking: Marking::Copy,
@@ -117,7 +117,7 @@ pub(super) fn read(reader: &mut Reader<'_>, sections: &[Section<'_, '_>]) -> Vec
     if takes_all.is_none() {
         if let Some(place) = classes.iter().position(|c| c.name == "default") {
             let what = "[[class]] `default` must take everything, but has conditions";
-            let fix = "rename it, or leave its `prefixes` and `dscp` out";
+            let fix = "rename it, or leave its `prefixes`, `dscp`, `protocols` and `ports` out";
             reader.problem(&sections[place.min(sections.len() - 1)].place("name"), what, fix);
         }
         classes.push(fallback());
@@ -175,17 +175,32 @@ fn read_match(
 ) -> Match {
     let prefixes = section.read(reader, "prefixes", |v| value::list(v, value::prefix));
     let dscp = section.read(reader, "dscp", |v| value::list(v, value::dscp));
-    let mut matches =
-        Match { prefixes: prefixes.unwrap_or_default(), dscp: dscp.unwrap_or_default() };
-    let silent = !section.is_given("prefixes") && !section.is_given("dscp");
+    let protocols = section.read(reader, "protocols", |v| value::list(v, value::protocol));
+    let ports = section.read(reader, "ports", |v| value::list(v, value::ports));
+    let mut matches = Match {
+        prefixes: prefixes.unwrap_or_default(),
+        dscp: dscp.unwrap_or_default(),
+        protocols: protocols.unwrap_or_default(),
+        ports: ports.unwrap_or_default(),
+    };
+    if !matches.ports.is_empty() && !matches.protocols.is_empty() {
+        // IPPROTO_TCP, IPPROTO_UDP: the others have no ports.
+        if !matches.protocols.iter().any(|p| [6, 17].contains(p)) {
+            let what = "[[class]] has `ports`, but none of its `protocols` has any";
+            let fix = "add \"tcp\" or \"udp\" to `protocols`, or leave `ports` out";
+            reader.problem(&section.place("ports"), what, fix);
+        }
+    }
+    let conditions = ["prefixes", "dscp", "protocols", "ports"];
+    let silent = !conditions.iter().any(|key| section.is_given(key));
     if let Some(profile) = profile.filter(|_| silent) {
         matches.dscp = profile.dscp().to_vec();
         if matches.dscp.is_empty() {
             let name = profile.name();
             let what =
                 format!("[[class]] of profile \"{name}\" does not say which packets it takes");
-            let fix = "no code points are customary for it: write `prefixes` or `dscp`, or \
-                       `dscp = []` for all packets";
+            let fix = "no code points are customary for it: write `prefixes`, `ports`, `protocols` or \
+                       `dscp`, or `dscp = []` for all packets";
             reader.problem(&section.place("profile"), what, fix);
         }
     }

@@ -67,6 +67,8 @@ pub const TABLES: &[Table] = &[
             key("profile", ""),
             key("prefixes", "[]"),
             key("dscp", ""),
+            key("protocols", "[]"),
+            key("ports", "[]"),
             key("objective", "\"latency\""),
             key("max_latency", ""),
             key("max_loss", ""),
@@ -92,7 +94,12 @@ pub const TABLES: &[Table] = &[
     table(
         "route",
         false,
-        &[key("recompute", "\"5m\""), key("margin", "\"3%\""), key("hold_down", "\"30s\"")],
+        &[
+            key("recompute", "\"5m\""),
+            key("margin", "\"3%\""),
+            key("hold_down", "\"30s\""),
+            key("observe", "false"),
+        ],
     ),
     table("metrics", false, &[key("listen", "\"127.0.0.1:9460\"")]),
     table("admin", false, &[key("socket", "\"/run/thalweg/thalweg.sock\"")]),

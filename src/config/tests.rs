@@ -74,7 +74,7 @@ fn unknown_names_get_the_nearest_known_one() {
         problems(&text),
         "thalweg.toml:8: unknown table or key `overly`; did you mean `[overlay]`?\n\
          thalweg.toml:12: unknown key `recompte` in [route]; did you mean `recompute`?\n\
-         thalweg.toml:13: unknown key `zzz` in [route]; known are recompute, margin, hold_down"
+         thalweg.toml:13: unknown key `zzz` in [route]; known are recompute, margin, hold_down, observe"
     );
     let loose = format!("mtu = 1300\n{LEAST}");
     assert_eq!(
@@ -364,4 +364,28 @@ proptest::proptest! {
         let key = table.keys[key % table.keys.len()];
         let _ = parse(&format!("{}\n{} = {value}\n", table.heading(), key.name));
     }
+}
+
+#[test]
+fn classes_by_port_and_protocol_are_read_and_wrong_ones_named() {
+    let text = |lines: &str| format!("{LEAST}\n[[class]]\nname = \"a\"\n{lines}\n");
+    let config =
+        parse(&text("protocols = [\"udp\", 132]\nports = [443, \"27000-27100\"]")).unwrap();
+    let matches = &config.classes[0].matches;
+    assert_eq!(matches.protocols, [17, 132]);
+    assert_eq!(matches.ports, [(443, 443), (27_000, 27_100)]);
+    assert_eq!(config.classes[1].name, "default", "it does not take everything");
+    let told = problems(&text("protocols = [\"quic\"]\nports = [0, \"9-8\"]"));
+    assert!(
+        told.contains("[[class]] protocols (item 1) \"quic\" is not known here; write one of"),
+        "{told}"
+    );
+    assert!(told.contains("[[class]] ports (item 1) is no port; write a port like 443"), "{told}");
+    let told = problems(&text("ports = [\"9-8\"]"));
+    assert!(told.contains("(item 1) \"9-8\" is no range of ports"), "{told}");
+    let told = problems(&text("protocols = [\"esp\"]\nports = [5]"));
+    assert!(told.contains("none of its `protocols` has any"), "{told}");
+    // A profile's code points stand back where it is said otherwise what it takes.
+    let profile = parse(&format!("{LEAST}\n[[class]]\nprofile = \"gaming\"\nports = [3074]\n"));
+    assert_eq!(profile.unwrap().classes[0].matches.dscp, [0_u8; 0]);
 }

@@ -223,6 +223,46 @@ pub(super) fn dscp(value: &DeValue<'_>) -> Read<u8> {
     }
 }
 
+/// A transport protocol by name or number (IANA's registry of protocol numbers).
+pub(super) fn protocol(value: &DeValue<'_>) -> Read<u8> {
+    const NAMES: [(&str, u8); 8] = [
+        ("icmp", 1),
+        ("tcp", 6),
+        ("udp", 17),
+        ("gre", 47),
+        ("esp", 50),
+        ("icmpv6", 58),
+        ("sctp", 132),
+        ("udplite", 136),
+    ];
+    if value.as_str().is_some() {
+        return word(value, &NAMES);
+    }
+    match integer(value) {
+        Ok(number @ 0..=255) => Ok(number as u8),
+        _ => {
+            Err(Bad::new("is no protocol", "write a name like \"udp\", or a number from 0 to 255"))
+        }
+    }
+}
+
+/// A port, or a range of them with both ends: `443`, `"27000-27100"`.
+pub(super) fn ports(value: &DeValue<'_>) -> Read<(u16, u16)> {
+    let bad =
+        |what: String| Bad::new(what, "write a port like 443, or a range like \"27000-27100\"");
+    let Some(text) = value.as_str() else {
+        return match integer(value) {
+            Ok(port @ 1..=65_535) => Ok((port as u16, port as u16)),
+            _ => Err(bad("is no port".into())),
+        };
+    };
+    let (low, high) = text.split_once('-').unwrap_or((text, text));
+    match (low.trim().parse(), high.trim().parse()) {
+        (Ok(low), Ok(high)) if low != 0 && low <= high => Ok((low, high)),
+        _ => Err(bad(format!("\"{text}\" is no range of ports"))),
+    }
+}
+
 /// `"copy"`, or a DSCP.
 pub(super) fn marking(value: &DeValue<'_>) -> Read<Marking> {
     if value.as_str() == Some("copy") {

@@ -533,6 +533,7 @@ pub fn node_config(config: &Config, seeds: Vec<Seed>, boot: u64) -> NodeConfig {
         recompute: config.route.recompute,
         margin: config.route.margin,
         hold_down: config.route.hold_down,
+        observe: config.route.observe,
         member_expiry: MEMBER_EXPIRY,
         boot_floor: boot,
     }

@@ -243,6 +243,8 @@ struct Rule {
     prefixes: Vec<IpNet>,
     /// One bit per code point; `None` takes all.
     dscp: Option<u64>,
+    protocols: Vec<u8>,
+    ports: Vec<(u16, u16)>,
 }
 
 /// What a packet is to this node.
@@ -280,6 +282,8 @@ impl Classifier {
                 dscp: (!spec.matches.dscp.is_empty()).then(|| {
                     spec.matches.dscp.iter().fold(0, |set, point| set | 1 << (point & 63))
                 }),
+                protocols: spec.matches.protocols.clone(),
+                ports: spec.matches.ports.clone(),
             })
             .collect();
         Self { rules, salt }
@@ -296,7 +300,7 @@ impl Classifier {
     /// The reason for which the packet is not carried.
     pub fn classify(&self, packet: &[u8]) -> Result<Classified, Refusal> {
         let head = Head::read(packet)?;
-        let class = self.class(head.destination, head.dscp);
+        let class = self.class(&head);
         let flow = head.flow_hash(self.salt);
         // It keeps to the even buckets, so that what wants order never waits for what does not, and
         // what does not never lets a gap pass early for what does.
@@ -308,11 +312,19 @@ impl Classifier {
     }
 
     /// The first class whose conditions hold; the last where none does.
-    pub fn class(&self, destination: IpAddr, dscp: u8) -> Class {
+    pub fn class(&self, head: &Head) -> Class {
+        let Head { destination, dscp, protocol, fragment, ports, .. } = head;
+        let has_ports = !fragment && (*protocol == TCP || *protocol == UDP);
+        let within = |(low, high): &(u16, u16)| {
+            let range = *low..=*high;
+            range.contains(&ports.0) || range.contains(&ports.1)
+        };
         let holds = |rule: &Rule| {
             rule.dscp.is_none_or(|set| set >> (dscp & 63) & 1 == 1)
+                && (rule.protocols.is_empty() || rule.protocols.contains(protocol))
+                && (rule.ports.is_empty() || (has_ports && rule.ports.iter().any(within)))
                 && (rule.prefixes.is_empty()
-                    || rule.prefixes.iter().any(|net| net.contains(&destination)))
+                    || rule.prefixes.iter().any(|net| net.contains(destination)))
         };
         let last = self.rules.len().saturating_sub(1);
         Class(self.rules.iter().position(holds).unwrap_or(last) as u8)
@@ -326,6 +338,49 @@ mod tests {
 
     use super::*;
     use crate::route::policy::{Delivery, Match, Policy};
+
+    /// The head of a packet to an address.
+    fn to(destination: &str, dscp: u8, protocol: u8, ports: (u16, u16)) -> Head {
+        Head {
+            source: "10.0.0.2".parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            protocol,
+            dscp,
+            ecn: 0,
+            transport: 20,
+            fragment: false,
+            ports,
+        }
+    }
+
+    #[test]
+    fn a_class_by_port_and_protocol_takes_both_directions_and_no_fragment() {
+        let spec = |name: &str, matches| ClassSpec {
+            name: name.into(),
+            matches,
+            policy: Policy::default(),
+            delivery: Delivery::NONE,
+            marking: Default::default(),
+        };
+        let games = Match {
+            protocols: vec![UDP],
+            ports: vec![(3074, 3074), (27_000, 27_100)],
+            ..Match::default()
+        };
+        let tunnels = Match { protocols: vec![47, 50], ..Match::default() };
+        let web = Match { ports: vec![(443, 443)], ..Match::default() };
+        let all = [("a", games), ("b", tunnels), ("c", web), ("d", Match::default())];
+        let c = Classifier::new(&all.map(|(name, matches)| spec(name, matches)), 1);
+        let class = |protocol, ports| c.class(&to("10.0.0.1", 0, protocol, ports)).0;
+        assert_eq!(class(UDP, (5000, 27_100)), 0, "towards the server");
+        assert_eq!(class(UDP, (3074, 5000)), 0, "and back from it");
+        assert_eq!((class(UDP, (5000, 27_101)), class(TCP, (5000, 3074))), (3, 3));
+        assert_eq!((class(47, (0, 0)), class(50, (0, 0))), (1, 1));
+        assert_eq!((class(TCP, (5000, 443)), class(UDP, (443, 5000))), (2, 2));
+        assert_eq!(class(132, (443, 443)), 3, "only TCP and UDP have ports that are read");
+        let fragment = Head { fragment: true, ..to("10.0.0.1", 0, UDP, (0, 0)) };
+        assert_eq!(c.class(&fragment), Class(3));
+    }
 
     fn udp4(source: [u8; 4], destination: [u8; 4], ports: (u16, u16)) -> Vec<u8> {
         let mut packet = Vec::new();
@@ -342,6 +397,7 @@ mod tests {
             matches: Match {
                 prefixes: prefixes.iter().map(|p| p.parse().unwrap()).collect(),
                 dscp: dscp.to_vec(),
+                ..Match::default()
             },
             policy: Policy::default(),
             delivery: Delivery::NONE,
@@ -385,13 +441,14 @@ mod tests {
             spec("rest", &["192.0.2.0/24"], &[]),
         ];
         let c = Classifier::new(&list, 1);
-        let class = |a: &str, dscp| c.class(a.parse().unwrap(), dscp).0;
+        let class = |a: &str, dscp| c.class(&to(a, dscp, UDP, (0, 0))).0;
         assert_eq!(class("10.9.1.1", 46), 0);
         assert_eq!(class("10.9.1.1", 0), 1);
         assert_eq!(class("2001:db8:9::1", 0), 1);
         assert_eq!(class("10.8.1.1", 12), 2);
         assert_eq!(class("10.8.1.1", 11), 3);
-        assert_eq!(Classifier::new(&[], 1).class("10.0.0.1".parse().unwrap(), 0), Class(0));
+        let any = to("10.0.0.1", 0, UDP, (0, 0));
+        assert_eq!(Classifier::new(&[], 1).class(&any), Class(0));
     }
 
     #[test]

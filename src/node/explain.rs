@@ -65,6 +65,7 @@ impl Node {
             rule: super::survey::rule(spec),
             in_force: place(in_force),
             backup: place(backup),
+            observe: self.config.observe,
             margin_ratio: self.config.margin.as_f64(),
             hold_down_left_s: standing.hold_down_left(now).map(|d| d.as_secs_f64()),
             recompute_in_s: Some(self.knowledge.recompute_at().since(now).as_secs_f64()),
@@ -96,6 +97,10 @@ impl Node {
         let dscp = dscp.unwrap_or(0);
         classes.find(|(_, spec)| {
             let m = &spec.matches;
+            // Nothing was said of these: a class that asks for them is meant only by its name.
+            if !m.ports.is_empty() || !m.protocols.is_empty() {
+                return false;
+            }
             let held = |a: IpAddr| m.prefixes.iter().any(|net| net.contains(&a));
             (m.prefixes.is_empty() || address.is_some_and(held))
                 && (m.dscp.is_empty() || m.dscp.contains(&dscp))
@@ -166,13 +171,17 @@ impl Node {
             None => "the path in force is not among those that can be weighed now".to_owned(),
             Some(0) => "no other path costs less".to_owned(),
             Some(place) => {
+                let waits = if self.config.observe {
+                    "observing only: nothing is moved"
+                } else {
+                    "which waits for the margin, the hold-down or the next recomputation"
+                };
                 let ahead = weighed[..place].iter().filter(|w| w.rejected.is_none()).count();
                 let best = weighed[0].candidate.priced.cost;
                 let own = weighed[place].candidate.priced.cost;
                 let over = own.saturating_sub(best) as f64 / own.max(1) as f64 * 100.0;
                 format!(
-                    "{} cheaper by up to {over:.1} %, which waits for the margin, the hold-down or \
-                     the next recomputation",
+                    "{} cheaper by up to {over:.1} %, {waits}",
                     if ahead == 1 {
                         "one path is".to_owned()
                     } else {

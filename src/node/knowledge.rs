@@ -56,6 +56,8 @@ pub(super) struct Knowledge {
     own: Certified,
     classes: u8,
     use_relays: bool,
+    /// Whether paths are computed and shown, and not taken.
+    observe: bool,
     links: Links,
     lsdb: Lsdb,
     originator: Originator,
@@ -118,6 +120,7 @@ impl Knowledge {
             own: own.clone(),
             classes: config.classes.len().min(Class::LIMIT) as u8,
             use_relays: config.use_relays,
+            observe: config.observe,
             links: Links::new(&config.probe, config.price, dice.fork(), now),
             lsdb: Lsdb::new(own.node),
             originator: Originator::new(spoken, own.node, boot, relay, dice.fork()),
@@ -164,6 +167,7 @@ impl Knowledge {
         self.links.on_price(config.price);
         self.links.on_times(now, &config.probe);
         self.use_relays = config.use_relays;
+        self.observe = config.observe;
         self.classes = config.classes.len().min(Class::LIMIT) as u8;
         if redecide {
             let now_is = |class: Class| before.iter().position(|was| *was == Some(class));
@@ -333,6 +337,9 @@ impl Knowledge {
             }
         }
         self.chooser.fill(&mut table);
+        if self.observe {
+            self.straighten(&mut table);
+        }
         // Without keys nothing can be sealed for a node, whatever leads to it.
         table.routes.retain(|(node, _), _| roll.peers.session(*node).is_some());
         // A link that works and is not measured yet carries its own peer's traffic: the other choice
@@ -348,6 +355,25 @@ impl Knowledge {
         table
     }
 
+    /// Puts the link to each destination in the place of what was chosen, where there is one that works.
+    fn straighten(&self, table: &mut RouteTable) {
+        for own in self.links.own_links().into_iter().filter(|own| own.up) {
+            let delay = own.outward.map_or(Duration::ZERO, |state| state.present.delay);
+            for class in (0..self.classes).map(Class) {
+                // A table for each breath of the delay would say nothing new.
+                let said = self.table.lookup(own.peer, class).map(|route| &route.primary);
+                let said = said.filter(|path| path.link == own.link && path.is_direct());
+                let near = |old: &Duration| {
+                    let moved = micros(*old).abs_diff(micros(delay));
+                    !old.is_zero() && moved <= micros(*old) / 5 + 2_000
+                };
+                let delay = said.map(|path| path.delay).filter(near).unwrap_or(delay);
+                let primary = Path { link: own.link, nodes: vec![own.peer], delay };
+                table.routes.insert((own.peer, class), Route { primary, backup: None });
+            }
+        }
+    }
+
     /// The mesh as it is known now.
     pub(super) fn graph(&self, roll: &Roll<'_>) -> Graph {
         let may_relay = |node| self.use_relays && roll.certified(node).is_some_and(|c| c.relay);
@@ -359,12 +385,21 @@ impl Knowledge {
         self.lsdb.lsa(a).and_then(|lsa| lsa.link(b)).is_some_and(|l| l.up)
     }
 
+    /// Whether a node says that it carries others' packets.
+    pub(super) fn consents(&self, node: NodeId) -> bool {
+        self.lsdb.lsa(node).is_some_and(|lsa| lsa.relay)
+    }
+
     /// How the path of a destination and class came to be in force.
     pub(super) fn standing(&self, node: NodeId, class: Class) -> Standing {
         let held = self.chooser.held(node, class);
         let chosen = Standing {
             on_backup: false,
-            reason: held.map_or("unmeasured", |h| h.why.name()),
+            reason: if self.observe {
+                "observed"
+            } else {
+                held.map_or("unmeasured", |h| h.why.name())
+            },
             changed_at: held.map(|h| h.changed_at),
             changes: held.map_or(0, |h| h.changes),
             held_until: held.map(|h| self.chooser.held_until(h)),

@@ -101,6 +101,9 @@ pub struct NodeConfig {
     pub margin: Ratio,
     /// How long a path is kept at least.
     pub hold_down: Duration,
+    /// Whether paths are only computed and shown: traffic takes the link to its destination where there
+    /// is one that works.
+    pub observe: bool,
     /// A member not heard of for this long is forgotten.
     pub member_expiry: Duration,
     /// The boot counter is at least this. The daemon gives the seconds of Unix time at its start,

@@ -49,7 +49,7 @@ impl Node {
         let before = self.config.classes.iter().take(Class::LIMIT);
         let before: Vec<Option<Class>> =
             before.map(|c| named(&c.name).map(|at| Class(at as u8))).collect();
-        let rules = |c: &NodeConfig| (c.recompute, c.margin, c.hold_down, c.use_relays);
+        let rules = |c: &NodeConfig| (c.recompute, c.margin, c.hold_down, c.use_relays, c.observe);
         let redecide = old.classes != self.config.classes || rules(&old) != rules(&self.config);
         self.knowledge.on_config(now, &self.config, &before, redecide);
         if old.advertise != self.config.advertise {

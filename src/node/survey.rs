@@ -25,9 +25,18 @@ impl Node {
             links: links.iter().map(|((a, b), state)| self.stretch(*a, *b, Some(state))).collect(),
             nodes: names
                 .into_iter()
-                .map(|(node, name)| MatrixNode { name, node: node.get() })
+                .map(|(node, name)| MatrixNode { name, node: node.get(), relay: self.relays(node) })
                 .collect(),
         }
+    }
+
+    /// Whether a node carries others' packets, as far as it says and may.
+    fn relays(&self, node: NodeId) -> bool {
+        if node == self.own.node {
+            return self.config.relay && self.own.relay;
+        }
+        let roll = self.roll();
+        roll.certified(node).is_some_and(|c| c.relay) && self.knowledge.consents(node)
     }
 
     /// Answers `trace`.
@@ -129,6 +138,17 @@ pub(super) fn rule(spec: &ClassSpec) -> String {
     if !spec.matches.dscp.is_empty() {
         let points: Vec<_> = spec.matches.dscp.iter().map(ToString::to_string).collect();
         parts.push(format!("with DSCP {}", points.join(", ")));
+    }
+    if !spec.matches.protocols.is_empty() {
+        let numbers: Vec<_> = spec.matches.protocols.iter().map(ToString::to_string).collect();
+        parts.push(format!("of protocol {}", numbers.join(", ")));
+    }
+    if !spec.matches.ports.is_empty() {
+        let range = |&(low, high): &(u16, u16)| {
+            if low == high { low.to_string() } else { format!("{low}-{high}") }
+        };
+        let ranges: Vec<_> = spec.matches.ports.iter().map(range).collect();
+        parts.push(format!("with port {}", ranges.join(", ")));
     }
     match parts.as_slice() {
         [] => format!("[[class]] `{}` takes everything that no class before it took", spec.name),

@@ -102,6 +102,11 @@ pub struct Match {
     pub prefixes: Vec<IpNet>,
     /// The DSCP is one of these.
     pub dscp: Vec<u8>,
+    /// The transport protocol is one of these.
+    pub protocols: Vec<u8>,
+    /// The port at either end, of TCP or UDP, lies in one of these ranges, both ends of a range counted.
+    /// Fragments of a packet have none.
+    pub ports: Vec<(u16, u16)>,
 }
 
 /// One class of traffic.

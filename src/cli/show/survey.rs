@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn the_matrix_has_every_pair_and_invents_none() {
-        let node = |name: &str, node| MatrixNode { name: name.into(), node };
+        let node = |name: &str, node| MatrixNode { name: name.into(), node, relay: true };
         let known = Matrix {
             nodes: vec![node("paris", 1), node("lyon", 2)],
             links: vec![stretch("paris", "lyon", 12.34), stretch("paris", "lyon", 9.0)],

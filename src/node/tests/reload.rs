@@ -110,3 +110,27 @@ fn endpoints_and_seeds_that_are_new_are_told_and_dialled() {
     assert!(shown(&mut world).contains(&"198.51.100.9:4600".to_owned()));
     assert!(world.missing().is_empty(), "nobody is lost with the seed");
 }
+
+#[test]
+fn who_only_observes_computes_everything_and_goes_straight() {
+    let mut world = mesh();
+    world.set_delay(1, 3, 200);
+    world.run(at(700.0));
+    assert_eq!(world.path(1, 3), [2, 3]);
+    let mut observing = config(&[1]);
+    observing.observe = true;
+    world.reload(1, observing);
+    assert_eq!(world.path(1, 3), [3]);
+    world.run(at(1500.0));
+    assert_eq!(world.path(1, 3), [3], "and it stays so");
+    assert_eq!(world.path(2, 3), [3], "others go as they like");
+    let host = world.hosts.get_mut(&1).unwrap();
+    let asked = Command::Explain { destination: "node-3".into(), class: None, dscp: None };
+    let Answer::Explain(told) = host.node.handle_command(at(1500.0), &asked) else { panic!() };
+    assert!(told.observe && told.why.contains("(observed)"), "{}", told.why);
+    assert!(told.why.ends_with("observing only: nothing is moved"), "{}", told.why);
+    assert_eq!(told.candidates[0].path.nodes.len(), 2, "the better path is shown");
+    assert!(told.candidates[0].path.delay_ms.unwrap() < 60.0);
+    world.reload(1, config(&[1]));
+    assert_eq!(world.path(1, 3), [2, 3], "as it was computed all the time");
+}
