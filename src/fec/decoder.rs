@@ -20,7 +20,7 @@ use crate::wire::repair::{Repair, Window};
 /// What a [`Decoder`] keeps at most, and how it hands out what it recovered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecoderLimits {
-    /// How far behind the newest sequence a repaired one may lie: a power of two, 64 to 4096.
+    /// How far behind the newest sequence a repaired one may lie: a power of two, 256 to 4096.
     pub span: usize,
     /// Bytes of the packets kept; the oldest go first.
     pub bytes: usize,
@@ -33,9 +33,9 @@ pub struct DecoderLimits {
 }
 
 impl Default for DecoderLimits {
-    /// Twice the longest window, and as many equations as a mask spans.
+    /// Twice the longest window, and more equations than its losses are at any rate worth coding.
     fn default() -> Self {
-        Self { span: 128, bytes: 512 << 10, equations: 32, symbol: 16 << 10, room: 0 }
+        Self { span: 512, bytes: 1 << 20, equations: 64, symbol: 16 << 10, room: 0 }
     }
 }
 
@@ -269,7 +269,7 @@ impl Decoder {
         let mut coefficients = vec![0; self.limits.span].into_boxed_slice();
         for seq in repair.sequences() {
             let at = self.place(seq);
-            let factor = coefficient(repair.key, seq);
+            let factor = coefficient(repair, seq);
             if self.slots[at].held {
                 known[count] = (factor, &self.slots[at].symbol);
                 count += 1;

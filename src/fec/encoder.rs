@@ -32,9 +32,9 @@ pub struct EncoderLimits {
 }
 
 impl Default for EncoderLimits {
-    /// The longest window, of packets of an Ethernet frame or a few larger ones.
+    /// The longest window of packets of an Ethernet frame, or shorter ones of larger packets.
     fn default() -> Self {
-        Self { sources: Window::RUN as usize, bytes: 256 << 10 }
+        Self { sources: Window::RUN as usize, bytes: 512 << 10 }
     }
 }
 
@@ -159,9 +159,10 @@ impl Encoder {
         } else {
             Window::SPAN
         };
-        let newest = self.sources.range(from..).map(|source| source.seq);
-        let chosen = newest.filter(|seq| last.wrapping_sub(*seq) < reach).collect();
-        self.plan(chosen)
+        let newest = self.sources.iter().enumerate().skip(from);
+        let within = newest.filter(|(_, source)| last.wrapping_sub(source.seq) < reach);
+        let places = within.map(|(at, _)| at).collect();
+        self.plan(places)
     }
 
     /// A repair over exactly these sequences, in any order. `None` where there are none, where one
@@ -171,7 +172,8 @@ impl Encoder {
         let oldest = self.sources.front()?.seq;
         chosen.sort_unstable_by_key(|seq| seq.wrapping_sub(oldest));
         chosen.dedup();
-        self.plan(chosen)
+        let places = chosen.into_iter().map(|seq| self.find(seq)).collect::<Option<_>>()?;
+        self.plan(places)
     }
 
     /// Totals.
@@ -179,19 +181,18 @@ impl Encoder {
         self.stats
     }
 
-    /// Of ascending sequences.
-    fn plan(&mut self, chosen: Vec<u32>) -> Option<Plan<'_>> {
-        let (&first, &last) = (chosen.first()?, chosen.last()?);
+    /// Of sources at these places, ascending.
+    fn plan(&mut self, places: Vec<usize>) -> Option<Plan<'_>> {
+        let seq = |at: usize| self.sources[at].seq;
+        let (first, last) = (seq(*places.first()?), seq(*places.last()?));
         let back = last.wrapping_sub(first);
-        let window = if back as usize == chosen.len() - 1 && back < Window::RUN {
-            Window::Run(chosen.len() as u8)
+        let window = if back as usize == places.len() - 1 && back < Window::RUN {
+            Window::Run(places.len() as u16)
         } else if back < Window::SPAN {
-            Window::Mask(chosen.iter().fold(0, |mask, seq| mask | 1 << last.wrapping_sub(*seq)))
+            Window::Mask(places.iter().fold(0, |mask, &at| mask | 1 << last.wrapping_sub(seq(at))))
         } else {
             return None;
         };
-        let places =
-            chosen.into_iter().map(|seq| self.find(seq)).collect::<Option<Vec<usize>>>()?;
         let tail = places.iter().map(|&at| self.sources[at].tail.len()).max()?;
         // One packet is its own sum, whatever the key; keys are kept for those that need them.
         let key = if places.len() == 1 { 0 } else { self.key };
@@ -253,7 +254,7 @@ impl Plan<'_> {
         let mut rows: [(u8, &[u8]); Window::RUN as usize] = [(0, &[]); _];
         let rows = &mut rows[..self.places.len()];
         for (row, &at) in rows.iter_mut().zip(&self.places) {
-            *row = (coefficient(self.head.key, sources[at].seq), &sources[at].tail);
+            *row = (coefficient(&self.head, sources[at].seq), &sources[at].tail);
         }
         kernel.add_all(tail, rows);
         for (row, &at) in rows.iter_mut().zip(&self.places) {
@@ -317,10 +318,10 @@ mod tests {
 
     #[test]
     fn windows_are_runs_where_they_can_be_and_masks_where_they_must() {
-        let mut e = encoder((0..100).map(|n: u32| n.wrapping_sub(50)));
+        let mut e = encoder((0..300).map(|n: u32| n.wrapping_sub(250)));
         let all: Vec<_> = e.held().collect();
-        assert_eq!((all.len(), all[0], all[63]), (64, u32::MAX - 13, 49));
-        assert_eq!(window(e.over_newest(1000)), Some((49, Window::Run(64))));
+        assert_eq!((all.len(), all[0], all[255]), (256, u32::MAX - 205, 49));
+        assert_eq!(window(e.over_newest(1000)), Some((49, Window::Run(256))));
         assert_eq!(window(e.over_newest(3)), Some((49, Window::Run(3))));
         assert_eq!(window(e.over_newest(0)), None);
         e.forget(48);
@@ -347,7 +348,7 @@ mod tests {
         push(&mut encoder, 9, 1);
         push(&mut encoder, 10, 101);
         assert_eq!(encoder.stats(), EncoderStats { sources: 10, refused: 2, repairs: 0 });
-        push(&mut encoder, 73, 1);
-        assert_eq!(encoder.held().collect::<Vec<_>>(), [73], "the rest is out of every reach");
+        push(&mut encoder, 265, 1);
+        assert_eq!(encoder.held().collect::<Vec<_>>(), [265], "the rest is out of every reach");
     }
 }

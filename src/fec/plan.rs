@@ -13,8 +13,10 @@ pub const MOST: f64 = 4.0;
 
 /// Debts told apart. The highest stands for all above: those are late anyway.
 const DEBTS: usize = 48;
-/// Places in the rhythm of packets and symbols that are averaged over.
+/// Places in the rhythm of packets and symbols that are averaged over, for windows up to [`SHORT`];
+/// longer ones feel the rhythm less and cost more each.
 const PHASES: usize = 32;
+const SHORT: usize = 64;
 /// Most packets before a decision that the steady state is near enough.
 const WARM: usize = 512;
 
@@ -32,12 +34,13 @@ pub fn residual(loss: f64, window: usize, rate: f64) -> f64 {
         return loss;
     }
     // Spread over at least four symbols, so that a slow rhythm is met at all its places.
-    let stride = ((4.0 / rate / PHASES as f64).ceil() as usize).max(1);
+    let phases = (PHASES * SHORT / window.max(SHORT)).max(PHASES / 4);
+    let stride = ((4.0 / rate / phases as f64).ceil() as usize).max(1);
     let mut debt = [0.0; DEBTS];
     debt[0] = 1.0;
     let (mut late, mut at) = (0.0, 0);
     let mut until = warm(loss, rate);
-    for _ in 0..PHASES {
+    for _ in 0..phases {
         while at < until {
             debt = lose(&debt, loss);
             (0..symbols(at, rate)).for_each(|_| debt = pay(&debt, loss));
@@ -48,13 +51,13 @@ pub fn residual(loss: f64, window: usize, rate: f64) -> f64 {
         late += debt[DEBTS - 1];
         until += stride;
     }
-    loss * late / PHASES as f64
+    loss * late / phases as f64
 }
 
 /// The fewest repair symbols for each packet that keep [`residual`] at `target` or below. `None`
 /// where [`MOST`] is not enough.
 ///
-/// Takes up to a millisecond for a window of 64: the result is worth keeping.
+/// Takes up to a millisecond for a window of 64 and longer ones: the result is worth keeping.
 pub fn rate(loss: f64, window: usize, target: f64) -> Option<f64> {
     if loss <= target {
         return Some(0.0);

@@ -20,16 +20,32 @@ use crate::fec::{Decoder, DecoderLimits, Encoder, EncoderLimits, Plan, Recovered
 use crate::time::{Deadline, Instant, micros};
 use crate::wire::data::END;
 use crate::wire::header::RouteHeader;
-use crate::wire::repair::Repair;
+use crate::wire::repair::{Repair, Window};
 
 /// Most symbols for each packet: a third of all bytes, the bound that all repair shares.
-const MOST: f64 = 0.5;
+pub(super) const MOST: f64 = 0.5;
+/// Sources in a symbol where packets follow each other closely, and the time between packets that each
+/// more must find: adding one takes about 50 ns (`docs/decisions/code.md`), one packet in four to six has
+/// a symbol, so symbols take some per cent of the time.
+const NEAR: usize = 64;
+const ADDING: Duration = Duration::from_nanos(200);
+/// Steps between source symbols that their mean is over, about.
+const STEPS: u32 = 32;
 /// Symbols that a tail takes at most.
 const TAIL: u32 = 3;
 /// Rates kept. One takes up to a millisecond to compute.
 const RATES: usize = 256;
 /// Symbols that leave more than this share of the losses are not worth their bytes.
 const WORTH: f64 = 0.5;
+
+/// How a source symbol is to be covered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CodeTerms {
+    /// When it must be there, by the sender's clock and with the way, and which share may fail.
+    pub(super) terms: Terms,
+    /// Symbols for each packet, at most; up to [`MOST`].
+    pub(super) most: f64,
+}
 
 /// The sender's side of a hop's code.
 #[derive(Debug, Default)]
@@ -45,6 +61,8 @@ pub(super) struct Coder {
     /// Mean time between source symbols, of late. The sender's own is between all frames: only where all
     /// are coded is it the same.
     spacing: Option<Duration>,
+    /// Steps that it is over, up to [`STEPS`].
+    steps: u32,
     pushed_at: Option<Instant>,
     tail_at: Option<Instant>,
     rates: BTreeMap<(u8, u8, u8), f64>,
@@ -52,13 +70,13 @@ pub(super) struct Coder {
 
 impl Coder {
     /// A packet that is a source symbol was sent. `head`, `tail`: see [`symbol_of`]; `terms`: when
-    /// it must be there and how surely; `one_way`: what the line takes.
+    /// it must be there, how surely, and for how many symbols at most; `one_way`: what the line takes.
     pub(super) fn push(
         &mut self,
         now: Instant,
         seq: u32,
         (head, tail): ([u8; Repair::SYMBOL_HEAD], Bytes),
-        terms: &Terms,
+        CodeTerms { terms, most }: CodeTerms,
         one_way: Duration,
         line: &LossModel,
     ) {
@@ -67,7 +85,8 @@ impl Coder {
         if let Some(last) = self.pushed_at.replace(now) {
             let step = now.since(last).min(Duration::from_secs(1));
             let mean = self.spacing.unwrap_or(step);
-            self.spacing = Some((mean * 7 + step) / 8);
+            self.steps = (self.steps + 1).min(STEPS);
+            self.spacing = Some((mean * (self.steps - 1) + step) / self.steps);
         }
         let encoder =
             self.encoder.get_or_insert_with(|| Box::new(Encoder::new(EncoderLimits::default())));
@@ -76,7 +95,7 @@ impl Coder {
         while self.live.len() > encoder.held().len() {
             self.live.pop_front();
         }
-        let rate = self.rate(line, slack, terms.target);
+        let rate = self.rate(line, slack, terms.target, most);
         self.owed = (self.owed + rate).min(f64::from(TAIL) + 1.0);
         self.covered = (0, tail_symbols(line, slack, terms.target, rate));
         // The next packet is overdue after half as long again, but late symbols help nobody.
@@ -92,6 +111,7 @@ impl Coder {
         while self.live.front().is_some_and(|&(_, until)| until < now) {
             self.live.pop_front();
         }
+        let widest = self.widest();
         let encoder = self.encoder.as_mut()?;
         let Some(&(oldest, _)) = self.live.front() else {
             encoder.clear();
@@ -109,7 +129,7 @@ impl Coder {
         }
         self.owed -= 1.0;
         self.covered.0 += 1;
-        encoder.over_newest(self.live.len())
+        encoder.over_newest(self.live.len().min(widest))
     }
 
     /// When a tail's symbols are due.
@@ -117,18 +137,25 @@ impl Coder {
         self.tail_at.map(|at| Deadline { at, why: "tail symbols" })
     }
 
-    /// Symbols for each packet: the last step of `fec::plan`, kept by coarse steps of what it
-    /// depends on.
-    fn rate(&mut self, line: &LossModel, slack: Duration, target: f64) -> f64 {
+    /// Sources that a symbol is over at most.
+    fn widest(&self) -> usize {
+        let spacing = self.spacing.unwrap_or_default();
+        (spacing.as_nanos() / ADDING.as_nanos()).clamp(NEAR as u128, u128::from(Window::RUN))
+            as usize
+    }
+
+    /// Symbols for each packet, at most `most`: the last step of `fec::plan`, kept by coarse steps of
+    /// what it depends on.
+    fn rate(&mut self, line: &LossModel, slack: Duration, target: f64, most: f64) -> f64 {
         let loss = line.rate();
         let spacing = micros(self.spacing.unwrap_or(slack)).max(1);
-        let window = (1 + micros(slack) / spacing).min(64);
+        let window = (1 + micros(slack) / spacing).min(self.widest() as u64);
         if loss <= target {
             return 0.0;
         }
         let hole = micros(line.hole()) as f64 / spacing as f64;
         if hole >= 1.0 {
-            return against_holes(loss, hole, window as f64, target);
+            return against_holes(loss, hole, window as f64, target, most);
         }
         // A sixteenth of an octave, always against us; windows by quarters of one.
         let loss_step = (-loss.log2() * 16.0).floor().clamp(0.0, 255.0);
@@ -136,7 +163,7 @@ impl Coder {
         let target_step = (-target.log10() * 8.0).ceil().clamp(0.0, 255.0);
         let key = (loss_step as u8, window_step as u8, target_step as u8);
         if let Some(&rate) = self.rates.get(&key) {
-            return rate;
+            return rate.min(most);
         }
         if self.rates.len() >= RATES {
             self.rates.clear();
@@ -145,7 +172,7 @@ impl Coder {
         let target = 10_f64.powf(-target_step / 8.0);
         let rate = plan::rate(loss, window as usize, target).unwrap_or(MOST).min(MOST);
         self.rates.insert(key, rate);
-        rate
+        rate.min(most)
     }
 }
 
@@ -154,17 +181,17 @@ impl Coder {
 /// After a hole of `b` packets, `rate · (window − b)` symbols come while its first packet has time: they
 /// bring all where they are `b` or more. Holes with exponential lengths leave the share
 /// `(1 + x) e^(−x)` of what they swallow in those that are longer, `x` being the longest that is
-/// mended over the mean. Zero where even the most that may be sent mends less than half.
-fn against_holes(loss: f64, hole: f64, window: f64, target: f64) -> f64 {
+/// mended over the mean. Zero where even `most` mends less than half.
+fn against_holes(loss: f64, hole: f64, window: f64, target: f64, most: f64) -> f64 {
     let left = |rate: f64| {
         let x = rate * window / ((1.0 + rate) * hole);
         loss * (1.0 + x) * (-x).exp()
     };
-    if left(MOST) > loss * WORTH {
+    if left(most) > loss * WORTH {
         return 0.0;
     }
-    let steps = (1..=32).map(|n| MOST * f64::from(n) / 32.0);
-    steps.into_iter().find(|&rate| left(rate) <= target).unwrap_or(MOST)
+    let steps = (1..=32).map(|n| most * f64::from(n) / 32.0);
+    steps.into_iter().find(|&rate| left(rate) <= target).unwrap_or(most)
 }
 
 /// How many symbols the last packet of a burst of traffic wants, alone.
@@ -207,7 +234,7 @@ pub(super) struct Uncoder {
 }
 
 /// Arrivals remembered: as many as the decoder keeps.
-const CAME: usize = 128;
+const CAME: usize = 512;
 /// A source symbol this far behind the newest is not simply late: the receiver's window ends here.
 const ASTRAY: u32 = 1 << 16;
 
@@ -298,7 +325,7 @@ mod tests {
         for n in 0..packets {
             let terms = Terms { by: at(n + 30), target: 1e-4 };
             let symbol = ([0; Repair::SYMBOL_HEAD], Bytes::from_static(&[7; 100]));
-            coder.push(at(n), n as u32, symbol, &terms, ms(10), line);
+            coder.push(at(n), n as u32, symbol, CodeTerms { terms, most: MOST }, ms(10), line);
             while coder.poll_symbol(at(n)).is_some() {
                 sent += 1;
             }
@@ -320,7 +347,7 @@ mod tests {
         for n in 0..10_000 {
             let terms = Terms { by: Instant::FAR, target: 1e-4 };
             let symbol = ([0; Repair::SYMBOL_HEAD], Bytes::from_static(&[7; 100]));
-            coder.push(at(0), n, symbol, &terms, ms(10), &line);
+            coder.push(at(0), n, symbol, CodeTerms { terms, most: MOST }, ms(10), &line);
             assert!(coder.live.len() <= most);
         }
         assert_eq!(coder.live.back().map(|live| live.0), Some(9_999), "the newest");

@@ -22,7 +22,7 @@ use crate::wire::{Kind, TAG};
 
 use super::arq::{self, Terms};
 use super::budget::Budgets;
-use super::coding::{Coder, Uncoder, symbol_of};
+use super::coding::{self, CodeTerms, Coder, Uncoder, symbol_of};
 use super::egress::mark_congested;
 use super::event::{ForwardEvent, LineFigures};
 use super::forgery::Forgeries;
@@ -48,6 +48,8 @@ const SPARE_WAY: Duration = Duration::from_millis(5);
 /// How long what is coded there waits for its symbols: this, or a twelfth of the round trip. HyStart takes
 /// an eighth for a queue, and four milliseconds at least.
 const SPARE_WAIT: Duration = Duration::from_millis(2);
+/// Symbols for each packet on a full line, at most: twice the loss and this.
+const FULL_MORE: f64 = 0.02;
 /// Bytes of a frame that others wait for, about.
 const WAITING: u64 = 1400;
 /// Small frames that may wait to be sent. They are answers and questions of ours: few.
@@ -277,15 +279,15 @@ impl Link {
             let counted = stats.link_mut(self.id);
             counted.frames_sent += 1;
             count_frame(&mut counted.sent, Kind::Data, whole, whole - OVERHEAD);
-            if let Some(terms) = coded {
+            if let Some(coded) = coded {
                 let symbol = symbol_of(&route, &bytes);
-                self.coder.push(now, seq, symbol, &terms, one_way, self.sender.line());
+                self.coder.push(now, seq, symbol, coded, one_way, self.sender.line());
             }
             if let Some(class) = class {
                 self.budgets.on_sent(usize::from(class.0), whole);
             }
             let kept = terms.map(|_| Kept { bytes, route, class, arrived, age, dscp });
-            let symbols = coded.map(|terms| terms.by.minus(one_way).since(now));
+            let symbols = coded.map(|coded| coded.terms.by.minus(one_way).since(now));
             self.sender.push(now, whole, terms, kept, symbols);
             self.mark(now, seq);
             if coded.is_some() {
@@ -316,33 +318,41 @@ impl Link {
         self.has_work()
     }
 
-    /// How a frame is to be coded, if it is: where no round could save it, and, on a line with room,
-    /// where order is wanted, although there is time to send it again. Else all behind a loss waits
-    /// for a round trip, and a TCP that begins takes that for a queue and stops its doubling
-    /// (HyStart, RFC 9406).
+    /// How a frame is to be coded, if it is: where no round could save it; and where order is wanted on
+    /// a lossy line, although there is time to send it again. Else all behind a loss waits for a round
+    /// trip.
+    ///
+    /// Where the line has room, symbols come fast: a TCP that begins takes a wait for a queue and stops
+    /// its doubling (HyStart, RFC 9406). Where it is full, they are few and over many: what sending again
+    /// costs, and some per cent. Without them two or three losses of one packet are always under way,
+    /// and the round trip is three of the line's.
     fn code(
         &self,
         now: Instant,
         route: &[u8; RouteHeader::LEN],
         one_way: Duration,
         terms: Terms,
-    ) -> Option<Terms> {
+    ) -> Option<CodeTerms> {
         if self.sender.wants_code(now, &terms) {
             // The code's plan is exact enough to need no half in reserve, unlike that of rounds.
-            return Some(Terms { target: 2.0 * self.sender.aim(terms.target), ..terms });
+            let terms = Terms { target: 2.0 * self.sender.aim(terms.target), ..terms };
+            return Some(CodeTerms { terms, most: coding::MOST });
         }
         let loss = self.sender.line().rate();
-        // What symbols take there, about.
-        let more = 2.0 * loss + 0.03;
-        let spares = loss >= SPARE_LOSS && one_way >= SPARE_WAY && self.pacer.has_room(now, more);
-        if !spares || !RouteHeader::ordered_of(route) {
+        if loss < SPARE_LOSS || one_way < SPARE_WAY || !RouteHeader::ordered_of(route) {
             return None;
         }
-        let by = now.plus(one_way + (one_way / 6).max(SPARE_WAIT));
+        // What symbols take where there is room, about.
+        let (wait, most) = if self.pacer.has_room(now, 2.0 * loss + 0.03) {
+            ((one_way / 6).max(SPARE_WAIT), coding::MOST)
+        } else {
+            (one_way * 3 / 2, 2.0 * loss + FULL_MORE)
+        };
+        let by = now.plus(one_way + wait).min(terms.by);
         // A round trip should mostly pass without any wait: of what is under way less than one is lost.
         let under_way = (self.sender.in_flight() / WAITING).max(1) as f64;
         let target = (0.25 / under_way).min(loss / 8.0).max(terms.target);
-        Some(Terms { by: by.min(terms.by), target })
+        Some(CodeTerms { terms: Terms { by, target }, most })
     }
 
     /// Sends the repair symbols that are due, within what all repair may take, on the account of the

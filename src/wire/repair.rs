@@ -7,7 +7,7 @@
 //!
 //! A window of hop sequences that ends with `last`. The highest bit of the key's word set: `window`
 //! is a mask, bit *n* stands for `last − n`, and bit 0 is set. Clear: `window` counts a run of
-//! consecutive sequences, 1 to 64. The key says which coefficients (`fec::code`).
+//! consecutive sequences, 1 to 256. The key says which coefficients (`fec::code`).
 //!
 //! A frame of `n` bytes in the window is 10 bytes shorter in the symbol, and head and tag cost 18:
 //! the 8 bytes of [`REPAIR_ROOM`](super::data::REPAIR_ROOM) beside the longest.
@@ -29,14 +29,14 @@ pub struct Repair {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Window {
     /// So many in a row, 1 to [`Window::RUN`].
-    Run(u8),
+    Run(u16),
     /// Bit *n*: the sequence *n* before the highest. Bit 0 is set.
     Mask(u32),
 }
 
 impl Window {
     /// The longest run.
-    pub const RUN: u32 = 64;
+    pub const RUN: u32 = 256;
     /// How many sequences a mask spans.
     pub const SPAN: u32 = 32;
 
@@ -88,7 +88,7 @@ impl Repair {
             if window == 0 || window > Window::RUN {
                 return Err(WireError::Value("window"));
             }
-            Window::Run(window as u8)
+            Window::Run(window as u16)
         };
         Ok((Self { last, key: key & !Self::KEYS, window }, symbol))
     }
@@ -134,7 +134,7 @@ mod tests {
 
     fn window() -> impl Strategy<Value = Window> {
         prop_oneof![
-            (1..=64_u8).prop_map(Window::Run),
+            (1..=256_u16).prop_map(Window::Run),
             any::<u32>().prop_map(|mask| Window::Mask(mask | 1)),
         ]
     }
@@ -166,8 +166,8 @@ mod tests {
             Repair::parse(&bytes).map(|(repair, symbol)| (repair.window, symbol.len()))
         };
         assert_eq!(body(0, 0, 20), Err(WireError::Value("window")));
-        assert_eq!(body(0, 65, 20), Err(WireError::Value("window")));
-        assert_eq!(body(0x7fff, 64, 20), Ok((Window::Run(64), 20)));
+        assert_eq!(body(0, 257, 20), Err(WireError::Value("window")));
+        assert_eq!(body(0x7fff, 256, 20), Ok((Window::Run(256), 20)));
         assert_eq!(body(0x8000, 2, 20), Err(WireError::Value("window")));
         assert_eq!(body(0xffff, 3, 21), Ok((Window::Mask(3), 21)));
         assert_eq!(body(0, 1, 19), Err(WireError::Short("symbol")));
@@ -188,7 +188,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             if let Ok((repair, symbol)) = Repair::parse(&bytes) {
-                prop_assert!((1..=64).contains(&repair.window.count()));
+                prop_assert!((1..=256).contains(&repair.window.count()));
                 prop_assert_eq!(&[&repair.to_bytes()[..], symbol].concat(), &bytes);
             }
         }

@@ -93,14 +93,26 @@ fn one_loss_comes_back_with_one_symbol_also_across_the_wrap() {
 fn as_many_symbols_as_losses_over_one_window_are_always_enough() {
     for losses in 1..=20_u32 {
         let mut pair = Pair::new();
-        (0..64).for_each(|seq| pair.send(seq));
-        (losses..64).for_each(|seq| pair.arrive(seq));
+        (0..128).for_each(|seq| pair.send(seq));
+        (losses..128).for_each(|seq| pair.arrive(seq));
         for n in 1..=losses {
-            let body = pair.repair(64);
+            let body = pair.repair(128);
             let came = pair.deliver(&body);
             assert_eq!(came.len(), if n == losses { losses as usize } else { 0 });
         }
     }
+}
+
+#[test]
+fn a_long_window_tells_apart_what_one_matrix_cannot() {
+    let mut pair = Pair::new();
+    (0..256).for_each(|seq| pair.send(seq));
+    (0..256).filter(|seq| ![5, 5 + 128].contains(seq)).for_each(|seq| pair.arrive(seq));
+    let bodies = [pair.repair(256), pair.repair(256)];
+    assert_eq!(pair.deliver(&bodies[0]), [] as [u32; 0]);
+    let mut came = pair.deliver(&bodies[1]);
+    came.sort_unstable();
+    assert_eq!(came, [5, 133]);
 }
 
 #[test]
@@ -163,9 +175,9 @@ fn windows_out_of_reach_are_counted_and_dropped() {
     let mut pair = Pair::new();
     (0..10).for_each(|seq| pair.send(seq));
     let old = pair.repair(10);
-    (1000..1010).for_each(|seq| pair.send(seq));
+    (2000..2010).for_each(|seq| pair.send(seq));
     let new = pair.repair(10);
-    pair.arrive(500);
+    pair.arrive(1000);
     assert_eq!((pair.deliver(&old), pair.deliver(&new)), (vec![], vec![]));
     let stats = pair.decoder.stats();
     assert_eq!((stats.late, stats.ahead, stats.repairs), (1, 1, 2));
@@ -202,7 +214,7 @@ fn memory_stays_within_its_bounds() {
             let head = Repair { last: seq, key: seq as u16, window: Window::Run(40) };
             decoder.on_repair(&head, &vec![dice.next_u64() as u8; 3100]);
         }
-        assert!(decoder.memory() <= 20_000 + 4 * (3100 + 128), "{}", decoder.memory());
+        assert!(decoder.memory() <= 20_000 + 4 * (3100 + 512), "{}", decoder.memory());
     }
 }
 
@@ -285,7 +297,7 @@ proptest! {
             let (repair, _) = Repair::parse(body).unwrap();
             let window: Vec<u32> = repair.sequences().collect();
             let factor = |seq: &u32| {
-                if window.contains(seq) { coefficient(repair.key, *seq) } else { 0 }
+                if window.contains(seq) { coefficient(&repair, *seq) } else { 0 }
             };
             lost.iter().map(factor).collect()
         }).collect();
@@ -313,14 +325,14 @@ proptest! {
                 decoder.on_source(seq, [fill; HEAD], &vec![fill; len]);
             } else {
                 let window =
-                    if key & 1 == 0 { Window::Mask(window | 1) } else { Window::Run(1 + fill % 64) };
+                    if key & 1 == 0 { Window::Mask(window | 1) } else { Window::Run(1 + u16::from(fill)) };
                 let repair = Repair { last: seq, key: key >> 1, window };
                 decoder.on_repair(&repair, &vec![fill; len]);
             }
             if fill == 7 {
                 decoder.forget_before(seq.wrapping_sub(40));
             }
-            prop_assert!(decoder.memory() <= 8000 + 8 * (180 + 128));
+            prop_assert!(decoder.memory() <= 8000 + 8 * (180 + 512));
         }
     }
 }
