@@ -105,18 +105,16 @@ impl Coder {
         self.tail_at = (rate > 0.0).then(|| now.plus(patience.min(latest)));
     }
 
-    /// A symbol that is due now; ask until there is none. The caller writes it, or leaves it: it is
-    /// not asked for again.
-    pub(super) fn poll_symbol(&mut self, now: Instant) -> Option<Plan<'_>> {
+    /// Whether a symbol is due now.
+    pub(super) fn owes(&mut self, now: Instant) -> bool {
         while self.live.front().is_some_and(|&(_, until)| until < now) {
             self.live.pop_front();
         }
-        let widest = self.widest();
-        let encoder = self.encoder.as_mut()?;
+        let Some(encoder) = &mut self.encoder else { return false };
         let Some(&(oldest, _)) = self.live.front() else {
             encoder.clear();
             (self.owed, self.tail_at) = (0.0, None);
-            return None;
+            return false;
         };
         encoder.forget_before(oldest);
         if self.tail_at.is_some_and(|at| at <= now) {
@@ -124,9 +122,17 @@ impl Coder {
             let (sent, wanted) = self.covered;
             self.owed = self.owed.max(f64::from(wanted.saturating_sub(sent)));
         }
-        if self.owed < 1.0 {
+        self.owed >= 1.0
+    }
+
+    /// A symbol that is due now; ask until there is none. The caller writes it, or leaves it: it is
+    /// not asked for again.
+    pub(super) fn poll_symbol(&mut self, now: Instant) -> Option<Plan<'_>> {
+        if !self.owes(now) {
             return None;
         }
+        let widest = self.widest();
+        let encoder = self.encoder.as_mut()?;
         self.owed -= 1.0;
         self.covered.0 += 1;
         encoder.over_newest(self.live.len().min(widest))

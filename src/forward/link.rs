@@ -241,6 +241,7 @@ impl Link {
             counted.retransmits += 1;
             counted.sent.repair += whole;
         }
+        self.send_symbols(now, out, stats);
         let before = self.queue.stats();
         while out.bytes() < room
             && !self.queue.is_empty()
@@ -310,7 +311,7 @@ impl Link {
             counted.frames_sent += 1;
             count_frame(&mut counted.sent, kind, whole, 0);
         }
-        self.pacer.on_rest(!self.queue.is_empty());
+        self.pacer.on_rest(!self.queue.is_empty() || self.coder.owes(now));
         let counted = stats.link_mut(self.id);
         counted.repair_late = self.sender.counts().too_late;
         counted.marked += after.marked - before.marked;
@@ -360,7 +361,11 @@ impl Link {
     fn send_symbols(&mut self, now: Instant, out: &mut TxBatch, stats: &mut Stats) {
         let (class, dscp) = self.coded_last;
         loop {
-            let credit = self.pacer.has_credit(now);
+            // Without credit they stay owed, before what else waits: on a full line credit is gone with
+            // each packet.
+            if !self.coder.owes(now) || !self.pacer.has_credit(now) {
+                break;
+            }
             let Some(plan) = self.coder.poll_symbol(now) else { break };
             let whole = Clear::LEN + plan.body_len() + TAG;
             let budgets = &mut self.budgets;
@@ -369,7 +374,7 @@ impl Link {
                 refused = class.is_some_and(|c| !budgets.admits(now, usize::from(c.0), whole));
                 !refused
             };
-            if !credit || !self.sender.admits_symbol(now, whole, affords) {
+            if !self.sender.admits_symbol(now, whole, affords) {
                 if refused {
                     let theirs = |kept: &Kept| kept.class == class;
                     self.sender.on_symbol_refused(plan.sequences(), theirs);
