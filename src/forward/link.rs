@@ -386,7 +386,7 @@ impl Link {
             let Some(clear) = self.keys.next(now, Kind::Repair, self.transmit_index) else { break };
             let frame = self.seal_bare(clear, &body);
             out.push(self.id, self.endpoint, dscp << 2, frame);
-            self.pacer.on_sent(whole);
+            self.pacer.on_symbol_sent(whole);
             let counted = stats.link_mut(self.id);
             counted.frames_sent += 1;
             counted.symbols += 1;

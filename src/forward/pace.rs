@@ -124,10 +124,13 @@ struct Round {
     most_queue: Duration,
     delivered: u64,
     lost: u64,
-    /// Of the lost: what came all the same, or by symbols.
+    /// Of the lost: what came all the same, or by symbols; and only the latter.
     regained: u64,
+    mended: u64,
     /// What was lost while the line was not full.
     by_chance: u64,
+    /// Bytes of repair symbols sent, which no feedback tells of.
+    symbols: u64,
     /// Whether more would have been sent but for the pacer.
     limited: bool,
     /// The most that was under way.
@@ -205,8 +208,11 @@ pub struct Pacer {
     least: Duration,
     /// Bytes per second that the line takes.
     line: u64,
-    /// What the last round used of it, bytes per second.
+    /// What the last round used of it but for symbols, bytes per second.
     used: u64,
+    /// Bytes of symbols sent in it, and whether it ran out of what to send.
+    last_symbols: u64,
+    last_idle: bool,
     /// The queue as the last samples show it, and the greatest of late.
     queue: Duration,
     greatest_queue: Duration,
@@ -256,6 +262,8 @@ impl Pacer {
             least: Duration::ZERO,
             line: LEAST_RATE,
             used: 0,
+            last_symbols: 0,
+            last_idle: true,
             queue: Duration::ZERO,
             greatest_queue: Duration::ZERO,
             last_sample: None,
@@ -303,6 +311,12 @@ impl Pacer {
         self.breaker.on_sent(bytes as u64);
     }
 
+    /// The same of a repair symbol.
+    pub fn on_symbol_sent(&mut self, bytes: usize) {
+        self.round.symbols += bytes as u64;
+        self.on_sent(bytes);
+    }
+
     /// All is sent that may be sent for now; `left`: more waits. Where credit ended that, the clock is
     /// wanted.
     pub fn on_rest(&mut self, left: bool) {
@@ -325,12 +339,13 @@ impl Pacer {
         self.round.delivered += heard.delivered;
         self.round.lost += lost;
         self.round.regained += heard.regained;
+        self.round.mended += heard.mended;
         self.stats.ce += heard.ce;
         if let Some(trip) = heard.round_trip {
             self.on_trip(now, trip, heard.way);
         }
         if let Some(clock) = heard.clock {
-            self.busy.on_delivered(now, clock, heard.delivered, self.queue);
+            self.busy.on_delivered(now, clock, heard.delivered.saturating_sub(heard.mended), self.queue);
         }
         let span = self.smoothed.max(ROUND);
         let ours = self.mode != Mode::Free || self.cause.is_ours();
@@ -413,7 +428,7 @@ impl Pacer {
             // A rate that is still found too low says nothing of the line.
             Mode::Steady => {
                 matches!(self.phase, Phase::Up(1..) | Phase::Look(1..))
-                    || self.used as f64 * (1.0 + share) < self.line as f64 * ROOM
+                    || self.last_idle && self.used as f64 * (1.0 + share) < self.line as f64 * ROOM
             }
             Mode::Shared => false,
         }
@@ -537,9 +552,15 @@ impl Pacer {
             self.last_in_flight = round.most_in_flight;
         }
         let span = micros(now.since(round.began)).max(1);
-        let rate = round.delivered * 1_000_000 / span;
         let sent = (round.delivered + round.lost).saturating_sub(round.regained);
         self.used = sent * 1_000_000 / span;
+        // What symbols brought did not come itself, but they did, those of a round trip ago: as many of
+        // them as of all else.
+        let itself = round.delivered.saturating_sub(round.mended).min(sent);
+        let symbols = std::mem::replace(&mut self.last_symbols, round.symbols);
+        let came = itself + (symbols * itself).checked_div(sent).unwrap_or(0);
+        let rate = came * 1_000_000 / span;
+        self.last_idle = round.idle;
         let queue = round.least_queue;
         let known = self.rates.iter().copied().max().unwrap_or(0);
         // What was sent less than it might says nothing of the line, unless it shows more.
@@ -547,7 +568,7 @@ impl Pacer {
         if round.limited && !round.idle || standing || rate > known || self.mode == Mode::Free {
             keep(&mut self.rates, rate, RATE_ROUNDS);
         }
-        let all = round.delivered + round.lost;
+        let all = sent;
         if let Some(share) = (round.lost * 1000).checked_div(all) {
             keep(&mut self.losses, share as u32, RATE_ROUNDS);
             keep(&mut self.chances, (round.by_chance * 1000 / all) as u32, RATE_ROUNDS);

@@ -61,6 +61,8 @@ pub struct Heard {
     pub lost_sent_at: Option<Instant>,
     /// Bytes that were judged lost and came all the same.
     pub regained: u64,
+    /// Of those, what repair symbols brought: the frames themselves were lost.
+    pub mended: u64,
     /// Frames that bore the congestion mark.
     pub ce: u64,
     /// Frames that this machine or the peer's dropped: they are among the lost.

@@ -193,6 +193,7 @@ impl<F> Sender<F> {
         if record.lost && record.coded.is_some() && (unsent || early) {
             // Computed from repair symbols, or never lost.
             self.heard.regained += u64::from(record.bytes);
+            self.heard.mended += u64::from(record.bytes);
         } else if record.lost && (unsent || early && record.tries == 2) {
             record.lost = false;
             self.heard.regained += u64::from(record.bytes);
