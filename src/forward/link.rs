@@ -311,7 +311,8 @@ impl Link {
             counted.frames_sent += 1;
             count_frame(&mut counted.sent, kind, whole, 0);
         }
-        self.pacer.on_rest(!self.queue.is_empty() || self.coder.owes(now));
+        let left = !self.queue.is_empty();
+        self.pacer.on_rest(left || self.coder.owes(now, left));
         let counted = stats.link_mut(self.id);
         counted.repair_late = self.sender.counts().too_late;
         counted.marked += after.marked - before.marked;
@@ -360,13 +361,14 @@ impl Link {
     /// newest packet they speak of.
     fn send_symbols(&mut self, now: Instant, out: &mut TxBatch, stats: &mut Stats) {
         let (class, dscp) = self.coded_last;
+        let more = !self.queue.is_empty();
         loop {
             // Without credit they stay owed, before what else waits: on a full line credit is gone with
             // each packet.
-            if !self.coder.owes(now) || !self.pacer.has_credit(now) {
+            if !self.coder.owes(now, more) || !self.pacer.has_credit(now) {
                 break;
             }
-            let Some(plan) = self.coder.poll_symbol(now) else { break };
+            let Some(plan) = self.coder.poll_symbol(now, more) else { break };
             let whole = Clear::LEN + plan.body_len() + TAG;
             let budgets = &mut self.budgets;
             let mut refused = false;
