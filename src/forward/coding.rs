@@ -396,7 +396,7 @@ mod tests {
     fn a_tail_is_covered_without_waiting_for_the_next_packet() {
         let (mut coder, _) = symbols(&line(20), 101);
         let due = coder.poll_timeout().expect("the tail waits");
-        assert!(due.at > at(100) && due.at <= at(103), "{due:?}");
+        assert!(due.at > at(100) && due.at <= at(106), "{due:?}");
         let mut more = 0;
         while coder.poll_symbol(due.at, false).is_some() {
             more += 1;

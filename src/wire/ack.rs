@@ -197,15 +197,21 @@ impl Clock {
 }
 
 /// A few hop sequences, each as its distance behind the highest that came.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recovered {
     behind: [u16; Self::MOST],
     len: usize,
 }
 
+impl Default for Recovered {
+    fn default() -> Self {
+        Self { behind: [0; Self::MOST], len: 0 }
+    }
+}
+
 impl Recovered {
-    /// Most numbers.
-    pub const MOST: usize = 16;
+    /// Most numbers: what one symbol may bring at once.
+    pub const MOST: usize = 64;
 
     /// One more, so far behind the highest. `false` where there is no room.
     pub fn push(&mut self, behind: u16) -> bool {

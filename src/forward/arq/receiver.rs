@@ -299,13 +299,21 @@ impl Receiver {
             }
         }
         let mut recovered = Recovered::default();
-        for (seq, told) in &mut self.recovered {
-            // What lies too far back is of no use to the sender any more.
-            let behind = u16::try_from(self.highest.wrapping_sub(*seq));
-            if behind.is_ok_and(|behind| !recovered.push(behind)) {
-                break;
+        // The new ones first: one that is told as come and not as recovered was never lost, to the sender.
+        let mut now_told = [0_usize; RECOVERED.1 as usize];
+        for times in 0..RECOVERED.1 {
+            for (seq, _) in self.recovered.iter().filter(|&&(_, told)| told == times) {
+                // What lies too far back is of no use to the sender any more.
+                let behind = u16::try_from(self.highest.wrapping_sub(*seq));
+                if behind.is_ok_and(|behind| !recovered.push(behind)) {
+                    break;
+                }
+                now_told[usize::from(times)] += 1;
             }
-            *told += 1;
+        }
+        for (_, told) in &mut self.recovered {
+            let left = &mut now_told[usize::from(*told)];
+            (*told, *left) = (*told + u8::from(*left > 0), left.saturating_sub(1));
         }
         self.recovered.retain(|&(_, told)| told < RECOVERED.1);
         Ack {
@@ -555,6 +563,33 @@ mod tests {
             }
             assert_eq!(r.on_frame(at(60_000), 1, 1000, false, false), Arrival::Duplicate);
         }
+    }
+
+    #[test]
+    fn many_recovered_frames_are_all_told_and_the_new_ones_first() {
+        let mut r = Receiver::new(at(0));
+        for seq in (0..400).step_by(4) {
+            r.on_frame(at(u64::from(seq)), seq, 1000, false, false);
+        }
+        let recovered: Vec<u32> = (0..396).filter(|seq| seq % 4 == 2).collect();
+        let mut told = std::collections::BTreeMap::new();
+        let tell = |r: &mut Receiver, now: u64, told: &mut std::collections::BTreeMap<u32, u32>| {
+            while let Some(ack) = r.poll_feedback(at(now)) {
+                let numbers = ack.recovered.behind().map(|n| ack.highest - u32::from(n));
+                numbers.for_each(|seq| *told.entry(seq).or_default() += 1);
+            }
+        };
+        for (n, &seq) in recovered.iter().enumerate() {
+            assert_eq!(r.on_recovered(at(1000 + n as u64), seq), Arrival::New);
+        }
+        tell(&mut r, 1300, &mut told);
+        assert!(told.values().all(|&times| times <= 2), "{told:?}");
+        for n in 0..40_u32 {
+            r.on_frame(at(1_400 + 30_000 * u64::from(n)), 400 + n, 1000, false, false);
+            tell(&mut r, 1_400 + 30_000 * u64::from(n) + 29_000, &mut told);
+        }
+        assert_eq!(told.len(), recovered.len());
+        assert!(told.values().all(|&times| times == 2), "{told:?}");
     }
 
     #[test]
