@@ -20,7 +20,7 @@ use crate::wire::repair::{Repair, Window};
 /// What a [`Decoder`] keeps at most, and how it hands out what it recovered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecoderLimits {
-    /// How far behind the newest sequence a repaired one may lie: a power of two, 256 to 4096.
+    /// How far behind the newest sequence a repaired one may lie: a power of two, 512 to 4096.
     pub span: usize,
     /// Bytes of the packets kept; the oldest go first.
     pub bytes: usize,
@@ -35,7 +35,7 @@ pub struct DecoderLimits {
 impl Default for DecoderLimits {
     /// Twice the longest window, and more equations than its losses are at any rate worth coding.
     fn default() -> Self {
-        Self { span: 512, bytes: 1 << 20, equations: 64, symbol: 16 << 10, room: 0 }
+        Self { span: 1024, bytes: 2 << 20, equations: 64, symbol: 16 << 10, room: 0 }
     }
 }
 

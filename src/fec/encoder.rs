@@ -34,7 +34,7 @@ pub struct EncoderLimits {
 impl Default for EncoderLimits {
     /// The longest window of packets of an Ethernet frame, or shorter ones of larger packets.
     fn default() -> Self {
-        Self { sources: Window::RUN as usize, bytes: 512 << 10 }
+        Self { sources: Window::RUN as usize, bytes: 1 << 20 }
     }
 }
 
@@ -318,10 +318,10 @@ mod tests {
 
     #[test]
     fn windows_are_runs_where_they_can_be_and_masks_where_they_must() {
-        let mut e = encoder((0..300).map(|n: u32| n.wrapping_sub(250)));
+        let mut e = encoder((0..600).map(|n: u32| n.wrapping_sub(550)));
         let all: Vec<_> = e.held().collect();
-        assert_eq!((all.len(), all[0], all[255]), (256, u32::MAX - 205, 49));
-        assert_eq!(window(e.over_newest(1000)), Some((49, Window::Run(256))));
+        assert_eq!((all.len(), all[0], all[511]), (512, u32::MAX - 461, 49));
+        assert_eq!(window(e.over_newest(1000)), Some((49, Window::Run(512))));
         assert_eq!(window(e.over_newest(3)), Some((49, Window::Run(3))));
         assert_eq!(window(e.over_newest(0)), None);
         e.forget(48);
@@ -348,7 +348,7 @@ mod tests {
         push(&mut encoder, 9, 1);
         push(&mut encoder, 10, 101);
         assert_eq!(encoder.stats(), EncoderStats { sources: 10, refused: 2, repairs: 0 });
-        push(&mut encoder, 265, 1);
-        assert_eq!(encoder.held().collect::<Vec<_>>(), [265], "the rest is out of every reach");
+        push(&mut encoder, 521, 1);
+        assert_eq!(encoder.held().collect::<Vec<_>>(), [521], "the rest is out of every reach");
     }
 }

@@ -243,7 +243,7 @@ pub(super) struct Uncoder {
 }
 
 /// Arrivals remembered: as many as the decoder keeps.
-const CAME: usize = 512;
+const CAME: usize = 1024;
 /// A source symbol this far behind the newest is not simply late: the receiver's window ends here.
 const ASTRAY: u32 = 1 << 16;
 

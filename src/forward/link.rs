@@ -345,15 +345,15 @@ impl Link {
             return None;
         }
         // What symbols take where there is room, about.
-        let (wait, most, waits) = if self.pacer.has_room(now, 2.0 * loss + 0.03) {
-            ((one_way / 6).max(SPARE_WAIT), coding::MOST, 0.25)
+        let (wait, most) = if self.pacer.has_room(now, 2.0 * loss + 0.03) {
+            ((one_way / 6).max(SPARE_WAIT), coding::MOST)
         } else {
-            (one_way * 3 / 2, 2.0 * loss + FULL_MORE, 0.5)
+            (one_way * 3 / 2, 2.0 * loss + FULL_MORE)
         };
         let by = now.plus(one_way + wait).min(terms.by);
         // A round trip should mostly pass without any wait: of what is under way less than one is lost.
         let under_way = (self.sender.in_flight() / WAITING).max(1) as f64;
-        let target = (waits / under_way).min(loss / 8.0).max(terms.target);
+        let target = (0.25 / under_way).min(loss / 8.0).max(terms.target);
         Some(CodeTerms { terms: Terms { by, target }, most })
     }
 

@@ -7,7 +7,7 @@
 //!
 //! A window of hop sequences that ends with `last`. The highest bit of the key's word set: `window`
 //! is a mask, bit *n* stands for `last − n`, and bit 0 is set. Clear: `window` counts a run of
-//! consecutive sequences, 1 to 256. The key says which coefficients (`fec::code`).
+//! consecutive sequences, 1 to 512. The key says which coefficients (`fec::code`).
 //!
 //! A frame of `n` bytes in the window is 10 bytes shorter in the symbol, and head and tag cost 18:
 //! the 8 bytes of [`REPAIR_ROOM`](super::data::REPAIR_ROOM) beside the longest.
@@ -36,7 +36,7 @@ pub enum Window {
 
 impl Window {
     /// The longest run.
-    pub const RUN: u32 = 256;
+    pub const RUN: u32 = 512;
     /// How many sequences a mask spans.
     pub const SPAN: u32 = 32;
 
@@ -134,7 +134,7 @@ mod tests {
 
     fn window() -> impl Strategy<Value = Window> {
         prop_oneof![
-            (1..=256_u16).prop_map(Window::Run),
+            (1..=512_u16).prop_map(Window::Run),
             any::<u32>().prop_map(|mask| Window::Mask(mask | 1)),
         ]
     }
@@ -166,8 +166,8 @@ mod tests {
             Repair::parse(&bytes).map(|(repair, symbol)| (repair.window, symbol.len()))
         };
         assert_eq!(body(0, 0, 20), Err(WireError::Value("window")));
-        assert_eq!(body(0, 257, 20), Err(WireError::Value("window")));
-        assert_eq!(body(0x7fff, 256, 20), Ok((Window::Run(256), 20)));
+        assert_eq!(body(0, 513, 20), Err(WireError::Value("window")));
+        assert_eq!(body(0x7fff, 512, 20), Ok((Window::Run(512), 20)));
         assert_eq!(body(0x8000, 2, 20), Err(WireError::Value("window")));
         assert_eq!(body(0xffff, 3, 21), Ok((Window::Mask(3), 21)));
         assert_eq!(body(0, 1, 19), Err(WireError::Short("symbol")));
@@ -188,7 +188,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             if let Ok((repair, symbol)) = Repair::parse(&bytes) {
-                prop_assert!((1..=256).contains(&repair.window.count()));
+                prop_assert!((1..=512).contains(&repair.window.count()));
                 prop_assert_eq!(&[&repair.to_bytes()[..], symbol].concat(), &bytes);
             }
         }

@@ -117,10 +117,10 @@ fn symbols_for_unknown_ancient_and_future_packets_are_counted_and_bounded() {
         sealed(1, 2, 0x15, spare.next().expect("a spare counter"), &body)
     };
     // What ends far before the newest, beyond its window, far ahead, and across the wrap.
-    let lasts = [newest - 700, newest + 100_000, 1 << 30, (1 << 31) + 7, u32::MAX, 3];
+    let lasts = [newest - 1200, newest + 100_000, 1 << 30, (1 << 31) + 7, u32::MAX, 3];
     for round in 0..50_u32 {
         for last in lasts {
-            let window = Window::Run(1 + (round % 256) as u16);
+            let window = Window::Run(1 + (round % 512) as u16);
             let repair = Repair { last, key: 1 + (round % 30_000) as u16, window };
             world.deliver(1, 2, &symbol(&mut spare, repair, &[round as u8; 400]));
         }

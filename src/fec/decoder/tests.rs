@@ -175,9 +175,9 @@ fn windows_out_of_reach_are_counted_and_dropped() {
     let mut pair = Pair::new();
     (0..10).for_each(|seq| pair.send(seq));
     let old = pair.repair(10);
-    (2000..2010).for_each(|seq| pair.send(seq));
+    (3000..3010).for_each(|seq| pair.send(seq));
     let new = pair.repair(10);
-    pair.arrive(1000);
+    pair.arrive(1500);
     assert_eq!((pair.deliver(&old), pair.deliver(&new)), (vec![], vec![]));
     let stats = pair.decoder.stats();
     assert_eq!((stats.late, stats.ahead, stats.repairs), (1, 1, 2));
@@ -214,7 +214,7 @@ fn memory_stays_within_its_bounds() {
             let head = Repair { last: seq, key: seq as u16, window: Window::Run(40) };
             decoder.on_repair(&head, &vec![dice.next_u64() as u8; 3100]);
         }
-        assert!(decoder.memory() <= 20_000 + 4 * (3100 + 512), "{}", decoder.memory());
+        assert!(decoder.memory() <= 20_000 + 4 * (3100 + 1024), "{}", decoder.memory());
     }
 }
 
@@ -325,14 +325,14 @@ proptest! {
                 decoder.on_source(seq, [fill; HEAD], &vec![fill; len]);
             } else {
                 let window =
-                    if key & 1 == 0 { Window::Mask(window | 1) } else { Window::Run(1 + u16::from(fill)) };
+                    if key & 1 == 0 { Window::Mask(window | 1) } else { Window::Run(1 + 2 * u16::from(fill)) };
                 let repair = Repair { last: seq, key: key >> 1, window };
                 decoder.on_repair(&repair, &vec![fill; len]);
             }
             if fill == 7 {
                 decoder.forget_before(seq.wrapping_sub(40));
             }
-            prop_assert!(decoder.memory() <= 8000 + 8 * (180 + 512));
+            prop_assert!(decoder.memory() <= 8000 + 8 * (180 + 1024));
         }
     }
 }
