@@ -345,7 +345,12 @@ impl Pacer {
             self.on_trip(now, trip, heard.way);
         }
         if let Some(clock) = heard.clock {
-            self.busy.on_delivered(now, clock, heard.delivered.saturating_sub(heard.mended), self.queue);
+            self.busy.on_delivered(
+                now,
+                clock,
+                heard.delivered.saturating_sub(heard.mended),
+                self.queue,
+            );
         }
         let span = self.smoothed.max(ROUND);
         let ours = self.mode != Mode::Free || self.cause.is_ours();

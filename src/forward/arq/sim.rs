@@ -65,7 +65,7 @@ struct Outcome {
 enum Step {
     Send,
     Frame(u32, bool),
-    Feedback(Ack),
+    Feedback(Box<Ack>),
     Wake,
 }
 
@@ -155,7 +155,7 @@ fn run_within(
         }
         while let Some(ack) = receiver.poll_feedback(now) {
             if let Some(at) = line.cross(now, &mut weather[1], &mut dice) {
-                add(&mut steps, at, Step::Feedback(ack));
+                add(&mut steps, at, Step::Feedback(Box::new(ack)));
             }
         }
         held_at_most = held_at_most.max(sender.held_bytes());
