@@ -15,10 +15,12 @@ pub mod class;
 pub mod keys;
 pub mod profile;
 mod read;
+pub mod tariff;
 mod value;
 
 pub use read::{ConfigError, Problem};
 use read::{Reader, Section};
+use tariff::Tariff;
 pub use value::{NODE_NAME_RULE, dscp_by_name, is_node_name};
 
 use crate::id::Lane;
@@ -119,12 +121,25 @@ pub struct RelayConfig {
 }
 
 /// What sending costs, and how much may be sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UplinkConfig {
-    /// Price of a gigabyte sent.
+    /// Price of a gigabyte sent where no tariff holds.
     pub price: Price,
+    /// Prices by hour and day, first match wins.
+    pub tariffs: Vec<Tariff>,
+    /// Minutes that the tariffs' hours and the month are before UTC.
+    pub utc_offset_min: i16,
+    /// Most to be spent a month, millionths of the currency; `None`: nothing is bounded.
+    pub budget: Option<u64>,
     /// Most that is sent over an uplink, in bit/s of UDP payload; `None` where the file says `"off"`.
     pub max_rate_bps: Option<u64>,
+}
+
+impl UplinkConfig {
+    /// Price of a gigabyte sent at this time.
+    pub fn price_at(&self, unix_s: u64) -> Price {
+        tariff::price_at(&self.tariffs, self.price, self.utc_offset_min, unix_s)
+    }
 }
 
 /// How often links are measured.
@@ -300,6 +315,12 @@ fn read_all(reader: &mut Reader<'_>, root: &DeTable<'_>, file: &Path) -> Option<
     let uplink = reader.table(root, "uplink");
     let uplink = UplinkConfig {
         price: uplink.read(reader, "price_per_gb", value::price).unwrap_or_default(),
+        tariffs: {
+            let sections = reader.tables(root, "tariff");
+            tariff::read(reader, &sections)
+        },
+        utc_offset_min: uplink.read(reader, "utc_offset", tariff::offset).unwrap_or(0),
+        budget: uplink.read(reader, "monthly_budget", tariff::budget),
         max_rate_bps: uplink.read(reader, "max_rate", max_rate).flatten(),
     };
     let classes = reader.tables(root, "class");

@@ -89,6 +89,26 @@ pub const SERIES: &[Series] = &[
         &[],
         "Keys of the file that differ from what is in force and wait for the next start.",
     ),
+    gauge(
+        "thalweg_uplink_price_per_gigabyte",
+        &[],
+        "Price of a gigabyte sent at this hour, operator's currency.",
+    ),
+    gauge(
+        "thalweg_uplink_spent_this_month",
+        &[],
+        "Money spent on sending this month, operator's currency.",
+    ),
+    gauge(
+        "thalweg_uplink_budget_per_month",
+        &[],
+        "Money that may be spent a month; absent where nothing is bounded.",
+    ),
+    gauge(
+        "thalweg_uplink_over_budget",
+        &[],
+        "1 where the month's budget is spent and others are not relayed for.",
+    ),
     gauge("thalweg_nodes_known", &[], "Other nodes this node knows of."),
     gauge("thalweg_destinations_reachable", &[], "Other nodes with a path from here."),
     gauge("thalweg_peers", &["state"], "Other nodes by what we have with them."),
@@ -287,6 +307,12 @@ fn status(sink: &mut Sink, report: &Report) {
         sink.value("thalweg_config_read_timestamp_seconds", &[], read);
         let waiting = configured.restart.len() as f64;
         sink.value("thalweg_config_waits_for_restart", &[], waiting);
+    }
+    if let Some(spend) = &status.spend {
+        sink.value("thalweg_uplink_price_per_gigabyte", &[], spend.price_per_gb);
+        sink.value("thalweg_uplink_spent_this_month", &[], spend.spent);
+        sink.maybe("thalweg_uplink_budget_per_month", &[], spend.budget);
+        sink.value("thalweg_uplink_over_budget", &[], flag(spend.over_budget));
     }
     sink.value("thalweg_nodes_known", &[], status.nodes_known.into());
     sink.value("thalweg_destinations_reachable", &[], status.destinations_reachable.into());
@@ -588,7 +614,7 @@ mod tests {
     use super::*;
     use crate::report::{
         Configured, DirectionRow, Doors, ForecastRow, HopRow, LinkHeld, Memory, PaceRow, PathView,
-        PeerRow, Volume,
+        PeerRow, Spend, Volume,
     };
 
     /// Every sample of a page by its name and labels; refuses what a scraper would refuse.
@@ -615,6 +641,7 @@ mod tests {
         report.status.node = 3;
         report.status.uptime_s = 12.5;
         report.status.certificate_not_after_unix_s = 1_800_000_000;
+        report.status.spend = Some(Spend { spent: 1.25, price_per_gb: 0.09, ..Spend::default() });
         report.status.configured = Some(Configured {
             read_unix_s: 1_790_000_000,
             last_successful: true,
@@ -701,6 +728,9 @@ mod tests {
             ("thalweg_config_last_reload_successful", 1.0),
             ("thalweg_config_read_timestamp_seconds", 1_790_000_000.0),
             ("thalweg_config_waits_for_restart", 1.0),
+            ("thalweg_uplink_spent_this_month", 1.25),
+            ("thalweg_uplink_price_per_gigabyte", 0.09),
+            ("thalweg_uplink_over_budget", 0.0),
             ("thalweg_peers{state=\"connected\"}", 1.0),
             ("thalweg_peers{state=\"known\"}", 0.0),
             ("thalweg_links{state=\"up\"}", 1.0),
@@ -773,6 +803,7 @@ mod tests {
             "thalweg_resident_memory_bytes",
             "thalweg_link_local_drops_total",
             "thalweg_peer_order_held_bytes",
+            "thalweg_uplink_budget_per_month",
         ] {
             assert!(SERIES.iter().any(|s| s.name == name));
             assert!(!found.contains(name), "{name}");

@@ -327,6 +327,26 @@ pub struct Status {
     /// The configuration in force, where it came from a file.
     #[serde(default)]
     pub configured: Option<Configured>,
+    /// What sending costs, and has cost.
+    #[serde(default)]
+    pub spend: Option<Spend>,
+}
+
+/// Money spent on sending this month, in the operator's currency.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spend {
+    /// Which month, as `2026-11`.
+    pub month: String,
+    /// What was spent.
+    pub spent: f64,
+    /// Bytes that were sent, headers of IP and UDP included.
+    pub bytes: u64,
+    /// What may be spent, where the operator says so.
+    pub budget: Option<f64>,
+    /// Price of a gigabyte at this hour.
+    pub price_per_gb: f64,
+    /// Whether the budget is spent: others are not relayed for until the month ends.
+    pub over_budget: bool,
 }
 
 /// What lies in the data path at one moment.

@@ -643,6 +643,20 @@ fn a_reload_loses_no_packet_and_a_bad_file_changes_nothing() {
     assert!(!configured.last_successful && configured.problem.is_some(), "{configured:?}");
     assert!(report.peers[0].session_age_s.unwrap() > sessions, "the session is the same");
     assert!(lab.crosses(0, overlay(1)) && lab.crosses(1, overlay(0)));
+
+    // A price so high and a budget so small that probes alone spend it: others are not relayed for.
+    let price = "[uplink]\nmonthly_budget = 0.000001\n[[tariff]]\nhours = \"00:00-24:00\"\n\
+                 price_per_gb = 4000\n";
+    fs::write(&file, good.clone() + price).unwrap();
+    assert_eq!(reload(&lab).0, Some(0));
+    lab.until(0, 20, "the budget spent", |r| {
+        let spend = r.status.spend.clone().unwrap_or_default();
+        spend.over_budget && spend.spent > 0.0 && spend.price_per_gb == 4000.0 && !r.status.relay
+    });
+    assert!(lab.crosses(0, overlay(1)), "its own packets go on");
+    fs::write(&file, &good).unwrap();
+    assert_eq!(reload(&lab).0, Some(0));
+    lab.until(0, 20, "within the budget", |r| r.status.relay);
     assert!(!lab.log(0).contains("panicked"));
 }
 

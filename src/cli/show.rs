@@ -139,6 +139,18 @@ fn status(s: &Status) -> String {
             row("  waits for a restart", c.restart.join(", "));
         }
     }
+    if let Some(c) = s.spend.as_ref().filter(|c| c.price_per_gb > 0.0 || c.spent > 0.0) {
+        let budget = c.budget.map_or(String::new(), |budget| format!(" of {budget}"));
+        let over = if c.over_budget { ", spent: no relaying for others" } else { "" };
+        let text = format!(
+            "{:.2}{budget} in {} for {}{over}; a GB costs {} now",
+            c.spent,
+            c.month,
+            size(c.bytes),
+            c.price_per_gb
+        );
+        row("money", text);
+    }
     row("certificate ends", date(s.certificate_not_after_unix_s));
     row("nodes", format!("{} known, {} connected", s.nodes_known, s.peers_connected));
     row("links", format!("{} of {} up", s.links_up, s.links));

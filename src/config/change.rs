@@ -61,7 +61,10 @@ const ROWS: &[Row] = rows! {
     live "relay" "relay" relay.relay;
     live "relay" "use_relays" relay.use_relays;
     live "uplink" "price_per_gb" uplink.price;
+    live "uplink" "utc_offset" uplink.utc_offset_min;
+    live "uplink" "monthly_budget" uplink.budget;
     live "uplink" "max_rate" uplink.max_rate_bps;
+    live "tariff" "" uplink.tariffs;
     live "class" "" classes;
     live "probe" "in_use" probe.in_use;
     live "probe" "idle" probe.idle;

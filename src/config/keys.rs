@@ -58,7 +58,17 @@ pub const TABLES: &[Table] = &[
     table("forward", false, &[key("lanes", "")]),
     table("peer", true, &[key("name", ""), key("endpoint", "")]),
     table("relay", false, &[key("relay", "true"), key("use_relays", "true")]),
-    table("uplink", false, &[key("price_per_gb", "0.0"), key("max_rate", "\"off\"")]),
+    table(
+        "uplink",
+        false,
+        &[
+            key("price_per_gb", "0.0"),
+            key("utc_offset", "\"+00:00\""),
+            key("monthly_budget", ""),
+            key("max_rate", "\"off\""),
+        ],
+    ),
+    table("tariff", true, &[key("hours", ""), key("days", ""), key("price_per_gb", "")]),
     table(
         "class",
         true,

@@ -389,3 +389,28 @@ fn classes_by_port_and_protocol_are_read_and_wrong_ones_named() {
     let profile = parse(&format!("{LEAST}\n[[class]]\nprofile = \"gaming\"\nports = [3074]\n"));
     assert_eq!(profile.unwrap().classes[0].matches.dscp, [0_u8; 0]);
 }
+
+#[test]
+fn tariffs_are_read_and_wrong_hours_named() {
+    let text = |lines: &str| format!("{LEAST}\n{lines}\n");
+    let tariff = "[uplink]\nprice_per_gb = 0.09\nutc_offset = \"-05:30\"\nmonthly_budget = 50\n\
+                  [[tariff]]\nhours = \"22:00-06:00\"\ndays = [\"fri\", \"sat\"]\nprice_per_gb = 0.01";
+    let uplink = parse(&text(tariff)).unwrap().uplink;
+    assert_eq!((uplink.utc_offset_min, uplink.budget), (-330, Some(50_000_000)));
+    let tariff = uplink.tariffs[0];
+    assert_eq!((tariff.from_min, tariff.to_min, tariff.days), (1320, 360, 0x30));
+    for hours in ["22-6", "25:00-26:00", "6:00-7:00", "06:00-06:00", "24:00-06:00", "06:60-07:00"] {
+        let told = problems(&text(&format!("[[tariff]]\nhours = \"{hours}\"\nprice_per_gb = 1")));
+        assert!(
+            told.contains(&format!("[[tariff]] hours \"{hours}\" are no hours; write")),
+            "{told}"
+        );
+    }
+    let told = problems(&text("[[tariff]]\nhours = \"00:00-24:00\"\ndays = [\"mo\"]"));
+    assert!(
+        told.contains("\"mo\" is not known here") && told.contains("needs `price_per_gb`"),
+        "{told}"
+    );
+    let told = problems(&text("[uplink]\nutc_offset = \"1\"\nmonthly_budget = 0"));
+    assert!(told.contains("is no offset") && told.contains("is no budget"), "{told}");
+}

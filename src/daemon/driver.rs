@@ -37,6 +37,7 @@ use super::quic::Quic;
 use super::quic::socket::QueueSocket;
 use super::reload::{self, LookUps, Scrapes, Standing};
 use super::signal::{Asked, Signals};
+use super::spend::Account;
 use super::state::StateFile;
 use super::{log, tally};
 use crate::config::{Config, PeerConfig};
@@ -105,6 +106,9 @@ struct Driver {
     look_ups: LookUps,
     seeds_in: mpsc::Sender<Seed>,
     log: EventLog,
+    account: Account,
+    /// Whether the month's budget is spent.
+    over_budget: bool,
 }
 
 impl Driver {
@@ -167,7 +171,11 @@ impl Driver {
         let mut look_ups = LookUps::default();
         look_ups.keep(&config.peers, |peer| tokio::spawn(look_up(peer, seeds_in.clone())));
         let identity = identity(&papers, &anchors);
-        let node = NodeConfig { lanes, ..node_config(&config, known, boot) };
+        let mut account = Account::open(&config.node.state);
+        account.on_sent(&config.uplink, machine_seconds(), 0, 0);
+        let over_budget = account.is_over(&config.uplink);
+        let node = decided(&config, known, boot, over_budget);
+        let node = NodeConfig { lanes, ..node };
         let node = Node::new(node, identity, &restored, random(), clock.now());
         let log = EventLog::default();
         tokio::spawn(admin.serve(asks_in, log.clone()));
@@ -198,6 +206,8 @@ impl Driver {
             look_ups,
             seeds_in,
             log,
+            account,
+            over_budget,
         };
         Ok((driver, ended))
     }
@@ -297,7 +307,10 @@ impl Driver {
                     self.note("device_back", None, "the TUN device is back".into());
                 }
             }
-            Input::Papers => self.look_at_papers(now),
+            Input::Papers => {
+                self.look_at_papers(now);
+                self.settle_account(now);
+            }
             Input::Ask(Ask { command: Command::Reload, answer }) => {
                 let outcome = self.reload().await;
                 let _ = answer.send(outcome.map_or_else(Answer::Refused, Answer::Reload));
@@ -306,6 +319,7 @@ impl Driver {
                 let mut said = self.node.handle_command(now, &command);
                 tally::complete(&mut said, &self.data.stats(), self.quic.refused());
                 tally::configured(&mut said, &self.standing);
+                tally::spent(&mut said, self.account.shown(&self.config.uplink, machine_seconds()));
                 match said {
                     Answer::Ping(echo) => self.ask_echo(*echo, &command, answer),
                     // Who asked may have lost patience.
@@ -386,9 +400,35 @@ impl Driver {
         self.look_ups.keep(&config.peers, look_up);
         let known = config.peers.iter().map(seed).collect();
         // The boot counter and the number of lanes stay.
-        let node = node_config(&config, known, 0);
+        self.over_budget = self.account.is_over(&config.uplink);
+        let node = decided(&config, known, 0, self.over_budget);
         self.node.handle_config(self.clock.now(), node, config.uplink.max_rate_bps);
         self.config = config;
+    }
+
+    /// Counts what was sent at this hour's price; says the price where it changed, and ends relaying
+    /// where the month's budget is spent.
+    fn settle_account(&mut self, now: Instant) {
+        let (uplink, unix_s) = (&self.config.uplink, machine_seconds());
+        let udp = self.data.stats().udp;
+        self.account.on_sent(uplink, unix_s, udp.sent, udp.sent_bytes);
+        self.account.save();
+        let price = uplink.price_at(unix_s);
+        if price != self.node.price() {
+            tracing::info!(price_per_gb = price.as_f64(), "the price of sending changed");
+            self.note("price", None, format!("a gigabyte costs {} now", price.as_f64()));
+            self.node.handle_price(now, price);
+        }
+        let over = self.account.is_over(uplink);
+        if over != self.over_budget {
+            let text = match over {
+                true => "the month's budget is spent: no more relaying for others",
+                false => "within the month's budget again",
+            };
+            tracing::warn!("{text}");
+            self.note("budget", None, text.to_owned());
+            self.take_over(self.config.clone());
+        }
     }
 
     /// Takes over what changed among certificates, CAs and lists of revoked certificates.
@@ -457,6 +497,7 @@ impl Driver {
             }
             self.quic.close("the daemon is ending", FAREWELL).await;
         }
+        self.account.save();
         self.device.withdraw().await;
         self.data.stop();
         if let Some(ended) = ended
@@ -536,6 +577,15 @@ pub fn node_config(config: &Config, seeds: Vec<Seed>, boot: u64) -> NodeConfig {
         observe: config.route.observe,
         member_expiry: MEMBER_EXPIRY,
         boot_floor: boot,
+    }
+}
+
+/// The same at this hour's price, and without relaying where the budget is spent.
+fn decided(config: &Config, seeds: Vec<Seed>, boot: u64, over_budget: bool) -> NodeConfig {
+    NodeConfig {
+        price: config.uplink.price_at(machine_seconds()),
+        relay: config.relay.relay && !over_budget,
+        ..node_config(config, seeds, boot)
     }
 }
 

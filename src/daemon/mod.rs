@@ -25,6 +25,7 @@ pub mod poller;
 pub mod quic;
 pub mod reload;
 pub mod signal;
+pub mod spend;
 pub mod state;
 pub mod steer;
 pub mod tally;

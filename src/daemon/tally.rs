@@ -9,8 +9,8 @@ use crate::forward::Held;
 use crate::forward::pace::Mode;
 use crate::id::{LinkId, NodeId};
 use crate::report::{
-    Answer, Doors, LaneRow, LinkHeld, LinkRow, Memory, PaceRow, PeerHeld, PeerRow, Status, Traffic,
-    Volume,
+    Answer, Doors, LaneRow, LinkHeld, LinkRow, Memory, PaceRow, PeerHeld, PeerRow, Spend, Status,
+    Traffic, Volume,
 };
 
 /// Adds the data thread's figures to an answer of the node. `refused`: handshakes refused.
@@ -42,6 +42,15 @@ pub fn configured(answer: &mut Answer, standing: &Standing) {
     match answer {
         Answer::Status(status) => status.configured = Some(standing.shown()),
         Answer::Report(report) => report.status.configured = Some(standing.shown()),
+        _ => {}
+    }
+}
+
+/// Adds what sending costs to an answer about the whole node.
+pub fn spent(answer: &mut Answer, spend: Spend) {
+    match answer {
+        Answer::Status(status) => status.spend = Some(spend),
+        Answer::Report(report) => report.status.spend = Some(spend),
         _ => {}
     }
 }

@@ -372,6 +372,11 @@ impl Node {
         self.settle(now);
     }
 
+    /// The price of sending in force.
+    pub const fn price(&self) -> Price {
+        self.config.price
+    }
+
     /// The price of sending changed: an hour's tariff, a new configuration.
     pub fn handle_price(&mut self, now: Instant, price: Price) {
         self.config.price = price;
