@@ -829,7 +829,7 @@ pub struct CostPart {
 /// One limit against one path.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LimitVerdict {
-    /// The limit's name in the configuration: `max_latency`, `max_loss`, `max_price`.
+    /// The limit's name in the configuration: `max_latency`, `max_jitter`, `max_loss`, `max_price`.
     pub limit: String,
     /// The bound, in words: `80 ms`, `1 %`.
     pub bound: String,

@@ -145,6 +145,7 @@ fn read_one(reader: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<ClassS
     let objective = section.read(reader, "objective", |v| value::word(v, &words));
     let limits = Limits {
         max_latency: section.read(reader, "max_latency", value::duration),
+        max_jitter: section.read(reader, "max_jitter", value::duration),
         max_loss: section.read(reader, "max_loss", value::ratio),
         max_price: section.read(reader, "max_price", value::price),
     };

@@ -81,6 +81,7 @@ pub const TABLES: &[Table] = &[
             key("ports", "[]"),
             key("objective", "\"latency\""),
             key("max_latency", ""),
+            key("max_jitter", ""),
             key("max_loss", ""),
             key("max_price", ""),
             key("repair_budget", "\"500ms\""),

@@ -6,7 +6,7 @@ use super::Node;
 use super::knowledge::Roll;
 use crate::id::{Class, NodeId};
 use crate::report::{self, Answer, CostPart, Explanation, LimitVerdict, PathView};
-use crate::route::cost::Priced;
+use crate::route::cost::{Bounds, Priced};
 use crate::route::policy::{ClassSpec, Limits};
 use crate::route::solve::{Rejection, Solver, Weighed};
 use crate::time::Instant;
@@ -203,6 +203,11 @@ fn verdicts(priced: &Priced, limits: &Limits) -> Vec<LimitVerdict> {
     if let Some(bound) = limits.max_latency {
         let ms = |d: std::time::Duration| format!("{:.1} ms", d.as_secs_f64() * 1e3);
         say("max_latency", ms(bound), ms(priced.delay()), priced.delay() <= bound);
+    }
+    if let Some(bound) = limits.max_jitter {
+        let ms = |d: std::time::Duration| format!("{:.1} ms", d.as_secs_f64() * 1e3);
+        let alone = Bounds::of(&Limits { max_jitter: Some(bound), ..Limits::default() });
+        say("max_jitter", ms(bound), ms(priced.jitter()), priced.broken(&alone).is_none());
     }
     if let Some(bound) = limits.max_loss {
         say("max_loss", bound.to_string(), priced.loss().to_string(), priced.loss() <= bound);

@@ -188,6 +188,8 @@ impl Priced {
     pub fn broken(&self, limits: &Bounds) -> Option<Limit> {
         if self.worst_us > limits.delay_us {
             Some(Limit::Latency)
+        } else if self.variance_us2 > limits.variance_us2 {
+            Some(Limit::Jitter)
         } else if self.nats > limits.nats {
             Some(Limit::Loss)
         } else if self.parts.money > limits.money {
@@ -203,6 +205,8 @@ impl Priced {
 pub enum Limit {
     /// `max_latency`.
     Latency,
+    /// `max_jitter`.
+    Jitter,
     /// `max_loss`.
     Loss,
     /// `max_price`.
@@ -214,6 +218,7 @@ impl Limit {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Latency => "max_latency",
+            Self::Jitter => "max_jitter",
             Self::Loss => "max_loss",
             Self::Price => "max_price",
         }
@@ -225,6 +230,8 @@ impl Limit {
 pub struct Bounds {
     /// Greatest delay, µs.
     pub delay_us: u64,
+    /// Greatest variance of the delay, µs²: that is what adds of jitter.
+    pub variance_us2: u64,
     /// Greatest loss, billionths of nats.
     pub nats: u64,
     /// Greatest price, millionths per gigabyte.
@@ -233,12 +240,14 @@ pub struct Bounds {
 
 impl Bounds {
     /// No limits.
-    pub const NONE: Self = Self { delay_us: u64::MAX, nats: u64::MAX, money: u64::MAX };
+    pub const NONE: Self =
+        Self { delay_us: u64::MAX, variance_us2: u64::MAX, nats: u64::MAX, money: u64::MAX };
 
     /// The limits of a policy.
     pub fn of(limits: &Limits) -> Self {
         Self {
             delay_us: limits.max_latency.map_or(u64::MAX, micros),
+            variance_us2: limits.max_jitter.map_or(u64::MAX, variance),
             // Three billionths of slack for the rounding of three edges.
             nats: limits.max_loss.map_or(u64::MAX, |loss| {
                 if loss == Ratio::ONE { u64::MAX } else { nats(loss.as_f64()) + 3 }
@@ -455,15 +464,26 @@ mod tests {
     fn a_limit_is_kept_by_exactly_what_it_names() {
         let limits = Limits {
             max_latency: Some(ms(20)),
+            max_jitter: Some(ms(3)),
             max_loss: Some(Ratio::from_ppm(10_000)),
             max_price: Some(Price(5)),
         };
         let bounds = Bounds::of(&limits);
-        let at = LinkState { price: Price(5), ..state(20, 10_000) };
+        let mut at = LinkState { price: Price(5), ..state(20, 10_000) };
+        at.present.jitter = ms(3);
         assert_eq!(price(&at, Objective::Latency).broken(&bounds), None);
         let broken = |s: LinkState| price(&s, Objective::Latency).broken(&bounds);
         assert_eq!(broken(state(21, 0)), Some(Limit::Latency));
         assert_eq!(broken(state(20, 10_001)), Some(Limit::Loss));
+        let shaky = |us| {
+            let mut state = state(5, 0);
+            state.present.jitter = Duration::from_micros(us);
+            price(&state, Objective::Latency)
+        };
+        assert_eq!(shaky(3_020).broken(&bounds), Some(Limit::Jitter));
+        // Variances add: two of 2.1 ms are 2.97 together, two of 2.2 are 3.1.
+        assert_eq!(shaky(2_100).plus(shaky(2_100)).broken(&bounds), None);
+        assert_eq!(shaky(2_200).plus(shaky(2_200)).broken(&bounds), Some(Limit::Jitter));
         assert_eq!(broken(LinkState { price: Price(6), ..state(20, 0) }), Some(Limit::Price));
     }
 

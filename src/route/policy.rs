@@ -41,6 +41,8 @@ impl Objective {
 pub struct Limits {
     /// Greatest one-way delay of the whole path.
     pub max_latency: Option<Duration>,
+    /// Greatest mean deviation of the whole path's delay.
+    pub max_jitter: Option<Duration>,
     /// Greatest loss of the whole path, after repair where it was measured.
     pub max_loss: Option<Ratio>,
     /// Greatest price of a gigabyte over the whole path.

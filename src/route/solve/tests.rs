@@ -169,19 +169,20 @@ prop_compose! {
     fn any_graph()(
         relays in proptest::collection::vec(any::<bool>(), 6),
         edges in proptest::collection::vec(
-            (0..7u16, 0..7u16, 1..60u64, 0..4u32, 0..4u32), 0..40),
+            (0..7u16, 0..7u16, 1..60u64, 0..4u32, 0..4u32, 0..12u64), 0..40),
     ) -> Graph {
         let mut graph = Graph::new(n(1));
         for (i, relay) in relays.iter().enumerate() {
             graph.add_node(n(i as u16 + 2), *relay);
         }
         let mut remote = BTreeSet::new();
-        for (i, (from, to, delay, loss, price)) in edges.iter().enumerate() {
+        for (i, (from, to, delay, loss, price, jitter)) in edges.iter().enumerate() {
             if *from != 0 && !remote.insert((*from, *to)) {
                 continue;
             }
             let link = (*from == 0).then_some(LinkId(i as u16));
-            let state = state(delay * 500, loss * 7_000, price * 10);
+            let mut state = state(delay * 500, loss * 7_000, price * 10);
+            state.present.jitter = ms(*jitter);
             graph.add_edge(n(from + 1), n(to + 1), link, state);
         }
         graph
@@ -192,6 +193,7 @@ prop_compose! {
     fn any_policy()(
         objective in 0..3usize,
         latency in proptest::option::of(1..80u64),
+        jitter in proptest::option::of(1..20u64),
         loss in proptest::option::of(0..40_000u32),
         price in proptest::option::of(0..60u32),
     ) -> Policy {
@@ -199,6 +201,7 @@ prop_compose! {
             objective: Objective::ALL[objective],
             limits: Limits {
                 max_latency: latency.map(ms),
+                max_jitter: jitter.map(ms),
                 max_loss: loss.map(Ratio::from_ppm),
                 max_price: price.map(Price),
             },
