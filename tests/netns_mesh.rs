@@ -258,6 +258,16 @@ impl Lab {
         ip(&["netns", "exec", &self.namespace(self.names[at]), "nft", rules]);
     }
 
+    /// What comes to a site from some others is dropped.
+    fn wall(&self, at: usize, from: &str) {
+        let rules = format!(
+            "add table inet wall; \
+             add chain inet wall in {{ type filter hook input priority 0; }}; \
+             add rule inet wall in {from} drop"
+        );
+        ip(&["netns", "exec", &self.namespace(self.names[at]), "nft", &rules]);
+    }
+
     /// Whether a site's firewall dropped anything.
     fn has_dropped(&self, at: usize) -> bool {
         let chain = ["nft", "list", "chain", "inet", "wall", "in"];
@@ -488,6 +498,52 @@ fn papers_change_while_daemons_run_and_who_is_revoked_is_put_out_by_all() {
     assert!(within(20, || lab.whole_log(1).contains("is revoked by its CA")), "{}", lab.log(1));
     assert!(!lab.crosses(1, overlay(2)));
     assert!(within(20, || lab.crosses(1, overlay(0))), "{}", lab.log(1));
+}
+
+#[test]
+fn a_daemon_whose_address_changes_is_followed_and_its_streams_go_on() {
+    if !allowed() {
+        return;
+    }
+    let mut lab = Lab::new(&SITES);
+    (0..3).for_each(|at| lab.start(at));
+    lab.until_meshed(&[0, 1, 2]);
+    let space = lab.namespace("bravo");
+    // In this order: with the first address of a network the kernel takes away the others.
+    ip(&["-n", &space, "addr", "del", "192.168.77.2/24", "dev", "eth0"]);
+    ip(&["-n", &space, "addr", "add", "192.168.77.99/24", "dev", "eth0"]);
+    for at in [0, 2] {
+        lab.until(at, 10, "bravo at its new address", |report| {
+            let there = |l: &thalweg::report::LinkRow| l.endpoint == "192.168.77.99:4600";
+            report.links.iter().any(|l| l.peer == "bravo" && there(l) && l.state.name() == "up")
+        });
+        assert!(lab.crosses(at, overlay(1)) && lab.crosses(1, overlay(at)), "{}", lab.log(at));
+    }
+    // The same keys, the same streams: what is said on them now arrives.
+    let list = revoke(&lab.dir.path().join("ca"), "charlie", None, unix_seconds()).unwrap().list;
+    fs::copy(list, lab.home(0).join("ca.crl")).unwrap();
+    assert!(within(20, || lab.whole_log(1).contains("revocation list in force")), "{}", lab.log(1));
+    let log = lab.whole_log(0);
+    let of_bravo =
+        |what: &str| log.lines().filter(|l| l.contains(what) && l.contains("bravo")).count();
+    assert_eq!((of_bravo("session up"), of_bravo("stream lost")), (1, 0), "{}", lab.log(0));
+}
+
+#[test]
+fn two_that_cannot_reach_each_other_talk_over_a_third() {
+    if !allowed() {
+        return;
+    }
+    let mut lab = Lab::new(&SITES);
+    lab.wall(1, "ip saddr 192.168.77.3");
+    lab.wall(1, "ip6 saddr fd99::3");
+    (0..3).for_each(|at| lab.start(at));
+    lab.until_meshed(&[0, 1]);
+    lab.until_meshed(&[0, 2]);
+    assert!(within(40, || lab.crosses(1, overlay(2))), "{}", lab.log(1));
+    assert!(lab.crosses(2, overlay(1)), "{}", lab.log(2));
+    let report = lab.report(1).unwrap();
+    assert!(report.links.iter().all(|link| link.peer != "charlie"), "no link: {report:#?}");
 }
 
 #[test]

@@ -511,6 +511,8 @@ impl World {
                 self.put(now.plus(DIAL_FAILS), Due::Control { to: site, life, input });
             }
             ControlOutput::Send { connection, bytes } => self.say(site, connection, bytes),
+            // Streams lead to sites here, wherever those are.
+            ControlOutput::Moved { .. } => {}
             ControlOutput::Close { connection, why } => {
                 let gone = |connection| ControlInput::Closed { connection, why: why.into() };
                 let Some(far) = self.streams.close(site, connection) else { return };

@@ -20,6 +20,8 @@ pub const SECOND_DIALLER: Duration = Duration::from_secs(5);
 const BACK_OFF: Duration = Duration::from_secs(1);
 /// The longest back-off: a node that was away for hours is back within it.
 const BACK_OFF_CAP: Duration = Duration::from_secs(30);
+/// Where a node is reached over the overlay, a better way is looked for as after so many failures.
+const CALM: u32 = 5;
 /// Pause between two endpoints of one target.
 const NEXT_ENDPOINT: Duration = Duration::from_millis(100);
 /// A dial without answer counts as failed: the driver promises one within 10 s.
@@ -165,6 +167,39 @@ impl Dialler {
                 self.targets.remove(name);
             }
         }
+    }
+
+    /// Where this node is reached when its other endpoints have all failed: tried after them, and at
+    /// once where it is new.
+    pub fn also(&mut self, name: &str, endpoint: SocketAddr, now: Instant) {
+        let Some(target) = self.targets.get_mut(name) else { return };
+        let tried = target.failures > 0 || target.endpoints.is_empty();
+        if tried && !target.endpoints.contains(&endpoint) {
+            target.endpoints.truncate(MAX_ENDPOINTS - 1);
+            target.endpoints.push(endpoint);
+            if target.in_flight.is_none() {
+                target.turn = target.endpoints.len() - 1;
+                target.next_at = now;
+            }
+        }
+    }
+
+    /// This endpoint leads there no more, or is of no use while there is a stream over it.
+    pub fn without(&mut self, name: &str, endpoint: SocketAddr, now: Instant) {
+        let Some(target) = self.targets.get_mut(name) else { return };
+        target.endpoints.retain(|&e| e != endpoint);
+        target.turn = 0;
+        target.in_flight = None;
+        // The others failed a moment ago.
+        target.failures = target.failures.max(CALM);
+        let span = BACK_OFF.saturating_mul(1 << CALM).min(BACK_OFF_CAP);
+        target.next_at = now.plus(self.dice.jitter(span));
+    }
+
+    /// Whether all endpoints of this node have failed since it was wanted, or there are none.
+    pub fn is_out_of_reach(&self, name: &str) -> bool {
+        let target = self.targets.get(name).filter(|t| t.wanted);
+        target.is_some_and(|t| t.failures > 0 || t.endpoints.is_empty())
     }
 
     /// The member is forgotten; a seed is not.

@@ -7,7 +7,7 @@ pub mod dial;
 pub mod dialogue;
 pub mod message;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::id::NodeId;
 use crate::session::keys::Secret;
@@ -17,6 +17,23 @@ use crate::session::trust::Certified;
 /// uses it twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
+
+/// The endpoint that stands for a node reached over the overlay alone. It exists nowhere: the driver
+/// puts what goes there into carriers (a unique local network drawn at random, RFC 4193).
+pub fn over_the_overlay(node: NodeId) -> SocketAddr {
+    (Ipv6Addr::from(OVERLAY | u128::from(node.get())), 1).into()
+}
+
+/// The node that such an endpoint stands for.
+pub fn carried_to(endpoint: SocketAddr) -> Option<NodeId> {
+    let IpAddr::V6(address) = endpoint.ip() else { return None };
+    let bits = address.to_bits();
+    let ours = bits & !0xffff == OVERLAY && endpoint.port() == 1;
+    ours.then(|| NodeId::new(bits as u16)).flatten()
+}
+
+/// The network of these endpoints.
+const OVERLAY: u128 = 0xfd4c_9a6f_1d27_0001 << 64;
 
 /// Longest message on a control stream, bytes.
 pub const MAX_MESSAGE: usize = 256 * 1024;
@@ -80,6 +97,13 @@ pub enum ControlOutput {
         connection: ConnectionId,
         /// The message.
         bytes: Vec<u8>,
+    },
+    /// The peer at the other end is at another endpoint now; the stream goes on.
+    Moved {
+        /// The stream.
+        connection: ConnectionId,
+        /// Where.
+        endpoint: SocketAddr,
     },
     /// Close a stream. Answered by `Closed`.
     Close {

@@ -41,6 +41,7 @@ use super::quic::socket::{INBOUND, QuicDatagram};
 use super::tun::Tun;
 use super::udp::UdpSocket;
 use crate::buf::{Blocks, RecvBatch, TunBatch, TunWrites, TxBatch};
+use crate::control::{carried_to, over_the_overlay};
 use crate::forward::Forwarder;
 use crate::forward::event::{ForwardEvent, ProbeRequest};
 use crate::forward::snapshot::Snapshot;
@@ -409,6 +410,11 @@ impl Data {
                     self.carry_out(now)?;
                 }
                 Order::Quic(QuicDatagram { endpoint, ecn, payload }) => {
+                    if let Some(node) = carried_to(endpoint) {
+                        self.forwarder.push_carrier(now, node, &payload);
+                        self.carry_out(now)?;
+                        continue;
+                    }
                     self.stats.quic_bytes(endpoint).sent += payload.len() as u64;
                     let mut sockets = self.sockets.iter_mut();
                     let fits = |s: &&mut UdpSocket| s.local().is_ipv6() == endpoint.is_ipv6();
@@ -466,6 +472,10 @@ impl Data {
             if let Err(error) = self.tun.send(&self.to_tun) {
                 self.lose_tun(error);
             }
+        }
+        while let Some((from, payload)) = self.forwarder.poll_carried() {
+            let news = QuicDatagram { endpoint: over_the_overlay(from), ecn: 0, payload };
+            self.stats.quic_dropped += u64::from(self.quic.try_send(news).is_err());
         }
         while let Some(event) = self.forwarder.poll_event() {
             if self.waiting.len() < EVENTS_HELD {

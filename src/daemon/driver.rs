@@ -644,6 +644,9 @@ fn say(event: &NodeEvent) {
         NodeEvent::SessionEnded { peer, name, why } => {
             tracing::info!(%peer, name, why, "session ended");
         }
+        NodeEvent::LinkMoved { link, peer, endpoint } => {
+            tracing::info!(%link, %peer, %endpoint, "peer is at another endpoint");
+        }
         NodeEvent::LinkUp { link, peer } => tracing::info!(%link, %peer, "link up"),
         NodeEvent::LinkDown { link, peer, silence } => {
             tracing::warn!(%link, %peer, silence_ms = silence.as_millis(), "link down");
@@ -678,6 +681,9 @@ fn told(
         }
         NodeEvent::SessionEnded { name, why, .. } => {
             ("session_ended", Some(name.clone()), (*why).to_owned())
+        }
+        NodeEvent::LinkMoved { peer, endpoint, .. } => {
+            ("link_moved", Some(named(*peer)), format!("is at {endpoint} now"))
         }
         NodeEvent::LinkUp { link, peer } => {
             ("link_up", Some(named(*peer)), format!("link {link} answers"))

@@ -2,6 +2,7 @@
 //!
 //! Everything here has already been acted on where it was urgent; the node draws conclusions.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::id::{Class, LinkId, NodeId};
@@ -23,6 +24,14 @@ pub enum ForwardEvent {
         link: LinkId,
         /// From the first unanswered frame to this verdict.
         silence: Duration,
+    },
+    /// The peer has moved: it sent from another endpoint and answered a challenge there. Data goes there
+    /// already.
+    LinkMoved {
+        /// Which link.
+        link: LinkId,
+        /// Where the peer is now.
+        endpoint: SocketAddr,
     },
     /// A reply to one of our probes.
     ProbeReply {

@@ -44,7 +44,7 @@ impl Forwarder {
             WireError::Kind(_) => DropReason::Unsupported,
             _ => DropReason::Malformed,
         })?;
-        if matches!(clear.kind, Kind::Fragment | Kind::Bundle | Kind::Carrier) {
+        if matches!(clear.kind, Kind::Fragment | Kind::Bundle) {
             return Err(DropReason::Unsupported);
         }
         let id = *self.table.find(clear.index).ok_or(DropReason::UnknownIndex)?;
@@ -58,20 +58,33 @@ impl Forwarder {
         }
         // Only a packet or a sum of packets may be long; a stranger's long frame is not worth its
         // opening.
-        let may_be_long = matches!(clear.kind, Kind::Data | Kind::Repair);
+        let may_be_long = matches!(clear.kind, Kind::Data | Kind::Repair | Kind::Carrier);
         if !may_be_long && datagram.len() > Clear::LEN + Ack::MAX + TAG {
             return Err(DropReason::Malformed);
         }
-        match link.open(now, &clear, &mut datagram, &mut self.spare) {
-            Ok(()) => link.forgeries.on_authentic(from),
+        let asks = match link.open(now, &clear, &mut datagram, &mut self.spare) {
+            Ok(()) => {
+                link.forgeries.on_authentic(from);
+                // Where the peer is is the first lane's to find; the node tells the others.
+                let places = (from, link.endpoint);
+                let asks = self.config.lane.is_first()
+                    && link.roaming.on_authentic(now, places, clear.counter, datagram.len());
+                if asks {
+                    link.call(now, self.config.boot, &mut self.dice);
+                }
+                asks
+            }
             Err(reason) => {
                 if reason == DropReason::BadTag {
                     link.forgeries.on_bad_tag(now);
                 }
                 return Err(reason);
             }
-        }
+        };
         let peer = link.peer;
+        if asks {
+            self.list(id);
+        }
         let inner = if clear.kind == Kind::Data { datagram.len() - OVERHEAD } else { 0 };
         let counted = self.stats.link_mut(id);
         counted.frames_received += 1;
@@ -80,7 +93,7 @@ impl Forwarder {
             self.on_data(now, id, peer, datagram, tos)?;
         } else {
             let body = &datagram[Clear::LEN..datagram.len() - TAG];
-            self.on_bare(now, id, peer, (clear.kind, tos), body)?;
+            self.on_bare(now, id, peer, (clear.kind, tos, from), body)?;
         }
         Ok(id)
     }
@@ -175,7 +188,7 @@ impl Forwarder {
         now: Instant,
         id: LinkId,
         peer: NodeId,
-        (kind, tos): (Kind, u8),
+        (kind, tos, from): (Kind, u8, SocketAddr),
         body: &[u8],
     ) -> Result<(), DropReason> {
         match kind {
@@ -185,7 +198,7 @@ impl Forwarder {
             }
             Kind::Hello => {
                 let hello = Hello::parse(body).map_err(|_| DropReason::Malformed)?;
-                self.on_hello(now, id, &hello)
+                self.on_hello(now, id, &hello, from)
             }
             Kind::Ack => {
                 let ack = Ack::parse(body).map_err(|_| DropReason::Malformed)?;
@@ -200,6 +213,7 @@ impl Forwarder {
                 self.on_recovered(now, id, peer, tos);
                 Ok(())
             }
+            Kind::Carrier => self.on_carrier(now, peer, body),
             Kind::Notice => {
                 let notice = Notice::parse(body).map_err(|_| DropReason::Malformed)?;
                 self.on_notice(now, peer, &notice)
@@ -249,7 +263,13 @@ impl Forwarder {
         Ok(())
     }
 
-    fn on_hello(&mut self, now: Instant, id: LinkId, hello: &Hello) -> Result<(), DropReason> {
+    fn on_hello(
+        &mut self,
+        now: Instant,
+        id: LinkId,
+        hello: &Hello,
+        from: SocketAddr,
+    ) -> Result<(), DropReason> {
         let boot = self.config.boot;
         let link = self.link_mut(id).ok_or(DropReason::UnknownIndex)?;
         match hello.role {
@@ -258,9 +278,18 @@ impl Forwarder {
                 self.list(id);
             }
             Role::Response => {
-                let sent_at = link.greeter.on_answer(hello.echo).ok_or(DropReason::StrayHello)?;
+                let moved = link.roaming.on_answer(from, hello.echo);
+                let asked = moved.or_else(|| link.greeter.on_answer(hello.echo));
+                let sent_at = asked.ok_or(DropReason::StrayHello)?;
+                if moved.is_some() {
+                    link.move_to(now, from);
+                }
                 link.on_round_trip(now, now.since(sent_at));
                 link.confirm(now, sent_at);
+                if moved.is_some() {
+                    self.endpoints.insert(from);
+                    self.told.push(ForwardEvent::LinkMoved { link: id, endpoint: from });
+                }
                 self.heed_health(now, id);
             }
         }

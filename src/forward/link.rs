@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::buf::{Blocks, TxBatch};
 use crate::id::{Class, LinkId, NodeId, StreamId};
+use crate::rng::Dice;
 use crate::session::keys::{OpenChain, Scope, SealChain, Secret, nonce};
 use crate::session::replay::{Allowance, Verdict, Window};
 use crate::time::{Deadline, Instant};
@@ -32,6 +33,7 @@ use super::health::LinkHealth;
 use super::pace::{Mode, Pacer};
 use super::peer::Peer;
 use super::queue::{Control, FairQueue, QueueLimits};
+use super::roam::Roaming;
 use super::stats::{DropReason, Stats, count_frame};
 
 /// Bytes a link keeps for retransmission: 100 ms at 1.3 Gbit/s. Beyond it frames go unprotected.
@@ -52,6 +54,8 @@ const SPARE_WAIT: Duration = Duration::from_millis(2);
 const FULL_MORE: f64 = 0.02;
 /// Bytes of a frame that others wait for, about.
 const WAITING: u64 = 1400;
+/// Hellos to candidates that may wait: one is asked ten times a second.
+const CALLS_LIMIT: usize = 4;
 /// Small frames that may wait to be sent. They are answers and questions of ours: few.
 const BARE_LIMIT: usize = 256;
 
@@ -103,6 +107,11 @@ pub(super) struct Link {
     pub(super) peer: NodeId,
     pub(super) generation: u64,
     pub(super) endpoint: SocketAddr,
+    /// The endpoint the node named last: only another one replaces what roaming found.
+    pub(super) told: SocketAddr,
+    pub(super) roaming: Roaming,
+    /// Hellos for candidates, and where those are.
+    calls: VecDeque<(SocketAddr, Vec<u8>)>,
     pub(super) receive_index: u32,
     pub(super) transmit_index: u32,
     pub(super) keys: Keys,
@@ -149,6 +158,9 @@ impl Link {
             peer,
             generation,
             endpoint,
+            told: endpoint,
+            roaming: Roaming::default(),
+            calls: VecDeque::new(),
             receive_index,
             transmit_index,
             keys,
@@ -175,7 +187,8 @@ impl Link {
     /// A link that was taken away and comes back in the same session. What waited is gone; it has
     /// to prove itself anew.
     pub(super) fn revived(mut self, id: LinkId, endpoint: SocketAddr, now: Instant) -> Self {
-        (self.id, self.endpoint) = (id, endpoint);
+        (self.id, self.endpoint, self.told) = (id, endpoint, endpoint);
+        self.calls.clear();
         self.queue = FairQueue::new(QueueLimits::default());
         self.bare.clear();
         self.pacer = Pacer::new(now);
@@ -197,9 +210,25 @@ impl Link {
         fits
     }
 
+    /// Asks the candidate whether the peer is there.
+    pub(super) fn call(&mut self, now: Instant, boot: u64, dice: &mut Dice) {
+        if let Some((to, hello)) = self.roaming.ask(now, boot, dice)
+            && self.calls.len() < CALLS_LIMIT
+        {
+            self.calls.push_back((to, hello.to_bytes().to_vec()));
+        }
+    }
+
+    /// The peer has answered from elsewhere: the link leads there now, over another line for all that
+    /// is known.
+    pub(super) fn move_to(&mut self, now: Instant, endpoint: SocketAddr) {
+        self.endpoint = endpoint;
+        self.pacer = Pacer::new(now);
+    }
+
     /// Whether anything waits to be sent.
     pub(super) fn has_work(&self) -> bool {
-        !self.queue.is_empty() || !self.bare.is_empty()
+        !self.queue.is_empty() || !self.bare.is_empty() || !self.calls.is_empty()
     }
 
     /// Appends what is to be sent, up to about `room` bytes in the batch: repairs, then the queue,
@@ -310,6 +339,16 @@ impl Link {
             let counted = stats.link_mut(self.id);
             counted.frames_sent += 1;
             count_frame(&mut counted.sent, kind, whole, 0);
+        }
+        while out.bytes() < room {
+            let Some((to, body)) = self.calls.pop_front() else { break };
+            let index = self.transmit_index;
+            let Some(clear) = self.keys.next(now, Kind::Hello, index) else { break };
+            let frame = self.seal_bare(clear, &body);
+            let counted = stats.link_mut(self.id);
+            counted.frames_sent += 1;
+            count_frame(&mut counted.sent, Kind::Hello, frame.len(), 0);
+            out.push(self.id, to, 0, frame);
         }
         let left = !self.queue.is_empty();
         self.pacer.on_rest(left || self.coder.owes(now, left));

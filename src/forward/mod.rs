@@ -19,6 +19,7 @@
 
 pub mod arq;
 mod budget;
+mod carry;
 pub mod checksum;
 pub mod classify;
 mod coding;
@@ -40,6 +41,7 @@ mod peer;
 pub mod queue;
 mod relay;
 mod retune;
+mod roam;
 pub mod segment;
 pub mod snapshot;
 pub mod stats;
@@ -61,6 +63,7 @@ use crate::session::table::Table;
 use crate::time::{Deadline, Instant};
 
 use budget::Budgets;
+use carry::Carriers;
 use classify::Classifier;
 use event::{ForwardEvent, ProbeRequest};
 pub use held::Held;
@@ -134,6 +137,7 @@ pub struct Forwarder {
     counted_at: Instant,
     peers: BTreeMap<NodeId, Peer>,
     links: Vec<Option<Link>>,
+    carriers: Carriers,
     /// What it shares with the node's other lanes.
     lanes: Lanes,
     /// Links that were taken away while their session lived: should one come back, its counters and
@@ -180,6 +184,7 @@ impl Forwarder {
             counted_at: now,
             peers: BTreeMap::new(),
             links: Vec::new(),
+            carriers: Carriers::default(),
             lanes: Lanes::default(),
             retired: BTreeMap::new(),
             table: Table::new(),
@@ -305,7 +310,10 @@ impl Forwarder {
             };
             if let Some(link) = self.link_mut(wanted.link) {
                 if same(link) {
-                    link.endpoint = wanted.endpoint;
+                    // A table from before a move does not undo it.
+                    if link.told != wanted.endpoint {
+                        (link.told, link.endpoint) = (wanted.endpoint, wanted.endpoint);
+                    }
                     continue;
                 }
                 self.withdraw_link(wanted.link);

@@ -203,6 +203,12 @@ impl Paths {
         order.into_iter().flatten().find(|way| self.is_up(way.link))
     }
 
+    /// The way for carriers to a node that there are no keys with yet.
+    pub(super) fn carrier(&self, node: NodeId) -> Option<Way> {
+        let way = Way::of(self.table.carriers.get(&node)?)?;
+        self.is_up(way.link).then_some(way)
+    }
+
     /// The first links of all paths, primary and backup.
     pub(super) fn links(&self) -> BTreeSet<LinkId> {
         let ways = self.entries.values().flat_map(|e| [Some(e.primary), e.backup]);

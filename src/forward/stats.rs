@@ -95,11 +95,13 @@ pub enum DropReason {
     StrayHello,
     /// To be handed to another lane, which is too far behind.
     LaneFull,
+    /// A carrier beyond what its source may send, or what waits for this node.
+    CarrierQuota,
 }
 
 impl DropReason {
     /// How many reasons there are.
-    pub const COUNT: usize = 42;
+    pub const COUNT: usize = 43;
 
     /// Every reason, in the order of its counters.
     pub const ALL: [Self; Self::COUNT] = [
@@ -145,6 +147,7 @@ impl DropReason {
         Self::StrayNotice,
         Self::StrayHello,
         Self::LaneFull,
+        Self::CarrierQuota,
     ];
 
     /// The label in logs and metrics.
@@ -192,6 +195,7 @@ impl DropReason {
             Self::StrayNotice => "stray_notice",
             Self::StrayHello => "stray_hello",
             Self::LaneFull => "lane_full",
+            Self::CarrierQuota => "carrier_quota",
         }
     }
 }

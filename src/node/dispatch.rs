@@ -8,7 +8,7 @@ use super::react::News;
 use super::{Node, NodeEvent};
 use crate::control::dialogue::Heard;
 use crate::control::message::{DigestEntry, Hello, MAX_RECORDS, Message, Topic, VERSION};
-use crate::control::{ConnectionId, ControlInput, ControlOutput};
+use crate::control::{ConnectionId, ControlInput, ControlOutput, carried_to, over_the_overlay};
 use crate::id::NodeId;
 use crate::time::Instant;
 use crate::topology::flood::{self, MAX_ANSWERS};
@@ -36,6 +36,7 @@ impl Node {
             ControlInput::Closed { connection, why } => self.on_closed(now, connection, &why),
             ControlInput::DialFailed { endpoint, why } => {
                 self.dialler.on_failed(endpoint, &why, now);
+                self.seek_carriers(now);
                 self.say(NodeEvent::DialFailed { endpoint, why });
             }
         }
@@ -105,14 +106,35 @@ impl Node {
         if let Some(session) = self.peers.session(peer) {
             let (name, at) = (session.peer.name.clone(), session.endpoint);
             let endpoints: Vec<_> = [at].into_iter().chain(hello.endpoints.clone()).collect();
-            self.dialler.learn(&name, Some(peer), &endpoints, now);
-            self.dialler.want(&name, false, now);
-            if self.reached.insert(peer, at) != Some(at) {
-                self.persist_soon(now);
+            let carried = session.is_carried();
+            if carried {
+                // It stays wanted: a direct path is looked for, at ease.
+                self.dialler.learn(&name, Some(peer), &hello.endpoints, now);
+                self.dialler.without(&name, at, now);
+            } else {
+                self.dialler.learn(&name, Some(peer), &endpoints, now);
+                self.dialler.want(&name, false, now);
+                if self.reached.insert(peer, at) != Some(at) {
+                    self.persist_soon(now);
+                }
             }
         }
         self.members.on_alive(peer, now);
         self.react(now, News::Session(peer));
+    }
+
+    /// Members that no endpoint of theirs leads to are reached over the overlay, where a path leads.
+    pub(super) fn seek_carriers(&mut self, now: Instant) {
+        let members = self.members.iter().map(|(n, m)| (n, m.record.certified.name.as_str()));
+        let lost = members.filter(|(node, name)| {
+            self.peers.session(*node).is_none_or(|s| s.connection.is_none())
+                && self.dialler.is_out_of_reach(name)
+                && self.knowledge.relayed(*node)
+        });
+        let lost: Vec<_> = lost.map(|(node, name)| (node, name.to_owned())).collect();
+        for (node, name) in lost {
+            self.dialler.also(&name, over_the_overlay(node), now);
+        }
     }
 
     /// Introduces ourselves, at most once on a stream.
@@ -128,7 +150,8 @@ impl Node {
             boot: self.boot,
             node: self.own.node,
             receive_index: connection.receive_index,
-            observed: Some(connection.endpoint),
+            // Over the overlay nobody sees where anybody is.
+            observed: Some(connection.endpoint).filter(|&at| carried_to(at).is_none()),
             endpoints,
         });
         self.control.push_back(ControlOutput::Send { connection: id, bytes: hello.to_bytes() });

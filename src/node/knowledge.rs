@@ -316,7 +316,10 @@ impl Knowledge {
             }
         }
         let table = self.tabulate(roll);
-        if table.routes == self.table.routes && table.owners().eq(self.table.owners()) {
+        if table.routes == self.table.routes
+            && table.carriers == self.table.carriers
+            && table.owners().eq(self.table.owners())
+        {
             return false;
         }
         self.table = Arc::new(RouteTable { generation: self.table.generation + 1, ..table });
@@ -337,6 +340,11 @@ impl Knowledge {
             }
         }
         self.chooser.fill(&mut table);
+        for (&(node, _), route) in &table.routes {
+            if roll.peers.session(node).is_none() && !route.primary.is_direct() {
+                table.carriers.entry(node).or_insert_with(|| route.primary.clone());
+            }
+        }
         if self.observe {
             self.straighten(&mut table);
         }
@@ -454,6 +462,11 @@ impl Knowledge {
     /// The table in force.
     pub(super) fn table(&self) -> Arc<RouteTable> {
         self.table.clone()
+    }
+
+    /// Whether a path over others leads to a node that we share no keys with.
+    pub(super) fn relayed(&self, node: NodeId) -> bool {
+        self.table.carriers.contains_key(&node)
     }
 
     /// The link state held.

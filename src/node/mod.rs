@@ -171,6 +171,15 @@ pub enum NodeEvent {
         /// For how long it had been silent.
         silence: Duration,
     },
+    /// A peer is at another endpoint, and proved it.
+    LinkMoved {
+        /// Which link leads there.
+        link: LinkId,
+        /// To whom.
+        peer: NodeId,
+        /// Where it is now.
+        endpoint: SocketAddr,
+    },
     /// A member not known before.
     MemberNew {
         /// Its number.

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::control::ConnectionId;
 use crate::control::dialogue::Dialogue;
 use crate::control::message::Hello;
+use crate::control::{ConnectionId, carried_to};
 use crate::forward::snapshot::{LinkEntry, PeerEntry};
 use crate::id::{LinkId, NodeId};
 use crate::rng::Dice;
@@ -98,6 +98,11 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// Whether its stream goes over the overlay: then it has keys and no link.
+    pub(super) fn is_carried(&self) -> bool {
+        carried_to(self.endpoint).is_some()
+    }
+
     pub(super) fn is_up(&self) -> bool {
         matches!(self.health, LinkHealth::Up(_))
     }
@@ -113,7 +118,7 @@ impl Session {
     /// When a new stream is asked for because the link is silent.
     pub(super) fn redial_due(&self) -> Option<Instant> {
         let span = REDIAL_AFTER.saturating_mul(1 << self.vain.min(7));
-        let silent = self.silent_since().filter(|_| !self.redialled);
+        let silent = self.silent_since().filter(|_| !self.redialled && !self.is_carried());
         silent.map(|at| at.plus(span))
     }
 
@@ -244,6 +249,11 @@ impl Peers {
     /// Whether the side that speaks second wants this stream. Only the lower number asks.
     pub(super) fn judge(&self, now: Instant, id: ConnectionId, hello: &Hello) -> Verdict {
         let Some(session) = self.sessions.get(&hello.node) else { return Verdict::Keep };
+        // A direct path is what a carried pair waits for; a carrier beside it is of no use.
+        let carried = self.connections.get(&id).is_some_and(|c| carried_to(c.endpoint).is_some());
+        if session.is_carried() && !carried {
+            return Verdict::Keep;
+        }
         let alive =
             session.connection.is_some_and(|c| c != id && self.connections.contains_key(&c));
         let same_life = session.boot == hello.boot;
@@ -354,18 +364,19 @@ impl Peers {
 
     /// The peers as the forwarder sees them.
     pub(super) fn entries(&self) -> Vec<PeerEntry> {
+        let link = |s: &Session| LinkEntry {
+            link: s.link,
+            endpoint: s.endpoint,
+            receive_index: s.receive_index,
+            transmit_index: s.transmit_index,
+            lanes: s.lanes,
+        };
         let entry = |s: &Session| PeerEntry {
             node: s.peer.node,
             generation: s.generation,
             secret: s.secret.clone(),
             networks: s.peer.networks().collect(),
-            links: vec![LinkEntry {
-                link: s.link,
-                endpoint: s.endpoint,
-                receive_index: s.receive_index,
-                transmit_index: s.transmit_index,
-                lanes: s.lanes,
-            }],
+            links: if s.is_carried() { Vec::new() } else { vec![link(s)] },
         };
         self.sessions.values().map(entry).collect()
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | session in force | forwarder learns keys; both tell what they hold; the link is probed |
 //! | link up, down | own link state; dialling; routes |
+//! | peer at another endpoint | its stream follows; it hears where it is seen |
 //! | member new or newer | passed on by its first hearer; dialled until the mesh is full |
 //! | link state newer | passed on where its origin does not reach; routes |
 //! | link state of our own | told to every peer |
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use super::peers::{LinkHealth, Session};
 use super::{Node, NodeEvent};
+use crate::control::ControlOutput;
 use crate::control::message::{Message, Topic};
 use crate::forward::event::ForwardEvent;
 use crate::id::{LinkId, NodeId};
@@ -33,6 +35,8 @@ pub(super) enum News {
     LinkUp(LinkId),
     /// A link is silent.
     LinkDown(LinkId, Duration),
+    /// A peer is at another endpoint, and proved it.
+    LinkMoved(LinkId, SocketAddr),
     /// A member's record is new, or newer than the one held.
     Member {
         /// Whose.
@@ -76,7 +80,11 @@ impl Node {
                 if let Some(session) = self.peers.session(peer) {
                     let (name, endpoint) = (session.peer.name.clone(), session.endpoint);
                     let generation = session.generation;
-                    self.knowledge.on_session(now, session);
+                    if session.is_carried() {
+                        self.knowledge.on_session_ended(now, session.link);
+                    } else {
+                        self.knowledge.on_session(now, session);
+                    }
                     self.say(NodeEvent::SessionUp { peer, name, endpoint, generation });
                 }
                 self.review_endpoints();
@@ -113,13 +121,33 @@ impl Node {
                 self.knowledge.on_link(now, link, false);
                 self.say(NodeEvent::LinkDown { link, peer, silence });
             }
+            News::LinkMoved(link, endpoint) => {
+                let Some((peer, session)) = self.peers.on_link(link) else { return };
+                session.endpoint = endpoint;
+                let (name, takes_news) = (session.peer.name.clone(), session.takes_news);
+                if let Some(connection) = session.connection {
+                    self.control.push_back(ControlOutput::Moved { connection, endpoint });
+                }
+                self.dialler.learn(&name, Some(peer), &[endpoint], now);
+                if self.reached.insert(peer, endpoint) != Some(endpoint) {
+                    self.persist_soon(now);
+                }
+                if takes_news {
+                    self.tell(peer, &Message::Seen(endpoint));
+                }
+                self.say(NodeEvent::LinkMoved { link, peer, endpoint });
+                self.snapshot_due = true;
+            }
             News::Member { node, from, new } => {
                 let Some(member) = self.members.member(node) else { return };
                 let record = &member.record;
                 let name = record.certified.name.clone();
                 self.dialler.learn(&name, Some(node), &record.endpoints, now);
                 // A session of an earlier life is none: its other end has forgotten the keys.
-                let same_life = |s: &Session| s.connection.is_some() && s.boot >= record.boot;
+                // Nor is one over the overlay all that is wanted.
+                let same_life = |s: &Session| {
+                    s.connection.is_some() && s.boot >= record.boot && !s.is_carried()
+                };
                 let connected = self.peers.session(node).is_some_and(same_life);
                 self.dialler.want(&name, !connected, now);
                 let bytes = record.bytes.clone();
@@ -182,6 +210,9 @@ impl Node {
             ForwardEvent::LinkUp { link } => self.react(now, News::LinkUp(link)),
             ForwardEvent::LinkDown { link, silence } => {
                 self.react(now, News::LinkDown(link, silence));
+            }
+            ForwardEvent::LinkMoved { link, endpoint } => {
+                self.react(now, News::LinkMoved(link, endpoint));
             }
             ForwardEvent::Flipped { destination, class, to_backup, why } => {
                 self.knowledge.on_flipped(now, destination, class, to_backup, why);

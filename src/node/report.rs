@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Node;
 use super::knowledge::Roll;
 use super::peers::{LinkHealth, Session};
+use crate::control::carried_to;
 use crate::id::{Class, NodeId};
 use crate::report::{
     Answer, Command, Events, LinkRow, LinkState, PathRow, PeerRow, PeerState, Report, Status,
@@ -139,7 +140,9 @@ impl Node {
                     None if self.dialler.is_dialling(&certified.name) => PeerState::Connecting,
                     None => PeerState::Known,
                 },
-                endpoints: endpoints.map(|e| e.to_string()).collect(),
+                endpoints: endpoints
+                    .map(|e| carried_to(e).map_or_else(|| e.to_string(), |_| "overlay".to_owned()))
+                    .collect(),
                 session_age_s: session.map(|s| seconds(now.since(s.since))),
                 record_age_s: self.knowledge.record_age(node, now).map(seconds),
                 links_up: u32::from(session.is_some_and(Session::is_up)),
@@ -168,7 +171,7 @@ impl Node {
             self.knowledge.fill_row(now, session.link, &mut row);
             row
         };
-        self.peers.sessions().map(row).collect()
+        self.peers.sessions().filter(|(_, s)| !s.is_carried()).map(row).collect()
     }
 
     fn path_rows(&self, now: Instant, only: Option<NodeId>) -> Vec<PathRow> {

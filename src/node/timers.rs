@@ -28,7 +28,11 @@ impl Node {
         if self.review_at <= now {
             self.review_trust(now);
         }
-        for peer in self.flood.handle_timeout(now, &self.peers.reachable()) {
+        let partners = self.flood.handle_timeout(now, &self.peers.reachable());
+        if !partners.is_empty() {
+            self.seek_carriers(now);
+        }
+        for peer in partners {
             self.tell_held(peer);
         }
         let alive: Vec<NodeId> =

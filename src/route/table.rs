@@ -52,6 +52,8 @@ pub struct RouteTable {
     pub prefixes: PrefixMap<NodeId>,
     /// The paths.
     pub routes: BTreeMap<(NodeId, Class), Route>,
+    /// Paths over others to nodes that this one shares no keys with yet: for carriers alone.
+    pub carriers: BTreeMap<NodeId, Path>,
 }
 
 impl RouteTable {

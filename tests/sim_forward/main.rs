@@ -2,9 +2,11 @@
 //! and nothing hostile gets through or stops them.
 
 mod bounds;
+mod carriers;
 mod carry;
 mod failure;
 mod hostile;
 mod lanes;
 mod mending;
+mod roaming;
 mod world;

@@ -95,6 +95,12 @@ pub(crate) struct World {
     pub(crate) events: BTreeMap<u16, Vec<(Instant, ForwardEvent)>>,
     /// Every datagram that reached each node.
     pub(crate) taps: BTreeMap<u16, Vec<Vec<u8>>>,
+    /// Where nodes are that are not at their first endpoint.
+    pub(crate) places: BTreeMap<u16, SocketAddr>,
+    /// Where somebody is who sends on every datagram, before it arrives by itself.
+    pub(crate) thief: Option<SocketAddr>,
+    /// What was sent there.
+    pub(crate) stolen: Vec<Vec<u8>>,
 }
 
 /// Each pair's link has the peer's number at both ends, and this secret.
@@ -156,6 +162,9 @@ impl World {
             out: BTreeMap::new(),
             events: BTreeMap::new(),
             taps: BTreeMap::new(),
+            places: BTreeMap::new(),
+            thief: None,
+            stolen: Vec::new(),
         };
         for n in 1..=count {
             let config = ForwardConfig {
@@ -232,8 +241,14 @@ impl World {
                 break;
             }
             for (run, datagram) in tx.datagrams() {
-                let SocketAddr::V4(to) = run.to else { panic!("IPv4 only") };
-                let to = u16::from(to.ip().octets()[3]);
+                if self.thief == Some(run.to) {
+                    self.stolen.push(datagram.to_vec());
+                    continue;
+                }
+                let place = |m: &u16| self.places.get(m).copied().unwrap_or(endpoint(*m));
+                // Who has left an endpoint gets nothing there.
+                let there = self.lines.keys().map(|(m, _)| *m).find(|m| place(m) == run.to);
+                let Some(to) = there else { continue };
                 let line = self.lines[&(n, to)];
                 if line.cut || self.dice.below(1_000_000) < line.loss_ppm {
                     continue;
@@ -259,8 +274,11 @@ impl World {
     }
 
     pub(crate) fn deliver(&mut self, from: u16, to: u16, bytes: &[u8]) {
+        let place = self.places.get(&from).copied().unwrap_or(endpoint(from));
         let mut batch = RecvBatch::default();
-        batch.push(bytes, endpoint(from), 0);
+        for from in self.thief.into_iter().chain([place]) {
+            batch.push(bytes, from, 0);
+        }
         let now = self.now;
         self.nodes.get_mut(&to).unwrap().handle_udp(now, &mut batch);
         self.drain(to);

@@ -14,6 +14,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod ways;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -30,7 +31,7 @@ use crate::daemon::pki::identity::Identity;
 use crate::daemon::pki::verify::{Anchors, WallTrust};
 use crate::id::NodeId;
 
-use socket::{QueueSocket, mapped, unmapped};
+use socket::QueueSocket;
 use stream::{Outbox, Verified};
 
 pub use stream::exported_context;
@@ -56,6 +57,7 @@ pub struct Quic {
 /// What all tasks of the endpoint hold.
 struct Shared {
     endpoint: Endpoint,
+    socket: Arc<QueueSocket>,
     /// How we dial: with the certificate in force.
     client: Mutex<ClientConfig>,
     trust: WallTrust,
@@ -97,10 +99,12 @@ impl Quic {
     ) -> anyhow::Result<(Self, mpsc::Receiver<ControlInput>)> {
         let tls::Setup { endpoint, server, client } = tls::setup(identity, anchors)?;
         let runtime = Arc::new(TokioRuntime);
-        let endpoint = Endpoint::new_with_abstract_socket(endpoint, Some(server), socket, runtime)?;
+        let endpoint =
+            Endpoint::new_with_abstract_socket(endpoint, Some(server), socket.clone(), runtime)?;
         let (inputs, receiver) = mpsc::channel(INPUTS);
         let shared = Arc::new(Shared {
             endpoint,
+            socket,
             client: Mutex::new(client),
             trust: WallTrust::new(anchors.clone(), unix_seconds),
             me: identity.certified.node,
@@ -134,6 +138,11 @@ impl Quic {
                 tokio::spawn(dial(self.shared.clone(), endpoint, name, node));
             }
             ControlOutput::Send { connection, bytes } => self.shared.send(connection, bytes),
+            ControlOutput::Moved { connection, endpoint } => {
+                if let Some(open) = self.shared.open().get(&connection) {
+                    self.shared.socket.on_moved(open.connection.remote_address(), endpoint);
+                }
+            }
             ControlOutput::Close { connection, why } => {
                 if let Some(open) = self.shared.open().get(&connection) {
                     open.connection.close(CLOSED, why.as_bytes());
@@ -185,11 +194,22 @@ impl Shared {
         }
     }
 
+    /// A stream is over, and with it the connection that quinn knows under this address.
+    fn forget(&self, id: ConnectionId, address: SocketAddr) {
+        let mut open = self.open();
+        open.remove(&id);
+        if open.values().all(|other| other.connection.remote_address() != address) {
+            self.socket.forget(address);
+        }
+    }
+
     /// Runs a verified stream from its first message to its end.
     async fn run(&self, stream: Verified, dialled: bool) {
         let id = ConnectionId(self.next.fetch_add(1, Ordering::Relaxed));
         let Verified { connection, peer, certificate, secret, send, receive } = stream;
-        let endpoint = unmapped(connection.remote_address());
+        let address = connection.remote_address();
+        let endpoint = self.socket.endpoint(address);
+        self.socket.keep(address);
         let outbox = Outbox::new(UNREAD);
         let open = Open { outbox: outbox.clone(), connection: connection.clone() };
         self.open().insert(id, open);
@@ -212,7 +232,7 @@ impl Shared {
         // The reason is the connection's if it has ended, else the stream's.
         let why = connection.close_reason().map_or(why, |reason| explain(&reason));
         connection.close(MALFORMED, why.as_bytes());
-        self.open().remove(&id);
+        self.forget(id, address);
         let _ = self.inputs.send(ControlInput::Closed { connection: id, why }).await;
     }
 }
@@ -222,7 +242,7 @@ async fn dial(shared: Arc<Shared>, endpoint: SocketAddr, name: String, node: Opt
         let client = shared.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let connecting = shared
             .endpoint
-            .connect_with(client, mapped(endpoint), &name)
+            .connect_with(client, shared.socket.name(endpoint), &name)
             .map_err(|error| format!("cannot dial: {error}"))?;
         let connection = connecting.await.map_err(|error| explain(&error))?;
         stream::verify(&shared, connection, Some((&name, node))).await
@@ -241,7 +261,7 @@ async fn dial(shared: Arc<Shared>, endpoint: SocketAddr, name: String, node: Opt
 
 async fn accept(shared: Arc<Shared>) {
     while let Some(incoming) = shared.endpoint.accept().await {
-        let from = unmapped(incoming.remote_address());
+        let from = shared.socket.endpoint(incoming.remote_address());
         let Some(place) = Place::take(&shared, from.ip()) else {
             shared.refused.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(%from, "too many handshakes at once; refused");

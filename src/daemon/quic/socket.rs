@@ -4,9 +4,8 @@
 //! QUIC bit comes here through a bounded queue, and what quinn sends goes back through another. A
 //! full queue drops, as the network would; QUIC repairs its own.
 //!
-//! Present form: quinn sees real endpoints, IPv4 ones in their IPv6-mapped form so that one endpoint
-//! serves both families. A peer whose address changes therefore needs a new connection; the constant
-//! synthetic address per peer that hides such changes from QUIC is to come.
+//! quinn sees the endpoint a peer had at first, IPv4 ones in their IPv6-mapped form so that one quinn
+//! serves both families, and keeps seeing it wherever the peer goes ([`ways`](super::ways)).
 //!
 //! The trait is quinn 0.11's and changes in 0.12; this file is all that knows it.
 
@@ -14,12 +13,14 @@ use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use quinn::udp::{EcnCodepoint, RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio::sync::mpsc;
+
+use super::ways::Ways;
 
 /// One QUIC datagram on its way between quinn and the socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +44,7 @@ pub const INBOUND: usize = 1024;
 pub struct QueueSocket {
     inbound: Mutex<mpsc::Receiver<QuicDatagram>>,
     transmit: Transmitter,
+    ways: Mutex<Ways>,
     port: u16,
 }
 
@@ -53,7 +55,37 @@ impl QueueSocket {
         transmit: Transmitter,
         port: u16,
     ) -> Arc<Self> {
-        Arc::new(Self { inbound: Mutex::new(inbound), transmit, port })
+        let (inbound, ways) = (Mutex::new(inbound), Mutex::default());
+        Arc::new(Self { inbound, transmit, ways, port })
+    }
+
+    /// The name under which quinn dials an endpoint.
+    pub(super) fn name(&self, endpoint: SocketAddr) -> SocketAddr {
+        self.ways().name(endpoint)
+    }
+
+    /// Where quinn's peer of this name is.
+    pub(super) fn endpoint(&self, name: SocketAddr) -> SocketAddr {
+        self.ways().endpoint(name)
+    }
+
+    /// A connection with this name is in use.
+    pub(super) fn keep(&self, name: SocketAddr) {
+        self.ways().keep(name);
+    }
+
+    /// None with this name is in use any more.
+    pub(super) fn forget(&self, name: SocketAddr) {
+        self.ways().forget(name);
+    }
+
+    /// The peer of this name is at this endpoint now.
+    pub(super) fn on_moved(&self, name: SocketAddr, endpoint: SocketAddr) {
+        self.ways().on_moved(name, endpoint);
+    }
+
+    fn ways(&self) -> MutexGuard<'_, Ways> {
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -69,7 +101,7 @@ impl AsyncUdpSocket for QueueSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let endpoint = unmapped(transmit.destination);
+        let endpoint = self.ways().outbound(transmit.destination, transmit.contents);
         let ecn = transmit.ecn.map_or(0, |ecn| ecn as u8);
         // One segment a transmit (`max_transmit_segments`), whatever comes.
         let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
@@ -95,7 +127,7 @@ impl AsyncUdpSocket for QueueSocket {
                     let Some(room) = bufs[count].get_mut(..len) else { continue };
                     room.copy_from_slice(&datagram.payload);
                     meta[count] = RecvMeta {
-                        addr: mapped(datagram.endpoint),
+                        addr: self.ways().inbound(datagram.endpoint, &datagram.payload),
                         len,
                         stride: len.max(1),
                         ecn: EcnCodepoint::from_bits(datagram.ecn),

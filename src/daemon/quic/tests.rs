@@ -25,11 +25,21 @@ use crate::session::trust::Certified;
 #[derive(Clone, Default)]
 struct Network {
     inboxes: Arc<Mutex<BTreeMap<SocketAddr, mpsc::Sender<QuicDatagram>>>>,
+    /// Where those are now that were attached elsewhere.
+    elsewhere: Arc<Mutex<BTreeMap<SocketAddr, SocketAddr>>>,
     carried: Arc<AtomicU64>,
     misread: Arc<AtomicU64>,
 }
 
 impl Network {
+    /// Whoever is at `from` is at `to` from now on; nobody tells.
+    fn carry_off(&self, from: SocketAddr, to: SocketAddr) {
+        let mut inboxes = self.inboxes.lock().unwrap();
+        let inbox = inboxes.remove(&from).unwrap();
+        inboxes.insert(to, inbox);
+        self.elsewhere.lock().unwrap().insert(from, to);
+    }
+
     fn attach(&self, at: SocketAddr) -> Arc<QueueSocket> {
         let (tx, rx) = mpsc::channel(INBOUND);
         self.inboxes.lock().unwrap().insert(at, tx);
@@ -41,7 +51,8 @@ impl Network {
                 network.misread.fetch_add(1, Ordering::Relaxed);
             }
             let inbox = network.inboxes.lock().unwrap().get(&datagram.endpoint).cloned();
-            datagram.endpoint = at;
+            let elsewhere = network.elsewhere.lock().unwrap().get(&at).copied();
+            datagram.endpoint = elsewhere.unwrap_or(at);
             if let Some(inbox) = inbox {
                 let _ = inbox.try_send(datagram);
             }
@@ -193,6 +204,45 @@ fn two_nodes_of_one_operator_share_a_secret_and_talk() {
         let ControlInput::Closed { connection, why } = b.next().await else { panic!() };
         assert_eq!(connection, to_a);
         assert!(why.contains("enough"), "{why}");
+    });
+}
+
+#[test]
+fn a_stream_follows_its_peer_and_another_may_come_to_the_place_it_left() {
+    run(async {
+        let operator = Operator::new();
+        let network = Network::default();
+        let mut a = Node::start(&network, 1, &operator.issue("alpha", 0), &operator);
+        let mut b = Node::start(&network, 2, &operator.issue("bravo", 0), &operator);
+        // Bravo dials: alpha is the server, which would not follow by itself.
+        b.dial(&a, "alpha", None);
+        let (to_b, .., first) = a.connected().await;
+        let (to_a, ..) = b.connected().await;
+        let place = SocketAddr::from(([198, 51, 100, 7], 999));
+        network.carry_off(b.at, place);
+        // What bravo says is heard at once; what is said to it, once it is known where it is.
+        b.quic.carry_out(ControlOutput::Send { connection: to_a, bytes: b"here".to_vec() });
+        let ControlInput::Message { bytes, .. } = a.next().await else { panic!() };
+        assert_eq!(bytes, b"here");
+        a.quic.carry_out(ControlOutput::Moved { connection: to_b, endpoint: place });
+        a.quic.carry_out(ControlOutput::Send { connection: to_b, bytes: b"there".to_vec() });
+        let ControlInput::Message { bytes, .. } = b.next().await else { panic!() };
+        assert_eq!(bytes, b"there");
+
+        // Charlie comes to where bravo was, and both are served.
+        network.elsewhere.lock().unwrap().clear();
+        let mut c = Node::start(&network, 2, &operator.issue("charlie", 0), &operator);
+        assert_eq!(c.at, first);
+        c.dial(&a, "alpha", None);
+        let (to_c, peer, _, endpoint) = a.connected().await;
+        assert_eq!((peer.name.as_str(), endpoint), ("charlie", first));
+        c.connected().await;
+        a.quic.carry_out(ControlOutput::Send { connection: to_c, bytes: b"charlie".to_vec() });
+        let ControlInput::Message { bytes, .. } = c.next().await else { panic!() };
+        assert_eq!(bytes, b"charlie");
+        a.quic.carry_out(ControlOutput::Send { connection: to_b, bytes: b"bravo".to_vec() });
+        let ControlInput::Message { bytes, .. } = b.next().await else { panic!() };
+        assert_eq!(bytes, b"bravo");
     });
 }
 

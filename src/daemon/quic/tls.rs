@@ -12,6 +12,7 @@ use quinn::{
     TransportConfig, VarInt,
 };
 
+use super::ways::ID_BYTES;
 use crate::control::MAX_MESSAGE;
 use crate::daemon::pki::identity::Identity;
 use crate::daemon::pki::tls;
@@ -59,9 +60,6 @@ pub(super) fn setup(identity: &Identity, anchors: &Arc<Anchors>) -> anyhow::Resu
 /// Connection IDs without a process's own mark: quinn's default keys them anew at every start and
 /// ignores what it did not issue, so that a restarted node would never answer with a reset.
 struct RandomIds;
-
-/// Bytes in a connection ID: enough that none is met twice.
-const ID_BYTES: usize = 8;
 
 impl ConnectionIdGenerator for RandomIds {
     fn generate_cid(&mut self) -> ConnectionId {

@@ -61,6 +61,31 @@ fn a_node_whose_state_was_lost_is_still_newer_than_its_earlier_life() {
 }
 
 #[test]
+fn a_pair_without_a_direct_path_gets_keys_over_others_and_a_link_once_there_is_a_path() {
+    let mut world = World::new(1);
+    world.cut(2, 3, true);
+    (1..=3).for_each(|k| world.start(k, config(&[1])));
+    world.run(at(60.0));
+    let entry = |world: &World, a: u16, b: u16| {
+        let peers = &world.hosts[&a].snapshot.peers;
+        peers.iter().find(|p| p.node == n(b)).cloned().expect("keys")
+    };
+    let (there, back) = (entry(&world, 2, 3), entry(&world, 3, 2));
+    assert!(there.secret == back.secret && there.links.is_empty() && back.links.is_empty());
+    assert_eq!((world.path(2, 3), world.path(3, 2)), (vec![1, 3], vec![1, 2]));
+    let advertised = |k: u16| world.hosts[&k].node.record.endpoints.clone();
+    assert!((1..=3).all(|k| advertised(k) == [endpoint(k)]), "nobody tells of what is nowhere");
+    let dials = world.dials;
+    world.run(at(180.0));
+    assert!(world.dials - dials < 20, "a direct path is looked for at ease");
+    assert_eq!(entry(&world, 2, 3).generation, there.generation, "and the keys stay");
+    world.cut(2, 3, false);
+    world.run(at(240.0));
+    assert_eq!(world.missing(), []);
+    assert_eq!(entry(&world, 2, 3).links.len(), 1);
+}
+
+#[test]
 fn two_nodes_that_dial_each_other_at_once_end_with_one_session_both_know() {
     for seed in 0..20 {
         let mut world = World::new(seed);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::control::{ConnectionId, ControlInput, ControlOutput};
+use crate::control::{ConnectionId, ControlInput, ControlOutput, carried_to, over_the_overlay};
 use crate::forward::event::ForwardEvent;
 use crate::forward::snapshot::{LinkEntry, PeerEntry, Snapshot};
 use crate::id::{Class, LinkId, NodeId};
@@ -455,9 +455,18 @@ impl World {
         match output {
             ControlOutput::Dial { endpoint: to, name: wanted, node } => {
                 self.dials += 1;
-                let target = self.lives.keys().copied().find(|&k| endpoint(k) == to);
+                let carried = carried_to(to).map(|n| n.get()).filter(|&k| {
+                    let routes = &self.hosts[&number].snapshot.routes;
+                    let way = routes.carriers.get(&n(k)).map(|path| path.nodes.as_slice());
+                    let way = way.unwrap_or_default().iter().map(|n| n.get());
+                    let hops: Vec<u16> = [number].into_iter().chain(way).collect();
+                    let open = |h: &[u16]| self.is_alive(h[1]) && !self.wire(h[0], h[1]).cut;
+                    hops.len() > 2 && hops.windows(2).all(open)
+                });
+                let target = self.lives.keys().copied().find(|&k| endpoint(k) == to).or(carried);
                 let failed = |why: &str| ControlInput::DialFailed { endpoint: to, why: why.into() };
-                let Some(target) = target.filter(|&t| !self.wire(number, t).cut) else {
+                let open = |&t: &u16| carried.is_some() || !self.wire(number, t).cut;
+                let Some(target) = target.filter(open) else {
                     let due = Due::Control(number, failed("no answer"));
                     return self.put(Duration::from_secs(3), life, due);
                 };
@@ -500,7 +509,7 @@ impl World {
                     certificate: own_certificate,
                     secret: Secret::new(secret),
                     dialled: false,
-                    endpoint: endpoint(number),
+                    endpoint: carried.map_or(endpoint(number), |_| over_the_overlay(n(number))),
                 };
                 self.put(2 * wire.one_way, life, Due::Control(number, at_us));
                 self.put(3 * wire.one_way, far_life, Due::Control(target, at_them));
@@ -521,6 +530,7 @@ impl World {
                 let key = (arrives, self.number());
                 self.queue.insert(key, (end.life, due));
             }
+            ControlOutput::Moved { .. } => {}
             ControlOutput::Close { connection, why } => {
                 let Some((end, _)) = self.streams.remove(&(number, connection)) else { return };
                 self.streams.remove(&(end.host, end.connection));
