@@ -5,7 +5,7 @@
 //! full queue drops, as the network would; QUIC repairs its own.
 //!
 //! quinn sees the endpoint a peer had at first, IPv4 ones in their IPv6-mapped form so that one quinn
-//! serves both families, and keeps seeing it wherever the peer goes ([`ways`](super::ways)).
+//! serves both families, and keeps seeing it wherever the peer goes (`ways.rs`).
 //!
 //! The trait is quinn 0.11's and changes in 0.12; this file is all that knows it.
 
