@@ -6,6 +6,7 @@
 //! a cap and is moved by chance, so that many nodes do not knock in step. Targets go by name: of a
 //! seed nothing else is known, and the certificate must carry that name.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -66,17 +67,20 @@ pub struct Dialler {
     targets: BTreeMap<String, Target>,
     /// Endpoints that turned out to be ourselves.
     ourselves: Vec<SocketAddr>,
+    /// What [`Dialler::poll_timeout`] found, until something changes.
+    due: Cell<Option<Option<Deadline>>>,
 }
 
 impl Dialler {
     /// Nobody to dial yet.
     pub fn new(own: NodeId, dice: Dice) -> Self {
-        Self { own, dice, targets: BTreeMap::new(), ourselves: Vec::new() }
+        Self { own, dice, targets: BTreeMap::new(), ourselves: Vec::new(), due: Cell::new(None) }
     }
 
     /// A node known beforehand: dialled at once, since whose turn it is cannot be told without its
     /// number, and kept for ever.
     pub fn add_seed(&mut self, name: &str, endpoints: &[SocketAddr], now: Instant) {
+        self.due.set(None);
         self.learn(name, None, endpoints, now);
         if let Some(target) = self.targets.get_mut(name) {
             target.seed = true;
@@ -86,6 +90,7 @@ impl Dialler {
 
     /// This target is dialled at once, whoever's turn it is.
     pub fn hurry(&mut self, name: &str, now: Instant) {
+        self.due.set(None);
         if let Some(target) = self.targets.get_mut(name) {
             target.next_at = now;
         }
@@ -99,6 +104,7 @@ impl Dialler {
         endpoints: &[SocketAddr],
         now: Instant,
     ) {
+        self.due.set(None);
         let first_at = now.plus(self.patience(node));
         let target = self.targets.entry(name.to_owned()).or_insert_with(|| Target {
             node,
@@ -141,6 +147,7 @@ impl Dialler {
     /// Whether a stream to this node is wanted: it is not while one is there and alive. Asking for
     /// what is already so changes nothing.
     pub fn want(&mut self, name: &str, wanted: bool, now: Instant) {
+        self.due.set(None);
         let Some(node) = self.targets.get(name).map(|t| t.node) else { return };
         let patience = self.patience(node);
         let Some(target) = self.targets.get_mut(name) else { return };
@@ -161,6 +168,7 @@ impl Dialler {
 
     /// No seed any more: kept only while it is a member.
     pub fn drop_seed(&mut self, name: &str) {
+        self.due.set(None);
         if let Some(target) = self.targets.get_mut(name) {
             target.seed = false;
             if target.node.is_none() {
@@ -172,6 +180,7 @@ impl Dialler {
     /// Where this node is reached when its other endpoints have all failed: tried after them, and at
     /// once where it is new.
     pub fn also(&mut self, name: &str, endpoint: SocketAddr, now: Instant) {
+        self.due.set(None);
         let Some(target) = self.targets.get_mut(name) else { return };
         let tried = target.failures > 0 || target.endpoints.is_empty();
         if tried && !target.endpoints.contains(&endpoint) {
@@ -186,6 +195,7 @@ impl Dialler {
 
     /// This endpoint leads there no more, or is of no use while there is a stream over it.
     pub fn without(&mut self, name: &str, endpoint: SocketAddr, now: Instant) {
+        self.due.set(None);
         let Some(target) = self.targets.get_mut(name) else { return };
         target.endpoints.retain(|&e| e != endpoint);
         target.turn = 0;
@@ -204,6 +214,7 @@ impl Dialler {
 
     /// The member is forgotten; a seed is not.
     pub fn forget(&mut self, name: &str) {
+        self.due.set(None);
         if self.targets.get(name).is_some_and(|t| !t.seed) {
             self.targets.remove(name);
         }
@@ -211,6 +222,7 @@ impl Dialler {
 
     /// This endpoint is our own: never dialled again.
     pub fn on_ourselves(&mut self, endpoint: SocketAddr) {
+        self.due.set(None);
         if self.ourselves.len() < MAX_ENDPOINTS {
             self.ourselves.push(endpoint);
         }
@@ -225,6 +237,7 @@ impl Dialler {
 
     /// A dial came to nothing.
     pub fn on_failed(&mut self, endpoint: SocketAddr, why: &str, now: Instant) {
+        self.due.set(None);
         let failed = self.targets.values_mut();
         for target in failed.filter(|t| t.in_flight.is_some_and(|(at, _)| at == endpoint)) {
             target.error = Some(format!("{endpoint}: {why}"));
@@ -235,6 +248,7 @@ impl Dialler {
     /// A stream to this node was refused, by us or by it, before it came to anything: trying its
     /// other endpoints at once would change nothing.
     pub fn on_denied(&mut self, name: &str, why: &str, now: Instant) {
+        self.due.set(None);
         if let Some(target) = self.targets.get_mut(name).filter(|t| t.wanted) {
             target.error = Some(why.to_owned());
             target.turn = target.endpoints.len();
@@ -257,6 +271,7 @@ impl Dialler {
 
     /// The clock reached `now`: the dials that are due.
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<Dial> {
+        self.due.set(None);
         for target in self.targets.values_mut() {
             if let Some((endpoint, since)) = target.in_flight
                 && now.since(since) >= GIVE_UP
@@ -283,6 +298,9 @@ impl Dialler {
 
     /// When the next dial is due, or one in flight is given up.
     pub fn poll_timeout(&self) -> Option<Deadline> {
+        if let Some(due) = self.due.get() {
+            return due;
+        }
         let full = self.targets.values().filter(|t| t.in_flight.is_some()).count() >= MAX_IN_FLIGHT;
         let due = self.targets.values().filter_map(|target| match target.in_flight {
             Some((_, since)) => Some(Deadline { at: since.plus(GIVE_UP), why: "dial unanswered" }),
@@ -291,7 +309,9 @@ impl Dialler {
             }
             None => None,
         });
-        due.min()
+        let due = due.min();
+        self.due.set(Some(due));
+        due
     }
 
     /// Whether a dial to this node is in flight.

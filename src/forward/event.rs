@@ -95,6 +95,14 @@ pub enum ForwardEvent {
         /// Why.
         why: FlipReason,
     },
+    /// Packets take the path of this destination and class. Said with the first of them, and again
+    /// while they go on.
+    InUse {
+        /// The destination.
+        destination: NodeId,
+        /// The class.
+        class: Class,
+    },
     /// A relay told us that it cannot reach the next hop of a route of ours.
     RelayLostHop {
         /// The relay.

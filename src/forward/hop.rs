@@ -307,6 +307,7 @@ impl Forwarder {
     /// Acts on what a link's health has to say: asks the link, or moves routes and tells.
     pub(super) fn heed_health(&mut self, now: Instant, id: LinkId) {
         let boot = self.config.boot;
+        self.touch(id);
         let Some(link) = self.links.get_mut(usize::from(id.0)).and_then(Option::as_mut) else {
             return;
         };

@@ -11,6 +11,7 @@ use crate::time::Instant;
 use crate::wire::header::{Flags, RouteHeader, ticks};
 
 use super::classify::{Classified, UDP};
+use super::event::ForwardEvent;
 use super::frame::{Load, Own, Packets};
 use super::paths::Way;
 use super::segment::{self, Layout, Splitter};
@@ -29,7 +30,7 @@ impl Forwarder {
     /// overload drops has cost nothing but this.
     pub(super) fn ingress(&mut self, now: Instant, packet: TunPacket) -> Result<(), DropReason> {
         let TunPacket { bytes, offload } = packet;
-        let mut course = self.course(&bytes)?;
+        let mut course = self.course(now, &bytes)?;
         let packets = self.load(&mut course, bytes, offload)?;
         let Course { destination, way, classified, route } = course;
         let dscp = self.marking(&classified);
@@ -68,7 +69,7 @@ impl Forwarder {
     }
 
     /// Reads a packet and decides where it goes.
-    fn course(&self, packet: &[u8]) -> Result<Course, DropReason> {
+    fn course(&mut self, now: Instant, packet: &[u8]) -> Result<Course, DropReason> {
         let classified = self.classifier.classify(packet)?;
         let head = &classified.head;
         if self.own.longest(head.source).is_none() {
@@ -85,9 +86,14 @@ impl Forwarder {
         if destination == self.config.node {
             return Err(DropReason::Hairpin);
         }
-        let way = *self.paths.pick(destination, classified.class).ok_or(DropReason::NoRoute)?;
+        let class = classified.class;
+        let taken = self.paths.take(now, destination, class);
+        let (way, news) = taken.map(|(way, news)| (*way, news)).ok_or(DropReason::NoRoute)?;
         if !self.peers.contains_key(&destination) {
             return Err(DropReason::NoSession);
+        }
+        if news {
+            self.told.push(ForwardEvent::InUse { destination, class });
         }
         let route = self.route_header(&way, &classified);
         Ok(Course { destination, way, classified, route })

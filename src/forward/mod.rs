@@ -46,6 +46,7 @@ pub mod segment;
 pub mod snapshot;
 pub mod stats;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -137,6 +138,8 @@ pub struct Forwarder {
     counted_at: Instant,
     peers: BTreeMap<NodeId, Peer>,
     links: Vec<Option<Link>>,
+    /// When each of them wants the clock; none where it has been touched since it was asked.
+    wanted: Vec<Cell<Option<Option<Deadline>>>>,
     carriers: Carriers,
     /// What it shares with the node's other lanes.
     lanes: Lanes,
@@ -184,6 +187,7 @@ impl Forwarder {
             counted_at: now,
             peers: BTreeMap::new(),
             links: Vec::new(),
+            wanted: Vec::new(),
             carriers: Carriers::default(),
             lanes: Lanes::default(),
             retired: BTreeMap::new(),
@@ -213,6 +217,9 @@ impl Forwarder {
             if let Err(reason) = self.ingress(now, packet) {
                 self.stats.drop(reason);
             }
+        }
+        if !self.told.is_empty() {
+            self.tell();
         }
     }
 
@@ -250,8 +257,9 @@ impl Forwarder {
         if let Some(tuning) = &snapshot.tuning {
             self.retune(now, tuning);
         }
-        let known = |node: &NodeId| snapshot.peers.iter().any(|entry| entry.node == *node);
-        let gone: Vec<NodeId> = self.peers.keys().filter(|n| !known(n)).copied().collect();
+        let known: BTreeSet<NodeId> = snapshot.peers.iter().map(|entry| entry.node).collect();
+        let gone: Vec<NodeId> =
+            self.peers.keys().filter(|node| !known.contains(node)).copied().collect();
         for node in gone {
             if let Some(peer) = self.peers.remove(&node) {
                 peer.links.iter().for_each(|&link| self.withdraw_link(link));
@@ -271,6 +279,7 @@ impl Forwarder {
         for link in self.links.iter_mut().flatten() {
             link.health.watch(now, watched.contains(&link.id));
         }
+        self.wanted.iter().for_each(|wanted| wanted.set(None));
         self.recount_windows();
         self.tell();
     }
@@ -333,6 +342,7 @@ impl Forwarder {
             let at = usize::from(wanted.link.0);
             if self.links.len() <= at {
                 self.links.resize_with(at + 1, || None);
+                self.wanted.resize_with(at + 1, || Cell::new(None));
             }
             self.links[at] = Some(link);
             self.table.install(indices.0, wanted.link);
@@ -345,6 +355,7 @@ impl Forwarder {
         let Some(link) = self.links.get_mut(usize::from(id.0)).and_then(Option::take) else {
             return;
         };
+        self.touch(id);
         self.table.withdraw(link.receive_index);
         if self.config.lane.is_first() {
             self.stand(self.now, id, false);
@@ -368,7 +379,9 @@ impl Forwarder {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         for at in 0..self.links.len() {
-            self.tick_link(now, LinkId(at as u16));
+            if self.link_wants(at).is_some_and(|deadline| deadline.at <= now) {
+                self.tick_link(now, LinkId(at as u16));
+            }
         }
         if let Some((rate, credit)) = &mut self.uplink
             && credit.poll_timeout(*rate).is_some_and(|deadline| deadline.at <= now)
@@ -393,6 +406,7 @@ impl Forwarder {
                 break;
             }
             let Some(id) = self.listed.pop_front() else { break };
+            self.touch(id);
             let Some(link) = self.links.get_mut(usize::from(id.0)).and_then(Option::as_mut) else {
                 continue;
             };
@@ -435,7 +449,7 @@ impl Forwarder {
 
     /// When [`Forwarder::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        let links = self.links.iter().flatten().map(Link::poll_timeout);
+        let links = (0..self.links.len()).map(|at| self.link_wants(at));
         let shared = Deadline::earlier(self.order.poll_timeout(), self.paths.poll_timeout());
         let uplink = self.uplink.as_ref().and_then(|(rate, credit)| credit.poll_timeout(*rate));
         links.fold(Deadline::earlier(shared, uplink), Deadline::earlier)
@@ -473,12 +487,32 @@ impl Forwarder {
         fits
     }
 
+    /// When a link wants the clock.
+    fn link_wants(&self, at: usize) -> Option<Deadline> {
+        let wanted = self.wanted.get(at)?;
+        if let Some(known) = wanted.get() {
+            return known;
+        }
+        let deadline = self.links[at].as_ref().and_then(Link::poll_timeout);
+        wanted.set(Some(deadline));
+        deadline
+    }
+
+    /// The link is about to change: it is asked again when it wants the clock.
+    fn touch(&self, id: LinkId) {
+        if let Some(wanted) = self.wanted.get(usize::from(id.0)) {
+            wanted.set(None);
+        }
+    }
+
     fn link_mut(&mut self, id: LinkId) -> Option<&mut Link> {
+        self.touch(id);
         self.links.get_mut(usize::from(id.0))?.as_mut()
     }
 
     /// Marks a link as having something to send.
     fn list(&mut self, id: LinkId) {
+        self.touch(id);
         if let Some(link) = self.links.get_mut(usize::from(id.0)).and_then(Option::as_mut)
             && !link.listed
         {
@@ -497,7 +531,10 @@ impl Forwarder {
     fn tell(&mut self) {
         let first = self.config.lane.is_first();
         // What every lane does alike is told and counted once.
-        self.told.retain(|event| first || matches!(event, ForwardEvent::HopReport { .. }));
+        let own = |e: &ForwardEvent| {
+            matches!(e, ForwardEvent::HopReport { .. } | ForwardEvent::InUse { .. })
+        };
+        self.told.retain(|event| first || own(event));
         for event in self.told.drain(..) {
             if let ForwardEvent::Flipped { to_backup, .. } = event {
                 if to_backup {

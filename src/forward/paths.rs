@@ -5,6 +5,7 @@
 //! its next hop. Whatever changes that is followed by one walk over the table, and the flips it
 //! makes are told.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ const LOST_FOR: Duration = Duration::from_secs(3);
 /// How long a link that was down must have worked before paths return to it: one that comes and goes
 /// would take the traffic along each time.
 const SETTLES: Duration = Duration::from_secs(2);
+/// How often it is told that a path is in use.
+const USE_TOLD: Duration = Duration::from_secs(5);
 /// Such words remembered at a time.
 const LOST_LIMIT: usize = 256;
 
@@ -65,6 +68,8 @@ struct Entry {
     primary: Way,
     backup: Option<Way>,
     on_backup: bool,
+    /// When it was last told that packets take it.
+    told_use: Cell<Option<Instant>>,
 }
 
 /// The table in force and what has been flipped of it.
@@ -104,7 +109,8 @@ impl Paths {
                     && b.primary.link == primary.link
             });
             let on_backup = on_backup && backup.is_some();
-            self.entries.insert(key, Entry { primary, backup, on_backup });
+            let told_use = Cell::new(before.and_then(|b| b.told_use.get()));
+            self.entries.insert(key, Entry { primary, backup, on_backup, told_use });
         }
         self.table = Arc::clone(table);
         self.weigh(FlipReason::LinkDown, told);
@@ -195,7 +201,26 @@ impl Paths {
 
     /// The path that packets of this destination and class take now, if one works.
     pub(super) fn pick(&self, destination: NodeId, class: Class) -> Option<&Way> {
+        self.way(self.entries.get(&(destination, class))?)
+    }
+
+    /// The same for a packet that takes it; and whether that is news.
+    pub(super) fn take(
+        &self,
+        now: Instant,
+        destination: NodeId,
+        class: Class,
+    ) -> Option<(&Way, bool)> {
         let entry = self.entries.get(&(destination, class))?;
+        let way = self.way(entry)?;
+        let news = entry.told_use.get().is_none_or(|at| now.since(at) >= USE_TOLD);
+        if news {
+            entry.told_use.set(Some(now));
+        }
+        Some((way, news))
+    }
+
+    fn way<'e>(&self, entry: &'e Entry) -> Option<&'e Way> {
         let (primary, backup) = (Some(&entry.primary), entry.backup.as_ref());
         let order = if entry.on_backup { [backup, primary] } else { [primary, backup] };
         // A path that a relay calls broken is still tried where there is no other; one without a
@@ -209,10 +234,11 @@ impl Paths {
         self.is_up(way.link).then_some(way)
     }
 
-    /// The first links of all paths, primary and backup.
+    /// The first links of all paths that may be in use, primary and backup.
     pub(super) fn links(&self) -> BTreeSet<LinkId> {
         let ways = self.entries.values().flat_map(|e| [Some(e.primary), e.backup]);
-        ways.flatten().map(|way| way.link).collect()
+        let links = ways.flatten().map(|way| way.link);
+        links.filter(|link| !self.table.resting.contains(link)).collect()
     }
 
     /// The node that answers for an address.

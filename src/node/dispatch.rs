@@ -272,8 +272,11 @@ impl Node {
             }
             Topic::LinkState => {
                 for &node in nodes {
-                    if let Some((record, age_ms)) = self.knowledge.record(node, now) {
-                        self.tell(peer, &Message::Lsa { age_ms, record });
+                    let Some((records, age_ms)) = self.knowledge.records(node, now) else {
+                        continue;
+                    };
+                    for record in records {
+                        self.tell(peer, &Message::Lsa { age_ms, record: record.to_vec() });
                     }
                 }
             }
@@ -295,8 +298,15 @@ impl Node {
                     self.react(now, News::Lsa { origin, from, urgent, age_ms, record });
                 }
             }
-            Install::Older { origin } => self.hand_over(now, from, Topic::LinkState, &[origin]),
-            Install::Known | Install::OwnNewer(_) => {}
+            // Its own earlier life speaks, and is to learn of the later one. Of whom else somebody is
+            // behind, the next digest says.
+            Install::Older { origin } if origin == from => {
+                self.hand_over(now, from, Topic::LinkState, &[origin]);
+            }
+            Install::Gap { origin } => {
+                self.tell(from, &Message::Want { topic: Topic::LinkState, nodes: vec![origin] });
+            }
+            Install::Older { .. } | Install::Known | Install::OwnNewer(_) => {}
             Install::Refused(why) => self.refuse(Some(from), why.name()),
         }
     }

@@ -3,12 +3,13 @@
 //! The way of knowledge is probe → topology → route. This file holds the mechanisms side by side and
 //! passes each one's news to the next; what is due is done in [`Knowledge::settle`], once a turn.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::links::Links;
 use super::peers::{Peers, Session};
+use super::sight::Sight;
 use super::{NodeConfig, NodeEvent};
 use crate::control::message::DigestEntry;
 use crate::forward::event::{FlipReason, ForwardEvent, ProbeRequest};
@@ -32,6 +33,12 @@ use crate::unit::Price;
 const WEIGH_URGENT: Duration = Duration::from_millis(20);
 /// How long other news is gathered: limits are kept within seconds.
 const WEIGH_MOVED: Duration = Duration::from_secs(1);
+/// With so few links all that a path names is watched, used or not: it costs little, and what is first to
+/// carry a packet has been looked at.
+const FEW_LINKS: usize = 16;
+/// A path counts as in use for so long after the forwarder last said so: three times as long as it
+/// waits before it says so again.
+const IN_USE: Duration = Duration::from_secs(15);
 
 /// What the certificates say of everyone.
 pub(super) struct Roll<'a> {
@@ -68,6 +75,10 @@ pub(super) struct Knowledge {
     /// Destinations and classes that the forwarder has moved onto their backup, and why.
     flipped: BTreeMap<(NodeId, Class), (Instant, FlipReason)>,
     switches: BTreeMap<(Class, FlipReason), u64>,
+    /// Destinations and classes with traffic now, and until when that is believed. Links of their
+    /// paths are watched closely; all others share a small budget.
+    in_use: BTreeMap<(NodeId, Class), Instant>,
+    use_moved: bool,
 }
 
 fn policies(config: &NodeConfig) -> Vec<Policy> {
@@ -129,6 +140,8 @@ impl Knowledge {
             table: RouteTable::empty(),
             flipped: BTreeMap::new(),
             switches: BTreeMap::new(),
+            in_use: BTreeMap::new(),
+            use_moved: false,
         }
     }
 
@@ -219,6 +232,14 @@ impl Knowledge {
         self.weigh_within(now, WEIGH_URGENT);
     }
 
+    /// Packets take the path of a destination and class.
+    pub(super) fn on_in_use(&mut self, now: Instant, destination: NodeId, class: Class) {
+        if self.table.lookup(destination, class).is_some() {
+            let before = self.in_use.insert((destination, class), now.plus(IN_USE));
+            self.use_moved |= before.is_none();
+        }
+    }
+
     /// The forwarder measured something.
     pub(super) fn on_measured(&mut self, now: Instant, event: &ForwardEvent) {
         if let Some(link) = self.links.on_measured(now, event) {
@@ -246,6 +267,9 @@ impl Knowledge {
         if matches!(install, Install::Newer { .. }) {
             self.originator.on_mesh_size(self.lsdb.iter(now).count());
         }
+        if let Install::Newer { origin, urgent: true, .. } = install {
+            self.doubt_what_it_lost(now, origin);
+        }
         match install {
             Install::Newer { urgent: true, .. } => self.weigh_within(now, WEIGH_URGENT),
             Install::Newer { changed: true, .. } => self.weigh_within(now, WEIGH_MOVED),
@@ -253,6 +277,14 @@ impl Knowledge {
             _ => {}
         }
         install
+    }
+
+    /// A node that others lose may have died: our own link to it is asked at once, not in its turn.
+    fn doubt_what_it_lost(&mut self, now: Instant, origin: NodeId) {
+        let Some(lsa) = self.lsdb.lsa(origin) else { return };
+        for lost in lsa.links.iter().filter(|link| !link.up) {
+            self.links.doubt(now, lost.neighbour);
+        }
     }
 
     /// A member is none any more.
@@ -296,13 +328,19 @@ impl Knowledge {
         for link in moved {
             self.tell_originator(link);
         }
+        let used = self.in_use.len();
+        self.in_use.retain(|_, until| *until > now);
+        self.use_moved |= self.in_use.len() < used;
         let due = self.chooser.poll_timeout().is_some_and(|d| d.at <= now);
         if !due && self.weigh_at.is_none_or(|at| at > now) {
-            return false;
+            return std::mem::take(&mut self.use_moved) && self.put_in_force(now, None);
         }
         self.weigh_at = None;
-        let graph = self.graph(roll);
-        self.chooser.weigh(now, &graph);
+        self.use_moved = false;
+        let own_links = self.links.own_links();
+        let may_relay = |node| self.use_relays && roll.certified(node).is_some_and(|c| c.relay);
+        let sight = Sight::new(&self.lsdb, &own_links, &may_relay);
+        self.chooser.weigh(now, &sight);
         while let Some(change) = self.chooser.poll_change() {
             let nodes = change.to.map(|to| to.nodes).unwrap_or_default();
             for class in change.classes {
@@ -316,17 +354,35 @@ impl Knowledge {
             }
         }
         let table = self.tabulate(roll);
-        if table.routes == self.table.routes
+        let same = table.routes == self.table.routes
             && table.carriers == self.table.carriers
-            && table.owners().eq(self.table.owners())
-        {
+            && table.owners().eq(self.table.owners());
+        self.put_in_force(now, (!same).then_some(table))
+    }
+
+    /// A new table comes into force, or only what is in use of it has changed. True where the
+    /// forwarder must learn of it.
+    fn put_in_force(&mut self, now: Instant, table: Option<RouteTable>) -> bool {
+        let routes = table.as_ref().map_or(&self.table.routes, |table| &table.routes);
+        let few = self.links.up().count() <= FEW_LINKS;
+        let taken = |key: &(NodeId, Class)| few || self.in_use.contains_key(key);
+        let in_use = || routes.iter().filter(|(key, _)| taken(key)).map(|(_, route)| route);
+        let used: BTreeSet<LinkId> = in_use().map(|route| route.primary.link).collect();
+        let backups = in_use().filter_map(|route| Some(route.backup.as_ref()?.link));
+        let armed: BTreeSet<LinkId> = backups.collect();
+        let all = routes.values().flat_map(|r| [Some(&r.primary), r.backup.as_ref()]);
+        let resting: BTreeSet<LinkId> = all
+            .flatten()
+            .map(|path| path.link)
+            .filter(|link| !used.contains(link) && !armed.contains(link))
+            .collect();
+        self.links.on_routes(now, &used, &armed);
+        if table.is_none() && resting == self.table.resting {
             return false;
         }
-        self.table = Arc::new(RouteTable { generation: self.table.generation + 1, ..table });
-        let used = self.table.routes.values().map(|r| r.primary.link).collect();
-        let armed = self.table.routes.values().filter_map(|r| Some(r.backup.as_ref()?.link));
-        let armed = armed.collect();
-        self.links.on_routes(now, &used, &armed);
+        let table = table.unwrap_or_else(|| self.table.as_ref().clone());
+        let generation = self.table.generation + 1;
+        self.table = Arc::new(RouteTable { generation, resting, ..table });
         true
     }
 
@@ -440,13 +496,14 @@ impl Knowledge {
     /// When the clock matters next.
     pub(super) fn poll_timeout(&self) -> Option<Deadline> {
         let weigh = self.weigh_at.map(|at| Deadline { at, why: "weigh paths" });
+        let unused = self.in_use.values().min().map(|&at| Deadline { at, why: "path unused" });
         let others = [
             self.chooser.poll_timeout(),
             self.originator.poll_timeout(),
             self.links.poll_timeout(),
             self.lsdb.poll_timeout(),
         ];
-        others.into_iter().chain([weigh]).flatten().min()
+        others.into_iter().chain([weigh, unused]).flatten().min()
     }
 
     /// A probe to be sent.
@@ -479,14 +536,14 @@ impl Knowledge {
         self.lsdb.digest().into_iter().map(entry).collect()
     }
 
-    /// A node's record and its age in ms.
-    pub(super) fn record(&self, node: NodeId, now: Instant) -> Option<(Vec<u8>, u32)> {
-        let (record, age) = self.lsdb.record(node, now)?;
-        Some((record.to_vec(), u32::try_from(micros(age) / 1000).unwrap_or(u32::MAX)))
+    /// A node's records, whole before difference, and their age in ms.
+    pub(super) fn records(&self, node: NodeId, now: Instant) -> Option<(Vec<Arc<[u8]>>, u32)> {
+        let (records, age) = self.lsdb.records(node, now)?;
+        Some((records, u32::try_from(micros(age) / 1000).unwrap_or(u32::MAX)))
     }
 
     /// How old a node's record is.
     pub(super) fn record_age(&self, node: NodeId, now: Instant) -> Option<Duration> {
-        self.lsdb.record(node, now).map(|(_, age)| age)
+        self.lsdb.age(node, now)
     }
 }

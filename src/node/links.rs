@@ -19,8 +19,10 @@ use crate::topology::lsa::LsaLink;
 use crate::topology::lsdb::OwnLink;
 use crate::unit::Price;
 
-/// How often every link's state is looked at for readings that grew too old.
+/// How often the state of links in use or armed is looked at for readings that grew too old.
 const SWEEP: Duration = Duration::from_secs(1);
+/// Of the others, one in so many each time: what is measured four times a minute needs no more.
+const SWEEP_PARTS: u64 = 5;
 
 /// One of our links.
 #[derive(Debug)]
@@ -44,8 +46,10 @@ pub(super) struct Links {
     schedule: Schedule,
     prober: Prober,
     links: BTreeMap<LinkId, Link>,
+    by_peer: BTreeMap<NodeId, LinkId>,
     probes: VecDeque<ProbeRequest>,
     sweep_at: Instant,
+    sweeps: u64,
 }
 
 impl Links {
@@ -55,13 +59,16 @@ impl Links {
             schedule: Schedule::new(schedule(times), dice, now),
             prober: Prober::new(),
             links: BTreeMap::new(),
+            by_peer: BTreeMap::new(),
             probes: VecDeque::new(),
             sweep_at: now.plus(SWEEP),
+            sweeps: 0,
         }
     }
 
     /// A session uses this link from now on. What was measured of it before still holds.
     pub(super) fn add(&mut self, link: LinkId, peer: NodeId) {
+        self.by_peer.insert(peer, link);
         let held = self.links.entry(link).or_insert_with(|| Link {
             peer,
             up: false,
@@ -80,7 +87,19 @@ impl Links {
     pub(super) fn remove(&mut self, link: LinkId) -> Option<NodeId> {
         self.schedule.on_gone(link);
         self.prober.on_gone(link);
-        self.links.remove(&link).map(|l| l.peer)
+        let peer = self.links.remove(&link).map(|l| l.peer)?;
+        if self.by_peer.get(&peer) == Some(&link) {
+            self.by_peer.remove(&peer);
+        }
+        Some(peer)
+    }
+
+    /// Somebody else lost this peer: links to it that are not watched are asked at once.
+    pub(super) fn doubt(&mut self, now: Instant, peer: NodeId) {
+        let Some(link) = self.by_peer.get(&peer) else { return };
+        if self.links.get(link).is_some_and(|l| l.up) {
+            self.schedule.on_doubt(now, *link);
+        }
     }
 
     /// The forwarder's verdict; true where it is a new one.
@@ -191,8 +210,12 @@ impl Links {
             return Vec::new();
         }
         self.sweep_at = now.plus(SWEEP);
-        let all: Vec<LinkId> = self.links.keys().copied().collect();
-        all.into_iter().filter(|&link| self.take_over(now, link)).collect()
+        self.sweeps += 1;
+        let part = |link: &LinkId| (u64::from(link.0) + self.sweeps).is_multiple_of(SWEEP_PARTS);
+        let close = |link: &LinkId| self.schedule.interest(*link) != Some(Interest::Idle);
+        let all = self.links.keys().copied();
+        let now_due: Vec<LinkId> = all.filter(|link| part(link) || close(link)).collect();
+        now_due.into_iter().filter(|&link| self.take_over(now, link)).collect()
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Deadline> {

@@ -25,6 +25,7 @@ mod peers;
 mod react;
 mod reload;
 mod report;
+mod sight;
 mod survey;
 mod timers;
 mod trust;

@@ -4,6 +4,7 @@
 //! stream's secret and outlives it. Where two streams of a pair meet, the side with the lower
 //! number judges: it answers hello only on the stream it keeps, and both take that one's secret.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::id::{LinkId, NodeId};
 use crate::rng::Dice;
 use crate::session::keys::Secret;
 use crate::session::trust::Certified;
-use crate::time::Instant;
+use crate::time::{Deadline, Instant};
 
 /// Streams of one peer at most: two that cross, one that is being replaced, one to spare.
 const MAX_STREAMS_PER_PEER: usize = 4;
@@ -153,6 +154,8 @@ pub(super) struct Peers {
     owners: Vec<NodeId>,
     indexes: BTreeSet<u32>,
     next_generation: u64,
+    /// What [`Peers::poll_timeout`] found, until something changes.
+    due: Cell<Option<Option<Deadline>>>,
 }
 
 impl Peers {
@@ -166,7 +169,24 @@ impl Peers {
             owners: Vec::new(),
             indexes: BTreeSet::new(),
             next_generation: 1,
+            due: Cell::new(None),
         }
+    }
+
+    /// When a stream without hello is given up, or a silent session asks for something.
+    pub(super) fn poll_timeout(&self) -> Option<Deadline> {
+        if let Some(due) = self.due.get() {
+            return due;
+        }
+        let deadline = |at: Option<Instant>, why| at.map(|at| Deadline { at, why });
+        let hellos = self.connections.values().map(|c| deadline(c.dialogue.hello_due(), "hello"));
+        let sessions = self.sessions.values().map(|s| {
+            let redial = deadline(s.redial_due(), "redial");
+            Deadline::earlier(redial, deadline(s.abandon_due(), "abandon"))
+        });
+        let due = hellos.chain(sessions).flatten().min();
+        self.due.set(Some(due));
+        due
     }
 
     /// A stream is ready.
@@ -176,6 +196,7 @@ impl Peers {
         id: ConnectionId,
         opened: Opened,
     ) -> Result<(), Denied> {
+        self.due.set(None);
         let Opened { peer, certificate, secret, dialled, endpoint } = opened;
         let of_peer = self.connections.values().filter(|c| c.peer.node == peer.node).count();
         if of_peer >= MAX_STREAMS_PER_PEER {
@@ -221,6 +242,7 @@ impl Peers {
     }
 
     pub(super) fn connection_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.due.set(None);
         self.connections.get_mut(&id)
     }
 
@@ -233,6 +255,7 @@ impl Peers {
     }
 
     pub(super) fn session_mut(&mut self, node: NodeId) -> Option<&mut Session> {
+        self.due.set(None);
         self.sessions.get_mut(&node)
     }
 
@@ -242,6 +265,7 @@ impl Peers {
 
     /// The peer at the other end of a link, where a session uses it.
     pub(super) fn on_link(&mut self, link: LinkId) -> Option<(NodeId, &mut Session)> {
+        self.due.set(None);
         let node = *self.owners.get(usize::from(link.0))?;
         Some((node, self.sessions.get_mut(&node)?))
     }
@@ -273,6 +297,7 @@ impl Peers {
         hello: &Hello,
         own_lanes: u8,
     ) -> Vec<ConnectionId> {
+        self.due.set(None);
         let Some(connection) = self.connections.get(&id) else { return Vec::new() };
         let node = connection.peer.node;
         let link = *self.links.entry(node).or_insert_with(|| {
@@ -328,6 +353,7 @@ impl Peers {
         now: Instant,
         id: ConnectionId,
     ) -> Option<(Certified, bool)> {
+        self.due.set(None);
         let connection = self.forget_connection(id)?;
         let session = self.sessions.get_mut(&connection.peer.node);
         let carried = session.filter(|s| s.connection == Some(id)).map(|session| {
@@ -348,6 +374,7 @@ impl Peers {
 
     /// The session is over: its keys are forgotten.
     pub(super) fn end_session(&mut self, node: NodeId) -> Option<Session> {
+        self.due.set(None);
         let session = self.sessions.remove(&node)?;
         let still = session.connection.is_some_and(|c| self.connections.contains_key(&c));
         if !still {

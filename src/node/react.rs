@@ -5,7 +5,7 @@
 //! | session in force | forwarder learns keys; both tell what they hold; the link is probed |
 //! | link up, down | own link state; dialling; routes |
 //! | peer at another endpoint | its stream follows; it hears where it is seen |
-//! | member new or newer | passed on by its first hearer; dialled until the mesh is full |
+//! | member new or newer | introduced to others; dialled until the mesh is full |
 //! | link state newer | passed on where its origin does not reach; routes |
 //! | link state of our own | told to every peer |
 //! | bye | the session ends at once; own link state; routes |
@@ -162,13 +162,8 @@ impl Node {
                 if new {
                     self.say(NodeEvent::MemberNew { node, name });
                 }
-                // Who hears a member from itself introduces it; whoever hears of it so dials it.
-                if from == node {
-                    let others: Vec<NodeId> =
-                        self.peers.reachable().into_iter().filter(|&n| n != node).collect();
-                    for other in others {
-                        self.tell(other, &Message::Members(vec![bytes.clone()]));
-                    }
+                for other in self.flood.introduce(node, from, &self.peers.reachable()) {
+                    self.tell(other, &Message::Members(vec![bytes.clone()]));
                 }
                 self.persist_soon(now);
             }
@@ -217,6 +212,9 @@ impl Node {
             ForwardEvent::Flipped { destination, class, to_backup, why } => {
                 self.knowledge.on_flipped(now, destination, class, to_backup, why);
                 self.say(NodeEvent::Flipped { destination, class, to_backup, why });
+            }
+            ForwardEvent::InUse { destination, class } => {
+                self.knowledge.on_in_use(now, destination, class);
             }
             measured => self.knowledge.on_measured(now, &measured),
         }

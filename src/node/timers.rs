@@ -1,5 +1,6 @@
 //! The clock: whose time has come, and when to be woken next.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::knowledge::Roll;
@@ -9,48 +10,41 @@ use crate::control::ControlOutput;
 use crate::control::message::{ByeReason, Message};
 use crate::id::NodeId;
 use crate::time::{Deadline, Instant};
+use crate::topology::member::Member;
 
 /// Changes within this time are written to the state file together.
 const PERSIST_AFTER: Duration = Duration::from_secs(2);
 
 impl Node {
     pub(super) fn on_timeout(&mut self, now: Instant) {
-        for dial in if self.stopping { Vec::new() } else { self.dialler.handle_timeout(now) } {
+        let due = |deadline: Option<Deadline>| deadline.is_some_and(|d| d.at <= now);
+        let dials = !self.stopping && due(self.dialler.poll_timeout());
+        for dial in if dials { self.dialler.handle_timeout(now) } else { Vec::new() } {
             self.control.push_back(ControlOutput::Dial {
                 endpoint: dial.endpoint,
                 name: dial.name,
                 node: dial.node,
             });
         }
-        self.close_mute(now);
+        if due(self.peers.poll_timeout()) {
+            self.close_mute(now);
+            self.review_sessions(now);
+        }
         self.end_relaying(now);
-        self.review_sessions(now);
         if self.review_at <= now {
             self.review_trust(now);
         }
-        let partners = self.flood.handle_timeout(now, &self.peers.reachable());
-        if !partners.is_empty() {
-            self.seek_carriers(now);
-        }
-        for peer in partners {
-            self.tell_held(peer);
-        }
-        let alive: Vec<NodeId> =
-            self.peers.sessions().filter(|(_, s)| s.is_up()).map(|(n, _)| n).collect();
-        for node in alive {
-            self.members.on_alive(node, now);
-        }
-        let before: Vec<(NodeId, String)> = match self.members.poll_timeout() {
-            Some(due) if due.at <= now => {
-                self.members.iter().map(|(n, m)| (n, m.record.certified.name.clone())).collect()
+        if due(self.flood.poll_timeout()) {
+            let partners = self.flood.handle_timeout(now, &self.peers.reachable());
+            if !partners.is_empty() {
+                self.seek_carriers(now);
             }
-            _ => Vec::new(),
-        };
-        for node in self.members.handle_timeout(now) {
-            if let Some((_, name)) = before.iter().find(|(n, _)| *n == node) {
-                self.dialler.forget(name);
+            for peer in partners {
+                self.tell_held(peer);
             }
-            self.react(now, News::MemberGone(node));
+        }
+        if due(self.members.poll_timeout()) {
+            self.review_members(now);
         }
         if self.persist_at.is_some_and(|at| at <= now) {
             self.persist_at = None;
@@ -61,6 +55,21 @@ impl Node {
     fn persist(&mut self) {
         let bytes = self.members.persist(self.boot, &self.reached, &self.trust.lists());
         self.say(NodeEvent::Persist(bytes));
+    }
+
+    /// Members that nobody has heard of for too long are forgotten.
+    fn review_members(&mut self, now: Instant) {
+        for (node, _) in self.peers.sessions().filter(|(_, s)| s.is_up()) {
+            self.members.on_alive(node, now);
+        }
+        let name = |(n, m): (NodeId, &Member)| (n, m.record.certified.name.clone());
+        let before: BTreeMap<NodeId, String> = self.members.iter().map(name).collect();
+        for node in self.members.handle_timeout(now) {
+            if let Some(name) = before.get(&node) {
+                self.dialler.forget(name);
+            }
+            self.react(now, News::MemberGone(node));
+        }
     }
 
     /// Streams whose other end never introduced itself are closed.
@@ -107,14 +116,7 @@ impl Node {
         if !self.stopping {
             also(self.dialler.poll_timeout());
         }
-        for (_, connection) in self.peers.connections() {
-            also(connection.dialogue.hello_due().map(|at| Deadline { at, why: "hello" }));
-        }
-        for (_, session) in self.peers.sessions() {
-            let redial = session.redial_due();
-            also(redial.map(|at| Deadline { at, why: "redial" }));
-            also(session.abandon_due().map(|at| Deadline { at, why: "abandon" }));
-        }
+        also(self.peers.poll_timeout());
         due
     }
 

@@ -9,7 +9,7 @@
 //! then only set a new beginning; a number we never sent, a hold longer than the whole round trip,
 //! a jump of thousands are counted and dropped.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::id::LinkId;
@@ -75,11 +75,22 @@ pub struct ProberStats {
     pub refused: u64,
 }
 
+/// A probe that is out.
+#[derive(Clone, Copy, Debug)]
+struct Out {
+    seq: u32,
+    asked_at: Instant,
+    /// When its time is up, by what was known of the link when it left.
+    up_at: Instant,
+    /// Whether its time was up.
+    late: bool,
+}
+
 #[derive(Debug, Default)]
 struct LinkProbes {
     next_seq: u32,
-    /// Number, when it was asked for, whether its time was up. In order of number.
-    out: VecDeque<(u32, Instant, bool)>,
+    /// In order of number.
+    out: VecDeque<Out>,
     srtt_us: f64,
     rttvar_us: f64,
     measured: bool,
@@ -96,6 +107,8 @@ struct LinkProbes {
 #[derive(Debug)]
 pub struct Prober {
     links: BTreeMap<LinkId, LinkProbes>,
+    /// When each probe's time is up, while it is out.
+    waiting: BTreeSet<(Instant, LinkId, u32)>,
     stats: ProberStats,
 }
 
@@ -109,6 +122,7 @@ impl Prober {
     pub const fn new() -> Self {
         Self {
             links: BTreeMap::new(),
+            waiting: BTreeSet::new(),
             stats: ProberStats { sent: 0, replies: 0, late: 0, unanswered: 0, refused: 0 },
         }
     }
@@ -118,10 +132,14 @@ impl Prober {
         let probes = self.links.entry(link).or_default();
         let seq = probes.next_seq;
         probes.next_seq = seq.wrapping_add(1);
-        if probes.out.len() >= OUTSTANDING {
-            probes.out.pop_front();
+        if probes.out.len() >= OUTSTANDING
+            && let Some(old) = probes.out.pop_front()
+        {
+            self.waiting.remove(&(old.up_at, link, old.seq));
         }
-        probes.out.push_back((seq, now, false));
+        let up_at = now.plus(probes.timeout());
+        probes.out.push_back(Out { seq, asked_at: now, up_at, late: false });
+        self.waiting.insert((up_at, link, seq));
         self.stats.sent += 1;
         seq
     }
@@ -132,11 +150,10 @@ impl Prober {
             self.stats.refused += 1;
             return None;
         };
-        let place = probes.out.iter().position(|(seq, _, _)| *seq == reply.seq);
+        let place = probes.out.iter().position(|out| out.seq == reply.seq);
         let fits = place.and_then(|place| {
-            let (_, asked_at, _) = probes.out[place];
             let flight = reply.received_at.since(reply.sent_at);
-            let possible = reply.sent_at >= asked_at
+            let possible = reply.sent_at >= probes.out[place].asked_at
                 && reply.received_at > reply.sent_at
                 && reply.dwell < flight;
             possible.then(|| (place, flight - reply.dwell))
@@ -145,7 +162,10 @@ impl Prober {
             self.stats.refused += 1;
             return None;
         };
-        let late = probes.out.remove(place).is_some_and(|(_, _, late)| late);
+        let late = probes.out.remove(place).is_some_and(|out| {
+            self.waiting.remove(&(out.up_at, link, out.seq));
+            out.late
+        });
         self.stats.replies += u64::from(!late);
         self.stats.late += u64::from(late);
         probes.on_rtt(rtt);
@@ -167,26 +187,23 @@ impl Prober {
 
     /// The clock reached `now`: links with probes whose time is newly up, each with how many.
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<(LinkId, u32)> {
-        let mut unanswered = Vec::new();
-        for (&link, probes) in &mut self.links {
-            let wait = probes.timeout();
-            let up = probes.out.iter_mut().filter(|(_, at, late)| !late && now >= at.plus(wait));
-            let count = up.map(|probe| probe.2 = true).count() as u32;
-            if count > 0 {
-                unanswered.push((link, count));
-                self.stats.unanswered += u64::from(count);
+        let mut unanswered: BTreeMap<LinkId, u32> = BTreeMap::new();
+        while let Some(&(at, link, seq)) = self.waiting.first().filter(|(at, ..)| *at <= now) {
+            self.waiting.remove(&(at, link, seq));
+            let probes = self.links.get_mut(&link);
+            let out = probes.and_then(|probes| probes.out.iter_mut().find(|out| out.seq == seq));
+            if let Some(out) = out {
+                out.late = true;
+                *unanswered.entry(link).or_default() += 1;
+                self.stats.unanswered += 1;
             }
         }
-        unanswered
+        unanswered.into_iter().collect()
     }
 
     /// When the next probe's time is up.
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        let first = |p: &LinkProbes| {
-            let waiting = p.out.iter().filter(|(_, _, late)| !late);
-            waiting.map(|(_, at, _)| at.plus(p.timeout())).min()
-        };
-        let at = self.links.values().filter_map(first).min()?;
+        let &(at, ..) = self.waiting.first()?;
         Some(Deadline { at, why: "probe unanswered" })
     }
 
@@ -201,6 +218,9 @@ impl Prober {
     /// of how it is when it lives. Numbers go on, since the peer remembers the highest.
     pub fn on_down(&mut self, link: LinkId) {
         if let Some(probes) = self.links.get_mut(&link) {
+            for out in &probes.out {
+                self.waiting.remove(&(out.up_at, link, out.seq));
+            }
             let next_seq = probes.next_seq;
             *probes = LinkProbes { next_seq, ..LinkProbes::default() };
         }
@@ -208,7 +228,11 @@ impl Prober {
 
     /// The link is gone.
     pub fn on_gone(&mut self, link: LinkId) {
-        self.links.remove(&link);
+        if let Some(probes) = self.links.remove(&link) {
+            for out in &probes.out {
+                self.waiting.remove(&(out.up_at, link, out.seq));
+            }
+        }
     }
 
     /// What was counted.

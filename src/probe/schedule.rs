@@ -4,10 +4,11 @@
 //! every 15 s, each time moved by up to a tenth so that nodes do not march in step. A reading that
 //! grows old in spite of that (probes get lost) is sought at twice the pace, so that it is renewed
 //! before its limit: 3 s on a link in use or armed, 60 s on any other. Many idle links stretch their
-//! interval to stay within their share of the budget, and above everything stands a bound on the bytes of all
-//! probes: who is over it waits, the idle first, and is counted.
+//! interval to stay within their share of the budget, which grows far more slowly than their number; and
+//! above everything stands a bound on the bytes of all probes: who is over it waits, the idle first, and
+//! is counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::id::LinkId;
@@ -32,6 +33,8 @@ pub struct ScheduleConfig {
     /// Bits per second that probes of idle links should not exceed together: they stretch instead,
     /// to at most three quarters of `fresh_idle`.
     pub idle_bps: u32,
+    /// And for each of those links so many more: what there is to know grows with the mesh.
+    pub idle_bps_per_link: u32,
     /// Bits per second that all probes together never exceed.
     pub limit_bps: u32,
 }
@@ -45,11 +48,16 @@ impl Default for ScheduleConfig {
             fresh_used: Duration::from_secs(3),
             fresh_idle: Duration::from_secs(60),
             probe_bytes: 220,
-            idle_bps: 30_000,
+            idle_bps: 8_000,
+            idle_bps_per_link: 45,
             limit_bps: 256_000,
         }
     }
 }
+
+/// A link that is doubted again and again is asked no more often than this because of it: one liar must not
+/// make everyone ask everyone.
+const DOUBT_GAP: Duration = Duration::from_secs(5);
 
 /// What a link is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,6 +76,7 @@ struct Entry {
     due: Instant,
     probed_at: Option<Instant>,
     read_at: Option<Instant>,
+    doubted_at: Option<Instant>,
 }
 
 /// The times at which links are due.
@@ -75,6 +84,8 @@ struct Entry {
 pub struct Schedule {
     config: ScheduleConfig,
     links: BTreeMap<LinkId, Entry>,
+    /// The links by when they are due.
+    queue: BTreeSet<(Instant, LinkId)>,
     idle_links: u32,
     dice: Dice,
     /// Room for probes, bits: at most one second's worth.
@@ -87,8 +98,8 @@ impl Schedule {
     /// No links yet.
     pub fn new(config: ScheduleConfig, dice: Dice, now: Instant) -> Self {
         let room_bits = u64::from(config.limit_bps);
-        let links = BTreeMap::new();
-        Self { config, links, idle_links: 0, dice, room_bits, room_at: now, deferred: 0 }
+        let (links, queue) = (BTreeMap::new(), BTreeSet::new());
+        Self { config, links, queue, idle_links: 0, dice, room_bits, room_at: now, deferred: 0 }
     }
 
     /// Other intervals from now on: whoever is due later than they allow is due within the new one.
@@ -100,8 +111,8 @@ impl Schedule {
         for (link, span) in due {
             // Spread over the new interval, as after any probe.
             let latest = now.plus(self.dice.jitter(span));
-            if let Some(entry) = self.links.get_mut(&link) {
-                entry.due = entry.due.min(latest);
+            if let Some(&entry) = self.links.get(&link) {
+                self.put(link, Entry { due: entry.due.min(latest), ..entry });
             }
         }
     }
@@ -120,8 +131,23 @@ impl Schedule {
             Some(probed_at) => probed_at.plus(self.interval(interest)).max(now),
             None => now.plus(Duration::from_micros(self.dice.below(100_000))),
         };
-        let (probed_at, read_at) = known.map_or((None, None), |k| (k.probed_at, k.read_at));
-        self.links.insert(link, Entry { interest, due, probed_at, read_at });
+        let new = Entry { interest, due, probed_at: None, read_at: None, doubted_at: None };
+        self.put(link, known.map_or(new, |known| Entry { interest, due, ..known }));
+    }
+
+    fn put(&mut self, link: LinkId, entry: Entry) {
+        if let Some(old) = self.links.insert(link, entry) {
+            self.queue.remove(&(old.due, link));
+        }
+        self.queue.insert((entry.due, link));
+    }
+
+    /// The link may have died: it is probed at once, unless it was doubted within the last [`DOUBT_GAP`].
+    pub fn on_doubt(&mut self, now: Instant, link: LinkId) {
+        let Some(&entry) = self.links.get(&link) else { return };
+        if entry.doubted_at.is_none_or(|at| now.since(at) >= DOUBT_GAP) {
+            self.put(link, Entry { due: entry.due.min(now), doubted_at: Some(now), ..entry });
+        }
     }
 
     /// A reading came.
@@ -133,20 +159,27 @@ impl Schedule {
 
     /// The link is down or gone: it is not probed (the forwarder tries to raise it by itself).
     pub fn on_gone(&mut self, link: LinkId) {
-        if self.links.remove(&link).is_some_and(|e| e.interest == Interest::Idle) {
-            self.idle_links -= 1;
+        if let Some(old) = self.links.remove(&link) {
+            self.queue.remove(&(old.due, link));
+            self.idle_links -= u32::from(old.interest == Interest::Idle);
         }
     }
 
     /// The next link to probe now, the more important first.
     pub fn poll_due(&mut self, now: Instant) -> Option<LinkId> {
-        let due = self.links.iter().filter(|(_, e)| e.due <= now);
-        let (&link, &entry) = due.min_by_key(|(_, e)| (e.interest, e.due))?;
+        let due = self.queue.iter().take_while(|(at, _)| *at <= now);
+        let due = due.filter_map(|(_, link)| Some((*link, *self.links.get(link)?)));
+        let (link, entry) = due.min_by_key(|(link, e)| (e.interest, e.due, *link))?;
         if let Err(wait) = self.take_room(now, entry.interest) {
             self.deferred += 1;
             // Whoever is due now is no more important than this one, and waits with it.
-            for entry in self.links.values_mut().filter(|e| e.due <= now) {
-                entry.due = now.plus(wait);
+            while let Some(&(at, link)) = self.queue.first().filter(|(at, _)| *at <= now) {
+                match self.links.get(&link).copied() {
+                    Some(entry) => self.put(link, Entry { due: now.plus(wait), ..entry }),
+                    None => {
+                        self.queue.remove(&(at, link));
+                    }
+                }
             }
             return None;
         }
@@ -155,14 +188,13 @@ impl Schedule {
         let patience = (pace * 5 / 4).max(self.fresh(entry.interest) / 2);
         let old = entry.read_at.is_some_and(|at| now.since(at) >= patience);
         let next = self.dice.jitter(if old { pace / 2 } else { pace });
-        let entry = Entry { due: now.plus(next), probed_at: Some(now), ..entry };
-        self.links.insert(link, entry);
+        self.put(link, Entry { due: now.plus(next), probed_at: Some(now), ..entry });
         Some(link)
     }
 
     /// When the next link is due.
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        let at = self.links.values().map(|e| e.due).min()?;
+        let &(at, _) = self.queue.first()?;
         Some(Deadline { at, why: "probe due" })
     }
 
@@ -187,7 +219,8 @@ impl Schedule {
             Interest::Armed => self.config.armed,
             Interest::Idle => {
                 let bits = u64::from(self.idle_links) * u64::from(self.config.probe_bytes) * 8;
-                let us = bits * 1_000_000 / u64::from(self.config.idle_bps.max(1));
+                let more = u64::from(self.config.idle_bps_per_link) * u64::from(self.idle_links);
+                let us = bits * 1_000_000 / (u64::from(self.config.idle_bps) + more).max(1);
                 let most = (self.config.fresh_idle * 3 / 4).max(self.config.idle);
                 Duration::from_micros(us).clamp(self.config.idle, most)
             }
@@ -308,6 +341,19 @@ mod tests {
         assert_eq!(s.poll_due(at(5_000)), Some(LinkId(0)));
         s.on_gone(LinkId(0));
         assert_eq!((s.poll_timeout(), s.freshness(LinkId(0))), (None, None));
+    }
+
+    #[test]
+    fn a_doubted_link_is_asked_at_once_and_not_again_for_every_doubt() {
+        let mut s = schedule(ScheduleConfig::default());
+        s.on_interest(at(0), LinkId(0), Interest::Idle);
+        run(&mut s, 2_000, |_, _| true);
+        let mut asked = 0;
+        for ms in 2_000..12_000 {
+            s.on_doubt(at(ms), LinkId(0));
+            asked += u32::from(s.poll_due(at(ms)).is_some());
+        }
+        assert_eq!(asked, 2, "a thousand doubts a second");
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! Margins are small: on recorded paths 5 % over a good estimate costs 2 of 59 points of the gain, 10 % five,
 //! 20 % seventeen. Classes of one policy share their solution.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -19,10 +20,9 @@ use crate::id::{Class, NodeId};
 use crate::rng::Dice;
 use crate::route::cost::Priced;
 use crate::route::policy::{Objective, Policy};
-use crate::route::solve::{Candidate, Solution, Solver};
+use crate::route::solve::{Candidate, Map, Solution, Solver, weigh};
 use crate::route::table::{Route, RouteTable};
 use crate::time::{Deadline, Instant, micros};
-use crate::topology::graph::Graph;
 use crate::unit::Ratio;
 
 /// Reasons not to move.
@@ -133,7 +133,8 @@ pub struct Chooser {
     held: BTreeMap<(usize, NodeId), Held>,
     tick_at: Instant,
     ticked_at: Option<Instant>,
-    weighed_at: Instant,
+    /// When the next path will have been outside its limits for too long.
+    violated_at: Option<Instant>,
     dice: Dice,
     changes: VecDeque<Change>,
     switches: BTreeMap<(Class, Why), u64>,
@@ -148,7 +149,7 @@ impl Chooser {
             policies: distinct(policies),
             held: BTreeMap::new(),
             ticked_at: None,
-            weighed_at: now,
+            violated_at: None,
             dice,
             changes: VecDeque::new(),
             switches: BTreeMap::new(),
@@ -200,22 +201,25 @@ impl Chooser {
     /// What is known now is this. Moves what must move, and at the full recomputation what should; true
     /// where the table has changed. Cheap between recomputations while nothing is wrong (only the paths in
     /// force are priced), so call it whenever readings moved: limits are only kept by being watched.
-    pub fn weigh(&mut self, now: Instant, graph: &Graph) -> bool {
+    pub fn weigh(&mut self, now: Instant, map: &dyn Map) -> bool {
         let tick = now >= self.tick_at;
-        self.weighed_at = now;
         if tick {
             self.tick_at = now.plus(self.dice.jitter(self.config.recompute));
             self.ticked_at = Some(now);
         }
         let mut changed = false;
         for index in 0..self.policies.len() {
-            changed |= self.weigh_policy(now, graph, index, tick);
+            changed |= self.weigh_policy(now, map, index, tick);
         }
         let newcomer = |h: &Held| h.why == Why::First && h.changed_at == now;
         if self.held.values().any(newcomer) {
             let soon = now.plus(self.dice.jitter(self.config.first));
             self.tick_at = self.tick_at.min(soon);
         }
+        let violated = self.held.values().filter_map(|h| h.violated_since);
+        // What cannot be mended (no path keeps the limits) is asked about by news and ticks alone.
+        let due = violated.map(|at| at.plus(self.config.violation));
+        self.violated_at = due.filter(|at| *at > now).min();
         changed
     }
 
@@ -227,10 +231,7 @@ impl Chooser {
     /// When [`Chooser::weigh`] must be called even without news.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let tick = Deadline { at: self.tick_at, why: "full recomputation" };
-        let violated = self.held.values().filter_map(|h| h.violated_since);
-        // What cannot be mended (no path keeps the limits) is asked about by news and ticks alone.
-        let due = violated.map(|at| at.plus(self.config.violation));
-        let due = due.filter(|at| *at > self.weighed_at).min();
+        let due = self.violated_at;
         Deadline::earlier(Some(tick), due.map(|at| Deadline { at, why: "limits left" }))
     }
 
@@ -287,17 +288,17 @@ impl Chooser {
         self.config.margin
     }
 
-    fn weigh_policy(&mut self, now: Instant, graph: &Graph, index: usize, tick: bool) -> bool {
+    fn weigh_policy(&mut self, now: Instant, map: &dyn Map, index: usize, tick: bool) -> bool {
         let policy = self.policies[index].0;
-        let solver = Solver::new(graph, &policy);
+        let solver = LazyCell::new(|| Solver::new(map.graph(), &policy));
         let mut solved: Option<BTreeMap<NodeId, Solution>> = None;
         let known: BTreeSet<NodeId> = self.of(index).map(|(node, _)| node).collect();
-        let living = graph.nodes().map(|n| n.id).filter(|n| *n != graph.source());
+        let living = map.nodes().into_iter().filter(|n| *n != map.source());
         let nodes: BTreeSet<NodeId> = known.iter().copied().chain(living).collect();
         let mut changed = false;
         for destination in nodes {
             let held = self.held.get(&(index, destination));
-            let weighed = held.and_then(|h| solver.weigh(h.primary.link, &h.primary.nodes));
+            let weighed = held.and_then(|h| weigh(map, &policy, h.primary.link, &h.primary.nodes));
             let broken = weighed.as_ref().is_some_and(|w| w.broken.is_some());
             let violated_since =
                 if broken { held.and_then(|h| h.violated_since).or(Some(now)) } else { None };
@@ -312,7 +313,7 @@ impl Chooser {
                 (None, _, Some(_)) => Some(Why::First),
                 (None, _, None) => None,
                 (Some(_), None, Some(_)) => Some(Why::Broken),
-                (Some(_), None, None) => graph.node(destination).is_none().then_some(Why::Gone),
+                (Some(_), None, None) => (!map.lives(destination)).then_some(Why::Gone),
                 (Some(held), Some(weighed), Some(best)) => {
                     self.should_move(now, policy.objective, held, weighed, &best.best, tick)
                 }
@@ -331,7 +332,9 @@ impl Chooser {
                     said: route(best.best.clone(), best.backup.clone()),
                 }),
                 (None, Some(old), Some(weighed)) => {
-                    Some(keep(old, weighed, violated_since, &solver, tick))
+                    let standing = |b: &Candidate| weigh(map, &policy, b.link, &b.nodes).is_some();
+                    let seek = |primary: &Candidate| solver.backup(primary);
+                    Some(keep(old, weighed, violated_since, standing, seek, tick))
                 }
                 (None, old, _) => old.cloned(),
             };
@@ -420,14 +423,14 @@ fn keep(
     old: &Held,
     weighed: Candidate,
     violated_since: Option<Instant>,
-    solver: &Solver<'_>,
+    standing: impl Fn(&Candidate) -> bool,
+    seek: impl Fn(&Candidate) -> Option<Candidate>,
     tick: bool,
 ) -> Held {
-    let standing = |b: &Candidate| solver.weigh(b.link, &b.nodes).is_some();
     let backup = if !tick && old.backup.as_ref().is_some_and(standing) {
         old.backup.clone()
     } else {
-        solver.backup(&weighed).or_else(|| {
+        seek(&weighed).or_else(|| {
             // None in the graph: one that only went stale may still work, and costs nothing to hold.
             old.backup.clone()
         })

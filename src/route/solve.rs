@@ -1,7 +1,8 @@
 //! The best path to every destination under a policy, and a backup that shares nothing with it.
 //!
 //! 1. The optimum without limits, for all destinations at once: Dijkstra on a layered graph
-//!    (node × hops used), so that at most two relays are used (`layered`).
+//!    (node × hops used), so that at most two relays are used (`layered`); from [`LARGE`] nodes on by
+//!    min-plus passes over a matrix ([`dense`]).
 //! 2. Where it breaks a limit: every path of at most two relays, cut as soon as a limit or the best
 //!    cost so far is passed. Exact, and paid only by destinations that need it (`reach`).
 //! 3. The backup: the best path that shares no relay and no first link with the primary, from the four
@@ -12,6 +13,7 @@
 //! packets that come late are a bad call and money spent is gone. The same graph and policy always give
 //! the same answer.
 
+pub mod dense;
 mod layered;
 mod reach;
 
@@ -22,11 +24,16 @@ use petgraph::graph::{EdgeIndex, NodeIndex};
 use petgraph::visit::EdgeRef;
 
 use crate::id::{LinkId, NodeId};
+use crate::quality::LinkState;
 use crate::route::cost::{self, Bounds, Limit, Priced};
 use crate::route::policy::Policy;
 use crate::route::table::Path;
 use crate::topology::graph::Graph;
+use dense::Dense;
 use reach::Beginnings;
+
+/// Meshes of so many nodes are solved by a matrix: below, the layered graph takes less than a millisecond.
+const LARGE: usize = 100;
 
 /// A path with its price.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +89,68 @@ pub struct Weighed {
     pub rejected: Option<Rejection>,
 }
 
+/// The mesh as paths are judged on it: asked edge by edge, and made a graph only where paths are
+/// sought. Most news seeks none, and in a mesh of hundreds the graph costs more than all the rest.
+pub trait Map {
+    /// The node whose view this is.
+    fn source(&self) -> NodeId;
+    /// Every node that can be reached, in order of number, the source among them.
+    fn nodes(&self) -> Vec<NodeId>;
+    /// Whether a node can be reached.
+    fn lives(&self, node: NodeId) -> bool;
+    /// Whether a node consents to carry others' traffic, and may.
+    fn relays(&self, node: NodeId) -> bool;
+    /// How an edge is; from the source over this link of ours.
+    fn edge(&self, from: NodeId, to: NodeId, link: LinkId) -> Option<LinkState>;
+    /// All of it.
+    fn graph(&self) -> &Graph;
+}
+
+impl Map for Graph {
+    fn source(&self) -> NodeId {
+        Self::source(self)
+    }
+
+    fn nodes(&self) -> Vec<NodeId> {
+        Self::nodes(self).map(|node| node.id).collect()
+    }
+
+    fn lives(&self, node: NodeId) -> bool {
+        self.node(node).is_some()
+    }
+
+    fn relays(&self, node: NodeId) -> bool {
+        self.node(node).is_some_and(|node| node.relay)
+    }
+
+    fn edge(&self, from: NodeId, to: NodeId, link: LinkId) -> Option<LinkState> {
+        let (from_at, to_at) = (self.position(from)?, self.position(to)?);
+        let ours = from == Self::source(self);
+        let mut parallel = self.inner().edges_connecting(from_at, to_at);
+        parallel.find(|e| !ours || e.weight().link == Some(link)).map(|e| e.weight().state)
+    }
+
+    fn graph(&self) -> &Graph {
+        self
+    }
+}
+
+/// This way through the mesh at today's prices; `None` where a link of it is gone or a relay withdrew its
+/// consent. The same as [`Solver::weigh`], without a graph.
+pub fn weigh(map: &dyn Map, policy: &Policy, link: LinkId, nodes: &[NodeId]) -> Option<Candidate> {
+    let mut at = map.source();
+    let mut priced = Priced::NOTHING;
+    for (hop, &node) in nodes.iter().enumerate() {
+        if hop > 0 && !map.relays(at) {
+            return None;
+        }
+        priced = priced.plus(cost::price(&map.edge(at, node, link)?, policy.objective));
+        at = node;
+    }
+    let broken = priced.broken(&Bounds::of(&policy.limits));
+    (!nodes.is_empty()).then(|| Candidate { link, nodes: nodes.to_vec(), priced, broken })
+}
+
 /// A graph with every edge priced under one policy.
 #[derive(Debug)]
 pub struct Solver<'a> {
@@ -102,7 +171,8 @@ impl<'a> Solver<'a> {
 
     /// The best path and its backup for every destination that can be reached.
     pub fn solve(&self) -> BTreeMap<NodeId, Solution> {
-        let optima = layered::optima(self);
+        let large = self.graph.inner().node_count() >= LARGE;
+        let optima = if large { self.optima_by_matrix() } else { layered::optima(self) };
         let mut found = BTreeMap::new();
         for (destination, edges) in optima {
             let id = self.id(destination);
@@ -113,6 +183,39 @@ impl<'a> Solver<'a> {
             found.insert(id, Solution { best, backup });
         }
         found
+    }
+
+    /// What [`layered::optima`] finds, by [`dense`].
+    fn optima_by_matrix(&self) -> Vec<(NodeIndex<u32>, Vec<EdgeIndex<u32>>)> {
+        let inner = self.graph.inner();
+        let (nodes, source) = (inner.node_count(), self.graph.source_position());
+        let mut matrix = Dense::new(nodes, source.index());
+        let mut edges = vec![EdgeIndex::<u32>::end(); nodes * nodes];
+        // In order of insertion: among parallel links of one cost the first stays.
+        for edge in inner.edge_references() {
+            let (from, to) = (edge.source().index(), edge.target().index());
+            let cost = self.price_of(edge.id()).cost;
+            let place = from * nodes + to;
+            let held = edges[place];
+            if held == EdgeIndex::end() || cost < self.price_of(held).cost {
+                edges[place] = edge.id();
+                matrix.set(from, to, cost);
+            }
+        }
+        for node in inner.node_indices() {
+            matrix.set_relay(node.index(), self.relays(node));
+        }
+        matrix.solve();
+        let walk = |to: NodeIndex<u32>| {
+            let mut at = source.index();
+            let mut walked = Vec::with_capacity(Path::LIMIT);
+            for next in matrix.path(to.index())?.nodes() {
+                walked.push(edges[at * nodes + next]);
+                at = next;
+            }
+            Some((to, walked))
+        };
+        inner.node_indices().filter(|to| *to != source).filter_map(walk).collect()
     }
 
     /// This way through the mesh at today's prices; `None` where a link of it is gone or a relay

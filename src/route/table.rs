@@ -2,7 +2,7 @@
 //!
 //! Immutable once built; a new one replaces it whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +52,9 @@ pub struct RouteTable {
     pub prefixes: PrefixMap<NodeId>,
     /// The paths.
     pub routes: BTreeMap<(NodeId, Class), Route>,
+    /// First links of paths that no traffic takes now: they are not asked whether they still work
+    /// merely because a path names them.
+    pub resting: BTreeSet<LinkId>,
     /// Paths over others to nodes that this one shares no keys with yet: for carriers alone.
     pub carriers: BTreeMap<NodeId, Path>,
 }

@@ -36,6 +36,10 @@ const ORIGIN_PER_SECOND: u64 = 2;
 const DIGEST_BURST: u64 = 8;
 /// Digests of one peer answered each second in the long run.
 const DIGEST_PER_SECOND: u64 = 1;
+/// Up to so many peers a member is introduced to all of them.
+const FEW: usize = 16;
+/// Else to so many of them by each who hears of it: who hears of nothing, e⁻⁸ of all, waits for a digest.
+const INTRODUCED: usize = 8;
 /// Origins whose rate is watched: as many as members.
 const MAX_ORIGINS: usize = 2048;
 
@@ -102,6 +106,29 @@ impl Flood {
         };
         let aside = |&n: &NodeId| n != origin && n != from && !reaches(origin, n);
         peers.iter().copied().filter(aside).filter(|&n| death || first_in_line(n)).collect()
+    }
+
+    /// Whom to tell of a member whose word is new here and came from `from`. While peers are few, who
+    /// hears a member from itself introduces it to all. Among many that would be N² messages for each
+    /// member, so there everyone passes it on to a few at random, whoever brought it: after a handful of
+    /// steps all but a few in ten thousand know, and those learn it from the next digest.
+    pub fn introduce(
+        &mut self,
+        member: NodeId,
+        from: NodeId,
+        peers: &BTreeSet<NodeId>,
+    ) -> Vec<NodeId> {
+        let mut others: Vec<NodeId> =
+            peers.iter().copied().filter(|&n| n != member && n != from).collect();
+        if others.len() <= FEW {
+            return if from == member { others } else { Vec::new() };
+        }
+        for place in 0..INTRODUCED {
+            let left = others.len() - place;
+            others.swap(place, place + self.dice.below(left as u64) as usize);
+        }
+        others.truncate(INTRODUCED);
+        others
     }
 
     /// The clock reached `now`: the peers to send digests to, none where it is not yet time.
@@ -226,5 +253,18 @@ mod tests {
         let found = compare(node(1), node(2), &held, &theirs);
         assert_eq!(found.want, [node(2), node(3), node(6)]);
         assert_eq!(found.owe, [node(4), node(5)]);
+    }
+
+    #[test]
+    fn a_member_is_introduced_to_all_of_few_and_to_a_few_of_many() {
+        let node = |number: u16| NodeId::new(number).unwrap();
+        let peers = |count: u16| (2..2 + count).map(node).collect::<BTreeSet<_>>();
+        let mut flood = Flood::new(node(1), Dice::new(1), Instant::ZERO);
+        assert_eq!(flood.introduce(node(2), node(2), &peers(10)).len(), 9);
+        assert_eq!(flood.introduce(node(2), node(3), &peers(10)), [], "its first hearer does");
+        let told = flood.introduce(node(2), node(3), &peers(100));
+        let distinct: BTreeSet<_> = told.iter().collect();
+        assert_eq!((told.len(), distinct.len()), (INTRODUCED, INTRODUCED));
+        assert!(!told.contains(&node(2)) && !told.contains(&node(3)));
     }
 }

@@ -8,13 +8,19 @@
 //! ```text
 //! |  0: version 1  |  1: flags  |  2: origin  |  4: boot, 8  |  12: sequence, 4
 //! | 16: lifetime, s, 2  |  18: number of links, 2  |  20: links  |  signature, 64      big-endian
-//! flags: 1 relay (carries others' traffic), 2 withdrawn (no links; the node says goodbye)
+//! flags: 1 relay (carries others' traffic), 2 withdrawn (no links; the node says goodbye),
+//!   4 difference (behind the links: the sequence of the record it differs from, 4; same boot)
 //!
 //! link: neighbour 2, flags 1, then the outward and the inward direction, as far as flagged
 //!   flags: 1 up; 2, 4 outward, inward reading follows; 8, 16 with forecast; 32, 64 with residual
 //! direction: delay 2, jitter 2, loss 2 | forecast: delay, jitter, loss, confidence in % 1
 //!   | residual loss 2 | price 4
 //! ```
+//!
+//! **A difference** says anew, of a whole record of the same start, the links that are no longer as they
+//! stand there, and is the newer by its sequence. Each differs from a whole record and from no other
+//! difference, so the whole one and the newest difference are all that need be known, kept and handed
+//! on; a neighbour that is no member any more takes a new whole record.
 //!
 //! Links stand in order of neighbour, so a second one of the same neighbour is out of order. Delays
 //! (µs) and losses (ppm) are [`short`] floating numbers, exact to 0.05 %.
@@ -31,13 +37,15 @@ use crate::unit::{Price, Ratio};
 /// More links than this are refused.
 pub const MAX_LINKS: usize = 1024;
 /// No record is longer, bytes.
-pub const MAX_RECORD: usize = HEADER + MAX_LINKS * MAX_LINK + SIGNATURE_LEN;
+pub const MAX_RECORD: usize = HEADER + MAX_LINKS * MAX_LINK + BASE + SIGNATURE_LEN;
 /// Delays above this are no measurement.
 pub const MAX_DELAY: Duration = Duration::from_secs(60);
 /// Lives above this are refused, s: a forgotten node must leave within a day.
 pub const MAX_LIFETIME_S: u16 = 43_200;
 
 const HEADER: usize = 20;
+/// What a difference names beside its links.
+const BASE: usize = 4;
 const MAX_LINK: usize = 3 + 2 * (6 + 7 + 2 + 4);
 const VERSION: u8 = 1;
 /// Keeps these signatures from meaning anything elsewhere.
@@ -88,6 +96,9 @@ pub struct Lsa {
     pub withdrawn: bool,
     /// How long the record may be believed, from its making.
     pub lifetime: Duration,
+    /// The sequence of the whole record of the same start that this one differs from: `links` are
+    /// then those that are said anew.
+    pub base: Option<u32>,
     /// Its links, in order of neighbour.
     pub links: Vec<LsaLink>,
 }
@@ -104,6 +115,9 @@ pub enum LsaError {
     /// A number that names no node.
     #[error("a number names no node")]
     Node,
+    /// A difference from itself or from what comes after it.
+    #[error("it differs from no earlier record")]
+    Base,
     /// Flags without meaning, or that contradict each other.
     #[error("meaningless flags")]
     Flags,
@@ -128,11 +142,34 @@ impl Lsa {
         self.links.get(place)
     }
 
+    /// What is known once a difference is laid over the whole record it differs from; `None` where it
+    /// differs from another one.
+    pub fn over(mut self, whole: &Self) -> Option<Self> {
+        let fits = (self.origin, self.version.boot, self.base)
+            == (whole.origin, whole.version.boot, Some(whole.version.sequence));
+        if !fits || whole.base.is_some() {
+            return None;
+        }
+        let said = std::mem::take(&mut self.links);
+        let mut said = said.into_iter().peekable();
+        for old in &whole.links {
+            while let Some(new) = said.next_if(|new| new.neighbour < old.neighbour) {
+                self.links.push(new);
+            }
+            self.links.push(said.next_if(|new| new.neighbour == old.neighbour).unwrap_or(*old));
+        }
+        self.links.extend(said);
+        self.links.truncate(MAX_LINKS);
+        self.base = None;
+        Some(self)
+    }
+
     /// The signed record. Values are rounded and capped to what the record can hold.
     pub fn write(&self, signer: &dyn Signer) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER + self.links.len() * MAX_LINK + SIGNATURE_LEN);
         out.push(VERSION);
-        out.push(u8::from(self.relay) | u8::from(self.withdrawn) << 1);
+        let difference = u8::from(self.base.is_some()) << 2;
+        out.push(u8::from(self.relay) | u8::from(self.withdrawn) << 1 | difference);
         out.extend(self.origin.get().to_be_bytes());
         out.extend(self.version.boot.to_be_bytes());
         out.extend(self.version.sequence.to_be_bytes());
@@ -142,6 +179,9 @@ impl Lsa {
         out.extend((links.len() as u16).to_be_bytes());
         for link in links {
             write_link(&mut out, link);
+        }
+        if let Some(base) = self.base {
+            out.extend(base.to_be_bytes());
         }
         let signature = signer.sign(&[DOMAIN, &out].concat());
         out.extend(signature);
@@ -175,6 +215,16 @@ impl Lsa {
         Self::parse(body)
     }
 
+    /// Reads a record whose signature was found good before.
+    ///
+    /// # Errors
+    /// Bytes that are no record.
+    pub fn reopen(record: &[u8]) -> Result<Self, LsaError> {
+        let (body, _) = record.split_last_chunk::<SIGNATURE_LEN>().ok_or(LsaError::Length)?;
+        Self::origin_of(record)?;
+        Self::parse(body)
+    }
+
     fn parse(body: &[u8]) -> Result<Self, LsaError> {
         let mut r = Cursor(body);
         let _version = r.u8()?;
@@ -183,7 +233,7 @@ impl Lsa {
         let version = Version { boot: u64::from_be_bytes(r.array()?), sequence: r.u32()? };
         let lifetime_s = r.u16()?;
         let count = usize::from(r.u16()?);
-        if flags > 3 {
+        if flags > 7 {
             return Err(LsaError::Flags);
         }
         if !(1..=MAX_LIFETIME_S).contains(&lifetime_s) {
@@ -193,7 +243,8 @@ impl Lsa {
             return Err(LsaError::TooMany);
         }
         let (relay, withdrawn) = (flags & 1 != 0, flags & 2 != 0);
-        if withdrawn && count > 0 {
+        let difference = flags & 4 != 0;
+        if withdrawn && (count > 0 || difference) {
             return Err(LsaError::Flags);
         }
         let mut links: Vec<LsaLink> = Vec::with_capacity(count);
@@ -205,11 +256,15 @@ impl Lsa {
             }
             links.push(link);
         }
+        let base = difference.then(|| r.u32()).transpose()?;
+        if base.is_some_and(|base| base >= version.sequence) {
+            return Err(LsaError::Base);
+        }
         if !r.0.is_empty() {
             return Err(LsaError::Length);
         }
         let lifetime = Duration::from_secs(u64::from(lifetime_s));
-        Ok(Self { origin, version, relay, withdrawn, lifetime, links })
+        Ok(Self { origin, version, relay, withdrawn, lifetime, base, links })
     }
 }
 
@@ -400,6 +455,7 @@ mod tests {
             relay: true,
             withdrawn: false,
             lifetime: Duration::from_secs(900),
+            base: None,
             links: vec![
                 link(1, Some(outward), Some(LinkState::measured(quality(1990)))),
                 LsaLink { up: false, ..link(2, None, None) },
@@ -449,7 +505,9 @@ mod tests {
             open(&resign(bent))
         };
         assert_eq!(with(0, &[9]), Err(LsaError::Version(9)));
-        assert_eq!(with(1, &[4]), Err(LsaError::Flags));
+        assert_eq!(with(1, &[8]), Err(LsaError::Flags));
+        assert_eq!(with(1, &[4]), Err(LsaError::Length), "a difference from nothing");
+        assert_eq!(with(1, &[6]), Err(LsaError::Flags), "a goodbye that differs");
         assert_eq!(with(1, &[2]), Err(LsaError::Flags), "withdrawn with links");
         assert_eq!(with(2, &[0, 0]), Err(LsaError::Node));
         assert_eq!(with(2, &[0xff, 0]), Err(LsaError::Node));
@@ -475,7 +533,7 @@ mod tests {
         let full = sample().links[0];
         let both = LsaLink { inward: full.outward, ..full };
         let links = (10..).take(MAX_LINKS).map(|i| LsaLink { neighbour: n(i), ..both }).collect();
-        let record = Lsa { links, ..sample() }.write(&signer());
+        let record = Lsa { links, base: Some(3), ..sample() }.write(&signer());
         assert_eq!(record.len(), MAX_RECORD);
         assert!(open(&record).is_ok());
         const { assert!(MAX_RECORD < 64 * 1024) }

@@ -6,7 +6,9 @@
 //!
 //! **Who is believed.** A link counts when both ends report it up. Delay, jitter and forecast are the
 //! receiving end's; so is loss, except where data crossed the link lately: then the sender's figure
-//! is the receiver's feedback on every frame, far more than its count of probes. Of our own links
+//! is the receiver's feedback on every frame, far more than its count of probes. An end that praises the
+//! link far beyond what the other measured is not believed: both measure one round trip, and a lie is
+//! told to draw traffic, so the worse of the two counts ([`CREDIBLE`]). Of our own links
 //! our own measurement counts, which the receiver's counters have already gone into.
 //!
 //! **Who is alive.** A node counts while a chain of such links leads to it from here. When all its
@@ -19,7 +21,7 @@ use std::time::Duration;
 
 use crate::id::{LinkId, NodeId};
 use crate::quality::LinkState;
-use crate::time::{Deadline, Instant};
+use crate::time::{Deadline, Instant, micros};
 use crate::topology::graph::Graph;
 use crate::topology::lsa::{Lsa, LsaError, Version};
 
@@ -39,6 +41,11 @@ pub enum Install {
     Known,
     /// A newer one of the same origin is in force; whoever offered it would profit from ours.
     Older {
+        /// The origin.
+        origin: NodeId,
+    },
+    /// It differs from a whole record that is not held: whoever offered it has that, too.
+    Gap {
         /// The origin.
         origin: NodeId,
     },
@@ -83,6 +90,8 @@ pub struct LsdbStats {
     pub known: u64,
     /// Records offered that were older than ours.
     pub older: u64,
+    /// Differences offered from whole records that are not held.
+    pub gaps: u64,
     /// Records whose lifetime ended here.
     pub expired: u64,
     /// Records refused, by [`Refusal::name`].
@@ -107,8 +116,12 @@ pub struct OwnLink {
 
 #[derive(Debug)]
 struct Held {
+    /// What is known by both records.
     lsa: Lsa,
+    /// The whole record.
     record: Arc<[u8]>,
+    /// The newest difference from it.
+    difference: Option<Arc<[u8]>>,
     /// The record's age counts from here; before our clock's origin if it was old when it came.
     made_at: Instant,
     /// Age it already had at `made_at`, where that lies before the clock's origin.
@@ -131,6 +144,8 @@ pub struct Lsdb {
     own: NodeId,
     held: BTreeMap<NodeId, Held>,
     limit: usize,
+    /// No record's lifetime ends before this.
+    expiry_floor: Option<Instant>,
     generation: u64,
     stats: LsdbStats,
 }
@@ -142,7 +157,7 @@ impl Lsdb {
     /// An empty database.
     pub fn new(own: NodeId) -> Self {
         let (held, stats) = (BTreeMap::new(), LsdbStats::default());
-        Self { own, held, limit: Self::LIMIT, generation: 0, stats }
+        Self { own, held, limit: Self::LIMIT, expiry_floor: None, generation: 0, stats }
     }
 
     /// A record came, `age` after its making as far as those know who carried it. `key_of` gives the
@@ -159,6 +174,7 @@ impl Lsdb {
             Install::Newer { .. } => self.stats.installed += 1,
             Install::Known => self.stats.known += 1,
             Install::Older { .. } => self.stats.older += 1,
+            Install::Gap { .. } => self.stats.gaps += 1,
             Install::OwnNewer(_) => {}
             Install::Refused(why) => *self.stats.refused.entry(why.name()).or_default() += 1,
         }
@@ -178,7 +194,8 @@ impl Lsdb {
         };
         let held = self.held.get(&origin);
         // The same bytes need no second look at their signature: floods bring most records twice.
-        if held.is_some_and(|h| *h.record == *record) {
+        let known = |h: &Held| *h.record == *record || h.difference.as_deref() == Some(record);
+        if held.is_some_and(known) {
             return Install::Known;
         }
         let Some(key) = key_of(origin) else { return Install::Refused(Refusal::Foreign) };
@@ -200,32 +217,51 @@ impl Lsdb {
             None if self.held.len() >= self.limit => return Install::Refused(Refusal::Full),
             _ => {}
         }
-        self.put(now, age, lsa, record)
+        self.put(now, age, lsa, record).unwrap_or(Install::Gap { origin })
     }
 
     /// A record that this node has just written.
     pub fn install_own(&mut self, now: Instant, record: &[u8], public_key: &[u8; 32]) -> Install {
         match Lsa::open(record, public_key) {
-            Ok(lsa) => self.put(now, Duration::ZERO, lsa, record),
+            Ok(lsa) => {
+                let origin = lsa.origin;
+                self.put(now, Duration::ZERO, lsa, record).unwrap_or(Install::Gap { origin })
+            }
             Err(why) => Install::Refused(Refusal::Broken(why)),
         }
     }
 
-    fn put(&mut self, now: Instant, age: Duration, lsa: Lsa, record: &[u8]) -> Install {
+    /// Takes a record in; `None` where it differs from one that is not held.
+    fn put(&mut self, now: Instant, age: Duration, lsa: Lsa, record: &[u8]) -> Option<Install> {
         let origin = lsa.origin;
-        let before = self.held.get(&origin).map(|h| &h.lsa);
+        let before = self.held.get(&origin);
+        let (lsa, whole, difference) = match lsa.base {
+            None => (lsa, Arc::from(record), None),
+            Some(_) => {
+                let whole = &before?.record;
+                (lsa.over(&Lsa::reopen(whole).ok()?)?, Arc::clone(whole), Some(Arc::from(record)))
+            }
+        };
+        let before = before.map(|h| &h.lsa);
         let (changed, urgent) = before.map_or((true, true), |old| news(old, &lsa));
         let made_at = now.minus(age);
         let age_then = age.saturating_sub(now.since(made_at));
-        self.held.insert(origin, Held { lsa, record: record.into(), made_at, age_then });
+        let held = Held { lsa, record: whole, difference, made_at, age_then };
+        let expires_at = held.expires_at();
+        self.expiry_floor = Some(self.expiry_floor.map_or(expires_at, |at| at.min(expires_at)));
+        self.held.insert(origin, held);
         self.generation += u64::from(changed);
-        Install::Newer { origin, changed, urgent }
+        Some(Install::Newer { origin, changed, urgent })
     }
 
     /// Removes the records whose lifetime is over; true if any was.
     pub fn handle_timeout(&mut self, now: Instant) -> bool {
+        if self.expiry_floor.is_none_or(|at| at > now) {
+            return false;
+        }
         let before = self.held.len();
         self.held.retain(|_, h| now < h.expires_at());
+        self.expiry_floor = self.held.values().map(Held::expires_at).min();
         let expired = before - self.held.len();
         self.stats.expired += expired as u64;
         self.generation += u64::from(expired > 0);
@@ -234,8 +270,7 @@ impl Lsdb {
 
     /// When the next record's lifetime ends.
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        let at = self.held.values().map(Held::expires_at).min()?;
-        Some(Deadline { at, why: "link state expires" })
+        Some(Deadline { at: self.expiry_floor?, why: "link state expires" })
     }
 
     /// The node is no member any more (its certificate ended or was revoked); true if it was known.
@@ -243,6 +278,11 @@ impl Lsdb {
         let known = self.held.remove(&origin).is_some();
         self.generation += u64::from(known);
         known
+    }
+
+    /// This node.
+    pub const fn own(&self) -> NodeId {
+        self.own
     }
 
     /// Grows whenever what is known changes; refreshes do not count.
@@ -255,9 +295,17 @@ impl Lsdb {
         &self.stats
     }
 
-    /// The record of a node, as it is passed on, with its age.
-    pub fn record(&self, origin: NodeId, now: Instant) -> Option<(Arc<[u8]>, Duration)> {
-        self.held.get(&origin).map(|h| (h.record.clone(), h.age(now)))
+    /// The records that say all that is known of a node, in the order in which they are passed on, with
+    /// their age: a whole one, and the newest difference where there is one.
+    pub fn records(&self, origin: NodeId, now: Instant) -> Option<(Vec<Arc<[u8]>>, Duration)> {
+        let held = self.held.get(&origin)?;
+        let records = [Some(&held.record), held.difference.as_ref()];
+        Some((records.into_iter().flatten().cloned().collect(), held.age(now)))
+    }
+
+    /// How long ago the node last said something.
+    pub fn age(&self, origin: NodeId, now: Instant) -> Option<Duration> {
+        self.held.get(&origin).map(|h| h.age(now))
     }
 
     /// The advertisement of a node.
@@ -291,19 +339,48 @@ impl Lsdb {
     }
 
     /// The nodes that a chain of working links leads to, this one among them.
+    ///
+    /// In a mesh that is whole our own links lead everywhere and nobody's records are read; else those of
+    /// the nodes that are left are searched for a link to one that lives, until none has any.
     pub fn alive(&self, own_links: &[OwnLink]) -> BTreeSet<NodeId> {
         let mut alive = BTreeSet::from([self.own]);
-        let mut rim: Vec<NodeId> = own_links.iter().filter(|l| l.up).map(|l| l.peer).collect();
-        rim.retain(|peer| self.stays(*peer));
-        while let Some(node) = rim.pop() {
-            if alive.insert(node)
-                && let Some(lsa) = self.lsa(node)
-            {
-                let up = lsa.links.iter().filter(|l| l.up && l.neighbour != self.own);
-                rim.extend(up.map(|l| l.neighbour).filter(|n| self.says_up(*n, node)));
+        let up = own_links.iter().filter(|l| l.up).map(|l| l.peer);
+        alive.extend(up.filter(|peer| self.stays(*peer)));
+        let mut left: Vec<&Lsa> =
+            self.held.values().map(|h| &h.lsa).filter(|lsa| !alive.contains(&lsa.origin)).collect();
+        loop {
+            let before = left.len();
+            left.retain(|lsa| {
+                let reached = lsa.links.iter().any(|link| {
+                    let other = link.neighbour;
+                    let theirs = other != self.own && alive.contains(&other);
+                    link.up && theirs && self.says_up(other, lsa.origin)
+                });
+                if reached {
+                    alive.insert(lsa.origin);
+                }
+                !reached
+            });
+            if left.len() == before {
+                return alive;
             }
         }
-        alive
+    }
+
+    /// One of our own links towards its peer, as the graph has it: our own measurement, and of the
+    /// peer's view only the price, which is missing here.
+    pub fn own_state(&self, own: &OwnLink) -> Option<LinkState> {
+        let mut state = own.outward.filter(|_| own.up)?;
+        let theirs = self.lsa(own.peer).and_then(|lsa| lsa.link(self.own));
+        let price = theirs.and_then(|l| l.inward).map(|s| s.price);
+        state.price = state.price.plus(price.unwrap_or_default());
+        Some(state)
+    }
+
+    /// One direction of a link between two others, as the graph has it: both report it up.
+    pub fn state(&self, from: NodeId, to: NodeId) -> Option<LinkState> {
+        let both = self.says_up(from, to) && self.says_up(to, from);
+        both.then(|| self.direction(from, to)).flatten()
     }
 
     /// The graph as this node sees it. `may_relay` adds to the origin's own consent what its
@@ -316,11 +393,7 @@ impl Lsdb {
             graph.add_node(node, consents && may_relay(node));
         }
         for own in own_links.iter().filter(|l| l.up && alive.contains(&l.peer)) {
-            let theirs = self.lsa(own.peer).and_then(|lsa| lsa.link(self.own));
-            if let Some(mut state) = own.outward {
-                // Of the peer's view only the price is missing here.
-                let price = theirs.and_then(|l| l.inward).map(|s| s.price);
-                state.price = state.price.plus(price.unwrap_or_default());
+            if let Some(state) = self.own_state(own) {
                 graph.add_edge(self.own, own.peer, Some(own.link), state);
             }
         }
@@ -351,9 +424,15 @@ impl Lsdb {
         match (sent, received) {
             (Some(sent), Some(received)) => {
                 let mut state = received;
-                if sent.residual.is_some() {
+                if beyond(least_delay_us(&sent), least_delay_us(&received), 1_000) {
+                    state = LinkState { residual: None, ..sent };
+                }
+                let (says, missed) = (sent.present.loss.as_ppm(), received.present.loss.as_ppm());
+                if sent.residual.is_some() && !beyond(missed, says, 50_000) {
                     state.residual = sent.residual;
                     state.present.loss = sent.present.loss;
+                } else {
+                    state.present.loss = received.present.loss;
                 }
                 state.price = sent.price.plus(received.price);
                 Some(state)
@@ -370,6 +449,21 @@ impl Lsdb {
     fn stays(&self, node: NodeId) -> bool {
         self.lsa(node).is_none_or(|lsa| !lsa.withdrawn)
     }
+}
+
+/// One end may call a link better than the other does by this factor, and by as much again as either may be
+/// wrong by chance.
+pub const CREDIBLE: u64 = 2;
+
+/// The least delay that a record gives a direction, now or soon, µs.
+fn least_delay_us(state: &LinkState) -> u64 {
+    let then = state.expected.map_or(state.present.delay, |expected| expected.delay);
+    micros(state.present.delay.min(then))
+}
+
+/// Whether what is `measured` is so much worse than what is `claimed` that the claim is none.
+fn beyond(measured: impl Into<u64>, claimed: impl Into<u64>, slack: u64) -> bool {
+    measured.into() > claimed.into().saturating_mul(CREDIBLE).saturating_add(slack)
 }
 
 /// Whether a record says something new, and whether that is a matter of life and death.

@@ -248,6 +248,8 @@ pub struct Members {
     names: BTreeMap<String, NodeId>,
     tombstones: BTreeMap<NodeId, (u64, u64)>,
     expiry: Duration,
+    /// Nobody was heard of before this.
+    heard_floor: Option<Instant>,
     refused: BTreeMap<Refusal, u64>,
 }
 
@@ -262,6 +264,7 @@ impl Members {
             names: BTreeMap::new(),
             tombstones: BTreeMap::new(),
             expiry,
+            heard_floor: None,
             refused: BTreeMap::new(),
         }
     }
@@ -318,6 +321,7 @@ impl Members {
             bytes: bytes.to_vec(),
         };
         let fresh = self.members.insert(node, Member { record, heard_at: now }).is_none();
+        self.heard_floor = Some(self.heard_floor.map_or(now, |at| at.min(now)));
         self.names.insert(name, node);
         self.tombstones.remove(&node);
         Ok(if fresh { Outcome::New(node) } else { Outcome::Newer(node) })
@@ -362,6 +366,9 @@ impl Members {
 
     /// The clock reached `now`: members not heard of for too long are forgotten, and returned.
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<NodeId> {
+        if self.poll_timeout().is_none_or(|due| due.at > now) {
+            return Vec::new();
+        }
         let old = |m: &Member| now.since(m.heard_at) >= self.expiry;
         let gone: Vec<NodeId> =
             self.members.iter().filter(|(_, m)| old(m)).map(|(&n, _)| n).collect();
@@ -374,6 +381,7 @@ impl Members {
                 self.tombstones.insert(*node, (member.record.boot, member.record.seq));
             }
         }
+        self.heard_floor = self.members.values().map(|m| m.heard_at).min();
         gone
     }
 
@@ -385,10 +393,9 @@ impl Members {
         Some(member)
     }
 
-    /// When the next member expires.
+    /// When the next member may expire.
     pub fn poll_timeout(&self) -> Option<Deadline> {
-        let oldest = self.members.values().map(|m| m.heard_at).min()?;
-        Some(Deadline { at: oldest.plus(self.expiry), why: "member expires" })
+        Some(Deadline { at: self.heard_floor?.plus(self.expiry), why: "member expires" })
     }
 
     /// A member.

@@ -4,7 +4,11 @@
 //! Each value has a band around what was last said; leaving it makes the record due, but not before
 //! a gap since the last one, which grows with the mesh so that link state stays a small share of
 //! the network. Everything that changed meanwhile goes into the same record. News of life and
-//! death waits for nothing but the tail of its own burst.
+//! death waits for nothing but the tail of its own burst, until links that come and go have used up
+//! what may be said at once.
+//!
+//! What is said is, most of the time, only the difference from the last whole record (see
+//! [`lsa`](super::lsa)): in a mesh of hundreds a whole record to everyone is megabytes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,9 +28,22 @@ pub struct OriginateConfig {
     pub gap: Duration,
     /// The gap is at least this much per node of the mesh: 500 nodes wait 13 s.
     pub gap_per_node: Duration,
+    /// Bits per second that records of moved values to all peers may take: a long record is followed by
+    /// a long gap.
+    pub moved_bps: u64,
+    /// The gap is no longer than this all the same.
+    pub gap_most: Duration,
     /// Least time between two records that carry a death or a recovery; what happens within it goes
     /// together. A node that dies takes all its links down within milliseconds.
     pub urgent_gap: Duration,
+    /// In a mesh of more than `whole_links` nodes, links that appear within this time are told together.
+    pub found_gap: Duration,
+    /// So many urgent records may be said at their pace.
+    pub urgent_burst: u32,
+    /// In the long run they are this far apart: a link that flaps is damped here, at its origin.
+    pub urgent_pace: Duration,
+    /// Up to this many links a record is always whole.
+    pub whole_links: usize,
     /// A record is said again after this long, so that a hole in somebody's knowledge closes.
     pub refresh: Duration,
     /// How long others may believe a record. Several refreshes.
@@ -38,7 +55,13 @@ impl Default for OriginateConfig {
         Self {
             gap: Duration::from_secs(10),
             gap_per_node: Duration::from_millis(26),
+            moved_bps: 30_000,
+            gap_most: Duration::from_secs(600),
             urgent_gap: Duration::from_millis(50),
+            found_gap: Duration::from_millis(500),
+            urgent_burst: 16,
+            urgent_pace: Duration::from_secs(2),
+            whole_links: 16,
             refresh: Duration::from_secs(240),
             lifetime: Duration::from_secs(900),
         }
@@ -52,7 +75,10 @@ enum Owed {
     Refresh,
     /// A value left its band.
     Moved,
-    /// A link died, came back, appeared or went; or another record of ours is about.
+    /// A link appeared: many do while a mesh comes together, and each carries its own peer's traffic
+    /// before anybody hears of it.
+    Found,
+    /// A link died, came back or went; or another record of ours is about.
     Urgent,
 }
 
@@ -65,9 +91,16 @@ pub struct Originator {
     relay: bool,
     withdrawn: bool,
     now_links: BTreeMap<NodeId, LsaLink>,
+    /// What others believe now.
     said_links: BTreeMap<NodeId, LsaLink>,
+    /// The last whole record.
+    whole: Option<(Version, BTreeMap<NodeId, LsaLink>)>,
     owed: Owed,
     said_at: Option<Instant>,
+    /// How long its bytes keep the line to all peers busy.
+    said_costs: Duration,
+    /// When all the urgent records so far would have been said at their pace.
+    urgent_at: Instant,
     refresh_at: Instant,
     mesh: usize,
     dice: Dice,
@@ -81,9 +114,18 @@ pub struct OriginatorStats {
     pub written: u64,
     /// Of those: because of a death or a recovery.
     pub urgent: u64,
+    /// Of all: differences from a whole one.
+    pub differences: u64,
     /// Links not taken in because the record was full.
     pub refused: u64,
 }
+
+/// What a record costs on a stream beside its own bytes: headers of UDP, IP and QUIC, an
+/// acknowledgement now and then.
+const RECORD_OVERHEAD: usize = 100;
+/// When more than one link in so many differs, a whole record says it better: each later difference
+/// would say all of them again.
+const WHOLE_PART: usize = 3;
 
 impl Originator {
     /// A node with this boot counter that has no links yet. Its first record is due at once.
@@ -96,8 +138,11 @@ impl Originator {
             withdrawn: false,
             now_links: BTreeMap::new(),
             said_links: BTreeMap::new(),
+            whole: None,
             owed: Owed::Urgent,
             said_at: None,
+            said_costs: Duration::ZERO,
+            urgent_at: Instant::ZERO,
             refresh_at: Instant::ZERO,
             mesh: 1,
             dice,
@@ -122,7 +167,7 @@ impl Originator {
             Some(said) if said.up != link.up => Owed::Urgent,
             Some(said) if left_band(said, &link) => Owed::Moved,
             Some(_) => return,
-            None => Owed::Urgent,
+            None => Owed::Found,
         };
         self.owed = self.owed.max(owed);
     }
@@ -158,6 +203,8 @@ impl Originator {
 
     /// Our key is another one: what was signed with the old one is said again.
     pub fn on_new_key(&mut self) {
+        // A difference would send who lacks the whole one to a record of the old key.
+        self.whole = None;
         self.owed = Owed::Urgent;
     }
 
@@ -175,20 +222,55 @@ impl Originator {
         }
         self.version = self.version.next();
         self.stats.written += 1;
-        self.stats.urgent += u64::from(self.owed == Owed::Urgent);
+        if self.owed == Owed::Urgent {
+            self.stats.urgent += 1;
+            self.urgent_at = self.urgent_at.max(now).plus(self.config.urgent_pace);
+        }
         self.owed = Owed::Refresh;
         self.said_at = Some(now);
         self.refresh_at = now.plus(self.dice.jitter(self.config.refresh));
-        self.said_links = self.now_links.clone();
-        let lsa = Lsa {
-            origin: self.own,
-            version: self.version,
-            relay: self.relay,
-            withdrawn: self.withdrawn,
-            lifetime: self.config.lifetime,
-            links: self.now_links.values().copied().collect(),
+        let (base, links) = match self.difference() {
+            Some((base, links)) => {
+                self.stats.differences += 1;
+                (Some(base), links)
+            }
+            None => {
+                self.whole = Some((self.version, self.now_links.clone()));
+                self.said_links.clone_from(&self.now_links);
+                (None, self.now_links.values().copied().collect())
+            }
         };
-        Some(lsa.write(signer))
+        let (origin, version, relay, withdrawn) =
+            (self.own, self.version, self.relay, self.withdrawn);
+        let lifetime = self.config.lifetime;
+        let record = Lsa { origin, version, relay, withdrawn, lifetime, base, links }.write(signer);
+        let bits = (record.len() + RECORD_OVERHEAD) as u64 * 8 * self.mesh.saturating_sub(1) as u64;
+        let us = bits.saturating_mul(1_000_000) / self.config.moved_bps.max(1);
+        self.said_costs = Duration::from_micros(us).min(self.config.gap_most);
+        Some(record)
+    }
+
+    /// What is no longer as the last whole record has it, and that record's sequence; `None` where
+    /// another whole one says it better.
+    fn difference(&mut self) -> Option<(u32, Vec<LsaLink>)> {
+        let (version, whole) = self.whole.as_ref()?;
+        let named = whole.keys().all(|node| self.now_links.contains_key(node));
+        let fits = version.boot == self.version.boot && !self.withdrawn && named;
+        if !fits || self.now_links.len() <= self.config.whole_links {
+            return None;
+        }
+        let differs = |now: &LsaLink| match whole.get(&now.neighbour) {
+            Some(then) => then.up != now.up || left_band(then, now),
+            None => true,
+        };
+        let links: Vec<LsaLink> =
+            self.now_links.values().filter(|now| differs(now)).copied().collect();
+        if links.len() * WHOLE_PART > self.now_links.len() {
+            return None;
+        }
+        self.said_links.clone_from(whole);
+        self.said_links.extend(links.iter().map(|link| (link.neighbour, *link)));
+        Some((version.sequence, links))
     }
 
     /// When the next record is due.
@@ -196,6 +278,7 @@ impl Originator {
         let why = match self.owed {
             Owed::Refresh => "link state refresh",
             Owed::Moved => "link state moved",
+            Owed::Found => "link found",
             Owed::Urgent => "link state urgent",
         };
         Some(Deadline { at: self.due(), why })
@@ -218,9 +301,16 @@ impl Originator {
             Owed::Moved => {
                 let mesh = u32::try_from(self.mesh).unwrap_or(u32::MAX);
                 let gap = self.config.gap.max(self.config.gap_per_node.saturating_mul(mesh));
-                said_at.plus(gap).min(self.refresh_at)
+                said_at.plus(gap.max(self.said_costs)).min(self.refresh_at)
             }
-            Owed::Urgent => said_at.plus(self.config.urgent_gap),
+            Owed::Found if self.mesh <= self.config.whole_links => {
+                said_at.plus(self.config.urgent_gap)
+            }
+            Owed::Found => said_at.plus(self.config.found_gap),
+            Owed::Urgent => {
+                let room = self.config.urgent_pace * self.config.urgent_burst.saturating_sub(1);
+                said_at.plus(self.config.urgent_gap).max(self.urgent_at.minus(room))
+            }
         }
     }
 }
@@ -412,5 +502,61 @@ mod tests {
         node.says(at(0)).unwrap();
         node.0.on_link(LsaLink { outward: None, ..link(2, 10_000) });
         assert_eq!(node.says(at(10_000)).unwrap().links[0].outward, None);
+    }
+
+    #[test]
+    fn a_large_mesh_hears_differences_and_a_small_one_whole_records() {
+        let mut node = Speaker::new();
+        node.0.on_mesh_size(41);
+        (2..42).for_each(|k| node.0.on_link(link(k, 10_000)));
+        let whole = node.says(at(0)).unwrap();
+        assert_eq!((whole.base, whole.links.len()), (None, 40));
+        node.0.on_link(link(7, 20_000));
+        let due = node.0.poll_timeout().unwrap();
+        let moved = node.says(due.at).unwrap();
+        assert_eq!((moved.base, moved.links.len()), (Some(whole.version.sequence), 1));
+        node.0.on_link(down(9));
+        node.0.on_link(link(7, 10_000));
+        let died = node.says(due.at.plus(Duration::from_millis(50))).unwrap();
+        assert_eq!(died.links, [down(9)], "what is again as it was need not be said");
+        (10..40).for_each(|k| node.0.on_link(link(k, 30_000)));
+        let anew = node.says(at(1_000_000)).unwrap();
+        assert_eq!((anew.base, anew.links.len()), (None, 40), "most of it moved");
+        node.0.on_neighbour_gone(n(9));
+        assert_eq!(node.says(at(1_001_000)).unwrap().base, None, "a member less");
+        assert_eq!(node.0.stats().differences, 2);
+    }
+
+    #[test]
+    fn a_long_record_is_followed_by_a_long_gap() {
+        let gap = |mesh: u16| {
+            let mut node = Speaker::new();
+            node.0.on_mesh_size(mesh.into());
+            (2..=mesh).for_each(|k| node.0.on_link(link(k, 10_000)));
+            let bits = node.says(at(0)).unwrap().write(&node.1).len() as u64 * 8;
+            node.0.on_link(link(2, 90_000));
+            let gap = node.0.poll_timeout().unwrap().at.since(at(0));
+            (gap, bits * u64::from(mesh - 1))
+        };
+        assert_eq!(gap(10).0, Duration::from_secs(10));
+        let (gap, bits) = gap(50);
+        assert!(bits as f64 / gap.as_secs_f64() <= 30_000.0, "{gap:?}");
+    }
+
+    #[test]
+    fn a_link_that_comes_and_goes_a_thousand_times_a_second_is_damped() {
+        let mut node = Speaker::new();
+        node.0.on_link(link(2, 10_000));
+        node.says(at(0)).unwrap();
+        let mut said = 0;
+        for ms in 1..=60_000 {
+            node.0.on_link(if ms % 2 == 0 { link(2, 10_000) } else { down(2) });
+            said += u32::from(node.says(at(ms)).is_some());
+        }
+        // Sixteen at once, and one every two seconds.
+        assert!((40..=46).contains(&said), "{said}");
+        node.0.on_link(down(2));
+        let last = node.says(at(70_000));
+        assert!(last.is_some_and(|lsa| !lsa.links[0].up), "the last word is the truth");
     }
 }

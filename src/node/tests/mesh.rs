@@ -293,3 +293,38 @@ fn a_stream_that_only_one_side_lost_is_made_anew_whoever_dials() {
         }
     }
 }
+
+#[test]
+fn joins_by_the_thousand_are_bounded_and_those_who_are_there_stay() {
+    let mut world = World::new(1);
+    start_shuffled(&mut world, vec![1, 2, 3], &[1]);
+    world.run(at(10.0));
+    // Node 2 introduces three thousand members with certificates of the operator, none of whom answers.
+    let records: Vec<Vec<u8>> = (1000..4000)
+        .map(|number| {
+            let name = name(number);
+            let signer = ToySigner::new(number);
+            let certificate = certificate(super::world::CA, number, &name);
+            let endpoints = [endpoint(number)];
+            Record::sign(certified(number, &name), &certificate, &endpoints, (1, 1), &signer).bytes
+        })
+        .collect();
+    for batch in records.chunks(64) {
+        world.say(2, 1, Message::Members(batch.to_vec()).to_bytes());
+    }
+    world.run(at(20.0));
+    let full = |e: &NodeEvent| matches!(e, NodeEvent::Refused { why: "full", .. });
+    assert!(world.events(1, full) > 0, "what does not fit is refused in a word");
+    let now = world.now;
+    let node = &mut world.hosts.get_mut(&1).unwrap().node;
+    let Answer::Status(status) = node.handle_command(now, &Command::Status) else { panic!() };
+    assert_eq!(usize::from(status.nodes_known as u16), crate::topology::member::MAX_MEMBERS);
+    assert_eq!(status.refused["full"], 3000 + 2 - status.nodes_known as u64);
+    let dials = world.dials;
+    world.run(at(60.0));
+    // Sixteen at a time, and each fails after seconds.
+    assert!(world.dials - dials < 16 * 40, "{}", world.dials - dials);
+    for (a, b) in [(1, 2), (1, 3), (2, 3)] {
+        assert_eq!(world.path(a, b), [b], "from {a} to {b}");
+    }
+}

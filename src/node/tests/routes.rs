@@ -39,13 +39,15 @@ fn limited(limits: Limits) -> impl Fn(u16) -> NodeConfig {
     }
 }
 
-/// Runs in steps of half a second until the path from `a` to `b` is this one; the time it took.
+/// Runs in steps of half a second, packets going from `a` to `b`, until their path is this one; the time
+/// it took.
 fn until_path(world: &mut World, a: u16, b: u16, path: &[u16], limit_s: f64) -> f64 {
     let from = world.now;
     while world.path(a, b) != path {
         let passed = world.now.since(from).as_secs_f64();
         assert!(passed < limit_s, "after {passed} s still {:?}", world.path(a, b));
         let next = world.now.plus(Duration::from_millis(500));
+        world.send_packets(a, b);
         world.run(next);
     }
     world.now.since(from).as_secs_f64()
@@ -274,6 +276,7 @@ fn an_origin_that_announces_without_end_is_throttled_and_the_others_are_served()
             relay: true,
             withdrawn: false,
             lifetime: Duration::from_secs(900),
+            base: None,
             links: Vec::new(),
         };
         let record = lsa.write(&ToySigner::new(2));
@@ -307,6 +310,7 @@ fn absurd_link_state_attracts_nothing() {
         relay: true,
         withdrawn: false,
         lifetime: Duration::from_secs(43_000),
+        base: None,
         links: [1, 3, 77].map(link).into(),
     };
     let record = lsa.write(&ToySigner::new(2));

@@ -405,6 +405,16 @@ impl World {
     }
 
     /// Every poll door until all are empty.
+    /// The forwarder of `a` says that packets go to `b`.
+    pub(super) fn send_packets(&mut self, a: u16, b: u16) {
+        let event = ForwardEvent::InUse { destination: n(b), class: crate::id::Class(0) };
+        let now = self.now;
+        if let Some(host) = self.hosts.get_mut(&a) {
+            host.node.handle_event(now, event);
+            self.drain(a);
+        }
+    }
+
     fn drain(&mut self, number: u16) {
         let Some(life) = self.lives.get(&number).copied() else { return };
         let now = self.now;

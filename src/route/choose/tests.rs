@@ -4,6 +4,7 @@ use super::*;
 use crate::id::LinkId;
 use crate::quality::{LinkQuality, LinkState};
 use crate::route::policy::Limits;
+use crate::topology::graph::Graph;
 use crate::unit::Price;
 
 fn n(number: u16) -> NodeId {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use petgraph::graph::{EdgeIndex, NodeIndex};
 use proptest::prelude::*;
 
 use super::*;
@@ -260,5 +261,11 @@ proptest! {
             }
         }
         prop_assert_eq!(solver.solve(), found, "the same question has one answer");
+        let cost = |(to, edges): (NodeIndex<u32>, Vec<EdgeIndex<u32>>)| {
+            (to, solver.candidate(&edges).priced.cost)
+        };
+        let layered: Vec<_> = layered::optima(&solver).into_iter().map(cost).collect();
+        let matrix: Vec<_> = solver.optima_by_matrix().into_iter().map(cost).collect();
+        prop_assert_eq!(layered, matrix, "one optimum, found two ways");
     }
 }

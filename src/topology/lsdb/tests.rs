@@ -51,6 +51,7 @@ fn lsa(origin: u16, sequence: u32, links: &[LsaLink]) -> Lsa {
         relay: true,
         withdrawn: false,
         lifetime: s(900),
+        base: None,
         links: links.to_vec(),
     }
 }
@@ -133,7 +134,7 @@ fn a_record_ages_on_its_way_and_here_and_then_expires() {
     let mut db = Db::new();
     let record = lsa(2, 1, &[]).write(&signer(2));
     db.0.install(at(10), s(600), &record, key_of);
-    assert_eq!(db.0.record(n(2), at(20)).unwrap().1, s(610), "older than our clock");
+    assert_eq!(db.0.records(n(2), at(20)).unwrap().1, s(610), "older than our clock");
     assert_eq!(db.0.poll_timeout().unwrap().at, at(310));
     assert!(!db.0.handle_timeout(at(309)));
     assert!(db.0.handle_timeout(at(310)));
@@ -252,4 +253,87 @@ fn digests_show_both_sides_their_holes() {
     assert_eq!(db.0.newer_than(&theirs), [n(3)]);
     assert_eq!(db.0.older_than(&theirs), [n(4), n(5)]);
     assert_eq!(db.0.newer_than(&[]), [n(2), n(3), n(4)]);
+}
+
+/// What node 2 says anew of its record with this sequence.
+fn difference(sequence: u32, base: u32, links: &[LsaLink]) -> Lsa {
+    Lsa { base: Some(base), ..lsa(2, sequence, links) }
+}
+
+#[test]
+fn a_difference_is_laid_over_its_whole_record_and_both_are_handed_on() {
+    let mut db = Db::new();
+    db.take(at(0), &lsa(2, 1, &[up(3, 5, 5), up(5, 5, 5)]));
+    let news = |changed, urgent| Install::Newer { origin: n(2), changed, urgent };
+    let moved = difference(2, 1, &[up(5, 9, 9)]);
+    assert_eq!(db.take(at(1), &moved), news(true, false));
+    assert_eq!(db.take(at(1), &moved), Install::Known);
+    let other = difference(3, 1, &[down(3), up(4, 7, 7)]);
+    assert_eq!(db.take(at(2), &other), news(true, true), "a link died");
+    let held = db.0.lsa(n(2)).unwrap();
+    assert_eq!(held.links, [down(3), up(4, 7, 7), up(5, 5, 5)], "each from the whole one");
+    let (records, age) = db.0.records(n(2), at(5)).unwrap();
+    assert_eq!((records.len(), age), (2, s(3)), "as old as the newest word");
+    let mut second = Db::new();
+    for record in &records {
+        second.0.install(at(9), age, record, key_of);
+    }
+    assert_eq!(second.0.lsa(n(2)), Some(held));
+    assert_eq!(db.take(at(6), &difference(2, 1, &[up(5, 9, 9)])), Install::Older { origin: n(2) });
+    let whole = lsa(2, 4, &[up(3, 5, 5)]);
+    assert_eq!(db.take(at(7), &whole), news(true, true));
+    assert_eq!(db.0.records(n(2), at(7)).unwrap().0.len(), 1);
+}
+
+#[test]
+fn a_difference_from_what_is_not_held_is_a_gap_and_changes_nothing() {
+    let mut db = Db::new();
+    let gap = Install::Gap { origin: n(2) };
+    assert_eq!(db.take(at(0), &difference(2, 1, &[up(5, 9, 9)])), gap);
+    db.take(at(0), &lsa(2, 3, &[up(3, 5, 5)]));
+    assert_eq!(db.take(at(0), &difference(5, 4, &[up(5, 9, 9)])), gap);
+    let mut restarted = difference(5, 3, &[up(5, 9, 9)]);
+    restarted.version.boot = 2;
+    assert_eq!(db.take(at(0), &restarted), gap, "of another start");
+    assert_eq!(db.0.lsa(n(2)).unwrap().links, [up(3, 5, 5)]);
+    assert_eq!(db.0.stats().gaps, 3);
+}
+
+#[test]
+fn a_record_from_before_a_restart_brings_nothing_back() {
+    let mut db = Db::new();
+    let own_links = [own(0, 2, 5)];
+    let before = lsa(3, 900, &[up(2, 1, 1), up(4, 1, 1)]);
+    let mut after = lsa(3, 1, &[up(2, 40, 40)]);
+    after.version.boot = 2;
+    db.take(at(0), &lsa(2, 1, &[up(1, 5, 5), up(3, 40, 40)]));
+    db.take(at(0), &after);
+    let edges = db.edges(&own_links);
+    assert_eq!(db.take(at(1), &before), Install::Older { origin: n(3) });
+    assert_eq!((db.edges(&own_links), db.0.stats().older), (edges, 1));
+    // Even once nothing newer is remembered, its neighbours' silence keeps the dead dead.
+    db.take(at(2), &lsa(2, 2, &[up(1, 5, 5), down(3)]));
+    db.0.forget(n(3));
+    assert!(matches!(db.take(at(3), &before), Install::Newer { .. }));
+    assert!(!db.0.alive(&own_links).contains(&n(3)));
+}
+
+#[test]
+fn an_end_that_praises_its_link_is_believed_no_further_than_the_other_measured() {
+    let mut liar = up(3, 1, 1);
+    let praise = liar.inward.as_mut().unwrap();
+    praise.expected = Some(praise.present);
+    praise.confidence = Ratio::ONE;
+    let outward = liar.outward.as_mut().unwrap();
+    outward.residual = Some(Ratio::ZERO);
+    let mut honest = up(2, 80, 80);
+    honest.inward.as_mut().unwrap().present.loss = Ratio::from_ppm(300_000);
+    let mut db = Db::new();
+    db.take(at(0), &lsa(2, 1, &[liar]));
+    db.take(at(0), &lsa(3, 1, &[honest]));
+    let towards = db.0.state(n(3), n(2)).unwrap();
+    assert_eq!((towards.present.delay.as_millis(), towards.expected), (80, None));
+    let onwards = db.0.state(n(2), n(3)).unwrap();
+    assert_eq!((onwards.present.delay.as_millis(), onwards.residual), (80, None));
+    assert!(onwards.present.loss.as_ppm() > 290_000, "it loses what the receiver misses");
 }
