@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use netsim::bench::{self, BenchReport, control, fairness, recovery, soak, steps, throughput};
+use netsim::bench::{
+    self, BenchReport, control, fairness, mesh, recovery, soak, steps, throughput,
+};
 use netsim::check;
 use netsim::demo;
 use netsim::netns::{self, fidelity, lab, stop::Stop};
@@ -157,6 +159,18 @@ enum Bench {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Whole meshes in virtual time, n100 and n500, and the solver alone, n1000: what each node says and
+    /// spends, how good its paths are, how soon a death is known. Needs no privileges.
+    Mesh {
+        #[command(flatten)]
+        how: How,
+        /// Only cases whose name contains one of these.
+        #[arg(long, visible_alias = "only", value_delimiter = ',')]
+        case: Vec<String>,
+        /// Seed of the first run.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// The tunnel beside plain TCP on a full line of 50 Mbit/s, 40 ms: tunnel_vs_tcp, tunnel_alone,
     /// tunnel_loss2 (2 % random loss), tunnel_cross (TCP that comes and goes); without a tunnel
     /// plain_alone, plain_vs_plain.
@@ -285,6 +299,12 @@ fn run(command: Command) -> anyhow::Result<bool> {
                     } else {
                         Some(recovery::run(&plan)?)
                     })
+                }
+                Bench::Mesh { how, case, seed } => {
+                    // Virtual time repeats exactly: one run says as much as its length does.
+                    let (runs, quick) = (how.runs.unwrap_or(1), how.quick);
+                    let plan = mesh::Plan { only: case, quick, seed, runs };
+                    how.show(Some(mesh::run(&plan, &stop)?))
                 }
                 Bench::Steps { how } => how.show(Some(steps::run(how.runs(), how.quick)?)),
                 Bench::Fairness { how, only } => {

@@ -6,23 +6,26 @@
 //!
 //! Contract of each turn as for any driver: one `handle_*`, then every `poll_*` until all are empty.
 
+mod packet;
 mod site;
 mod streams;
+mod tally;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use thalweg::buf::{Offload, RecvBatch, TunBatch, TunWrites, TxBatch};
 use thalweg::control::{ConnectionId, ControlInput, ControlOutput};
 use thalweg::forward::Forwarder;
-use thalweg::forward::checksum;
 use thalweg::forward::held::Held;
 use thalweg::id::NodeId;
 use thalweg::node::{Node, NodeEvent};
 use thalweg::report::{Answer, Command, Report};
 use thalweg::rng::Dice;
+use thalweg::route::table::RouteTable;
 use thalweg::session::keys::Secret;
 use thalweg::session::trust::Trust;
 use thalweg::time::Instant;
@@ -30,11 +33,13 @@ use thalweg::topology::member::Restored;
 
 use crate::link::{LinkModel, LinkParams, Verdict};
 use crate::netns::traffic::SharedLedger;
-use crate::scenario::{Flow, Happening, Scenario};
+use crate::scenario::{Happening, Scenario};
 use crate::trace::Trace;
 
-use site::{LabTrust, Plan, endpoint, overlay_address, site_at, site_of};
+use packet::{arrive, packet, search};
+use site::{LabTrust, Plan, endpoint, site_at, site_of};
 use streams::Streams;
+pub use tally::Said;
 
 /// IPv4 and UDP headers around each datagram.
 const OUTER: usize = 28;
@@ -44,10 +49,6 @@ const DIAL_FAILS: Duration = Duration::from_secs(5);
 const STREAM_TRIES: Duration = Duration::from_millis(200);
 /// A node that asks for the clock more often without time passing is broken.
 const TURNS_LIMIT: u32 = 100_000;
-/// Bytes of the flow header: magic, flow, number.
-const FLOW_HEADER: usize = 16;
-const FLOW_MAGIC: u32 = 0x7457_6c67;
-const FLOW_PORT: u16 = 9000;
 
 struct Host {
     life: u64,
@@ -58,11 +59,35 @@ struct Host {
     forward_wake: Option<Instant>,
     /// Datagrams its machine dropped, to be told with the next it takes, as the kernel does.
     local_drops: u64,
+    /// Peers whose link it holds for up.
+    up: BTreeSet<NodeId>,
+    /// When it last learnt that a node is gone.
+    gone: BTreeMap<NodeId, Instant>,
+    /// The paths in force.
+    routes: Arc<RouteTable>,
 }
 
 impl Host {
     fn wake(&self) -> Option<Instant> {
         self.node_wake.into_iter().chain(self.forward_wake).min()
+    }
+}
+
+impl Host {
+    /// Takes down what is asked about later.
+    fn learn(&mut self, now: Instant, event: &NodeEvent) {
+        match event {
+            NodeEvent::LinkUp { peer, .. } => {
+                self.up.insert(*peer);
+            }
+            NodeEvent::LinkDown { peer, .. } | NodeEvent::SessionEnded { peer, .. } => {
+                self.up.remove(peer);
+            }
+            NodeEvent::PathMoved { destination, nodes, .. } if nodes.is_empty() => {
+                self.gone.insert(*destination, now);
+            }
+            _ => {}
+        }
     }
 }
 
@@ -101,6 +126,8 @@ pub struct World {
     scenario: Scenario,
     plans: Vec<Plan>,
     hosts: BTreeMap<usize, Host>,
+    /// When each host wants the clock.
+    wakes: BTreeSet<(Instant, usize)>,
     /// What each site keeps on disk.
     disks: Vec<Vec<u8>>,
     links: BTreeMap<(usize, usize), LinkModel>,
@@ -110,6 +137,7 @@ pub struct World {
     dice: Dice,
     ledgers: Vec<SharedLedger>,
     carried: Carried,
+    said: Said,
     trace: Trace,
     recv: RecvBatch,
     tun: TunBatch,
@@ -139,6 +167,7 @@ impl World {
             now: Instant::ZERO,
             plans: plans?,
             hosts: BTreeMap::new(),
+            wakes: BTreeSet::new(),
             disks: vec![Vec::new(); sites],
             links,
             streams: Streams::default(),
@@ -147,6 +176,7 @@ impl World {
             dice,
             ledgers: scenario.flows.iter().map(|_| SharedLedger::default()).collect(),
             carried: Carried::default(),
+            said: Said::default(),
             trace: Trace::default(),
             recv: RecvBatch::default(),
             tun: TunBatch::default(),
@@ -178,7 +208,7 @@ impl World {
         let mut turns = 0;
         loop {
             let queued = self.due.first_key_value().map(|(&(at, _), _)| at);
-            let timer = self.hosts.iter().filter_map(|(&s, h)| Some((h.wake()?, s))).min();
+            let timer = self.wakes.first().copied();
             let next = queued.into_iter().chain(timer.map(|(at, _)| at)).min();
             let Some(next) = next.filter(|&at| at <= until) else { break };
             turns = if next > self.now { 0 } else { turns + 1 };
@@ -229,6 +259,36 @@ impl World {
     /// What the links carried.
     pub fn carried(&self) -> Carried {
         self.carried
+    }
+
+    /// What the nodes said to each other beside their users' packets.
+    pub fn said(&self) -> Said {
+        self.said
+    }
+
+    /// How many links are up, each counted at both of its ends.
+    pub fn links_up(&self) -> usize {
+        self.hosts.values().map(|host| host.up.len()).sum()
+    }
+
+    /// When a site's node last learnt that another site's is gone, if it did.
+    pub fn knew_gone(&self, site: usize, gone: usize) -> Option<Instant> {
+        self.hosts.get(&site)?.gone.get(&site::node_id(gone)).copied()
+    }
+
+    /// The paths in force at a site, and the site of each of their nodes.
+    pub fn routes(&self, site: usize) -> Option<&RouteTable> {
+        Some(&*self.hosts.get(&site)?.routes)
+    }
+
+    /// The site of a node.
+    pub fn site_of(node: NodeId) -> usize {
+        site_of(node)
+    }
+
+    /// The node of a site.
+    pub fn node_of(site: usize) -> NodeId {
+        site::node_id(site)
     }
 
     /// The trace so far.
@@ -295,8 +355,18 @@ impl World {
         let forward = Forwarder::new(plan.forward(boot), seed ^ 1, now);
         let node = Node::new(plan.node(boot), plan.identity()?, &restored, seed, now);
         self.streams.forget(site);
-        let (node_wake, forward_wake, local_drops) = (None, None, 0);
-        let host = Host { life, node, forward, node_wake, forward_wake, local_drops };
+        let host = Host {
+            life,
+            node,
+            forward,
+            node_wake: None,
+            forward_wake: None,
+            local_drops: 0,
+            up: BTreeSet::new(),
+            gone: BTreeMap::new(),
+            routes: RouteTable::empty(),
+        };
+        self.forget_wake(site);
         self.hosts.insert(site, host);
         self.trace.say(now, &self.scenario.sites[site].name, "starts");
         self.drain(site, true);
@@ -305,9 +375,16 @@ impl World {
 
     /// A site's node stops at once, without a word.
     pub fn kill(&mut self, site: usize) {
+        self.forget_wake(site);
         if self.hosts.remove(&site).is_some() {
             self.streams.forget(site);
             self.trace.say(self.now, &self.scenario.sites[site].name, "dies");
+        }
+    }
+
+    fn forget_wake(&mut self, site: usize) {
+        if let Some(at) = self.hosts.get(&site).and_then(Host::wake) {
+            self.wakes.remove(&(at, site));
         }
     }
 
@@ -419,6 +496,7 @@ impl World {
                 control.push(output);
             }
             if let Some(snapshot) = host.node.poll_snapshot() {
+                host.routes = Arc::clone(&snapshot.routes);
                 host.forward.install(now, &snapshot);
                 quiet = false;
             }
@@ -430,6 +508,7 @@ impl World {
                 if let NodeEvent::Persist(bytes) = event {
                     self.disks[site] = bytes;
                 } else {
+                    host.learn(now, &event);
                     let name = &self.scenario.sites[site].name;
                     self.trace.say(now, name, &format!("{event:?}"));
                 }
@@ -455,6 +534,7 @@ impl World {
                 for (run, bytes) in tx.datagrams() {
                     let Some(to) = site_at(run.to) else { continue };
                     search(&self.scenario.flows, &mut self.carried, bytes);
+                    self.said.on_datagram(bytes, OUTER);
                     let Some(link) = self.links.get_mut(&(site, to)) else { continue };
                     let verdict = link.offer(now, bytes.len() + OUTER, run.tos & 3);
                     let (at, again, ecn) = match verdict {
@@ -482,9 +562,17 @@ impl World {
             }
         }
         if let Some(host) = self.hosts.get_mut(&site) {
+            let before = host.wake();
             host.forward_wake = host.forward.poll_timeout().map(|deadline| deadline.at);
             if node {
                 host.node_wake = host.node.poll_timeout().map(|deadline| deadline.at);
+            }
+            let after = host.wake();
+            if before != after {
+                if let Some(at) = before {
+                    self.wakes.remove(&(at, site));
+                }
+                self.wakes.extend(after.map(|at| (at, site)));
             }
         }
     }
@@ -510,7 +598,10 @@ impl World {
                 };
                 self.put(now.plus(DIAL_FAILS), Due::Control { to: site, life, input });
             }
-            ControlOutput::Send { connection, bytes } => self.say(site, connection, bytes),
+            ControlOutput::Send { connection, bytes } => {
+                self.said.on_message(&bytes);
+                self.say(site, connection, bytes);
+            }
             // Streams lead to sites here, wherever those are.
             ControlOutput::Moved { .. } => {}
             ControlOutput::Close { connection, why } => {
@@ -612,58 +703,4 @@ impl World {
 /// The end of a message: where it is sealed or signed, it depends on everything before it.
 fn tail(bytes: &[u8]) -> &[u8] {
     &bytes[bytes.len().saturating_sub(16)..]
-}
-
-/// A flow's packet: IPv4, UDP, flow header, payload.
-fn packet(flow: &Flow, index: usize, number: u64) -> Vec<u8> {
-    let size = flow.size.max(FLOW_HEADER);
-    let (source, destination) = (overlay_address(flow.from), overlay_address(flow.to));
-    let mut packet = vec![0; 28];
-    packet[0] = 0x45;
-    packet[1] = flow.dscp << 2;
-    packet[2..4].copy_from_slice(&((28 + size) as u16).to_be_bytes());
-    packet[6] = 0x40;
-    packet[8] = 64;
-    packet[9] = 17;
-    packet[12..16].copy_from_slice(&source.octets());
-    packet[16..20].copy_from_slice(&destination.octets());
-    let sum = !checksum::fold(checksum::sum(&packet[..20], 0));
-    packet[10..12].copy_from_slice(&sum.to_be_bytes());
-    packet[20..22].copy_from_slice(&(40_000 + index as u16).to_be_bytes());
-    packet[22..24].copy_from_slice(&FLOW_PORT.to_be_bytes());
-    packet[24..26].copy_from_slice(&((8 + size) as u16).to_be_bytes());
-    packet.extend_from_slice(&FLOW_MAGIC.to_be_bytes());
-    packet.extend_from_slice(&(index as u32).to_be_bytes());
-    packet.extend_from_slice(&number.to_be_bytes());
-    let filling = flow.payload.as_bytes().iter().copied().cycle();
-    packet.extend(filling.chain(std::iter::repeat(0)).take(size - FLOW_HEADER));
-    let pseudo = checksum::pseudo(&packet[12..20], 17, 8 + size);
-    let sum = !checksum::fold(checksum::sum(&packet[20..], pseudo));
-    packet[26..28].copy_from_slice(&sum.max(1).to_be_bytes());
-    packet
-}
-
-/// A packet left the overlay at a site: its flow's ledger learns of it.
-fn arrive(flows: &[Flow], ledgers: &[SharedLedger], site: usize, now: Instant, packet: &[u8]) {
-    let word =
-        |at: usize| packet.get(at..at + 4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
-    let (Some(FLOW_MAGIC), Some(flow)) = (word(28), word(32)) else { return };
-    let (Some(high), Some(low)) = (word(36), word(40)) else { return };
-    let flow = flow as usize;
-    if flows.get(flow).is_some_and(|spec| spec.to == site) {
-        let number = u64::from(high) << 32 | u64::from(low);
-        ledgers[flow].with(|ledger| ledger.note_arrival(number, now.as_micros() * 1000));
-    }
-}
-
-/// Counts a datagram, and looks in it for what flows carry.
-fn search(flows: &[Flow], carried: &mut Carried, bytes: &[u8]) {
-    carried.datagrams += 1;
-    carried.bytes += (bytes.len() + OUTER) as u64;
-    let mut payloads = flows.iter().map(|f| f.payload.as_bytes()).filter(|p| !p.is_empty());
-    if let Some(first) = payloads.next() {
-        carried.searched += 1;
-        let holds = |needle: &[u8]| bytes.windows(needle.len()).any(|w| w == needle);
-        carried.found += u64::from(holds(first) || payloads.any(holds));
-    }
 }

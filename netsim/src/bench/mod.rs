@@ -13,6 +13,7 @@ pub mod control;
 pub mod fairness;
 pub mod ground;
 pub mod load;
+pub mod mesh;
 pub mod pair;
 pub mod peers;
 pub mod pump;

@@ -4,8 +4,10 @@
 //! real. The configuration is the daemon's own format, read by the daemon's own reader, so that a
 //! scenario's `config` means the same on both floors.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
 use thalweg::config::Config;
@@ -91,7 +93,7 @@ impl Plan {
         let text = toml::to_string(&table)?;
         let config = Config::parse(&text, Path::new(&spec.name))
             .with_context(|| format!("site {:?}", spec.name))?;
-        let key = [site as u8 + 1; 32];
+        let key = seed_of(site);
         let certified = certified(site, &spec.name)?;
         let seeds = spec
             .seeds
@@ -143,6 +145,26 @@ impl Plan {
     }
 }
 
+/// What the key of a site's node is made from: laboratory keys are no secrets.
+fn seed_of(site: usize) -> [u8; 32] {
+    let mut seed = [1; 32];
+    seed[..8].copy_from_slice(&(site as u64).to_be_bytes());
+    seed
+}
+
+/// The public key of a site's node. Remembered: making one takes as long as a signature, and in a mesh of
+/// hundreds every node reads every other's certificate.
+fn public_key(site: usize) -> anyhow::Result<[u8; 32]> {
+    static KEYS: Mutex<BTreeMap<usize, [u8; 32]>> = Mutex::new(BTreeMap::new());
+    let mut keys = KEYS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(key) = keys.get(&site) {
+        return Ok(*key);
+    }
+    let key = Ed25519Signer::from_seed(&seed_of(site))?.public_key();
+    keys.insert(site, key);
+    Ok(key)
+}
+
 fn certified(site: usize, name: &str) -> anyhow::Result<Certified> {
     Ok(Certified {
         node: node_id(site),
@@ -150,7 +172,7 @@ fn certified(site: usize, name: &str) -> anyhow::Result<Certified> {
         addresses: vec![overlay_address(site).into()],
         prefixes: Vec::new(),
         relay: true,
-        public_key: Ed25519Signer::from_seed(&[site as u8 + 1; 32])?.public_key(),
+        public_key: public_key(site)?,
         not_after: EPOCH + 10 * 365 * 86_400,
     })
 }
