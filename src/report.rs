@@ -577,6 +577,12 @@ pub struct LinkRow {
     pub rtt_median_ms: Option<f64>,
     /// 95th percentile of the round trip in the window.
     pub rtt_p95_ms: Option<f64>,
+    /// The newest slot of the forecast: the least round trip within 15 to 60 s.
+    #[serde(default)]
+    pub rtt_slot_ms: Option<f64>,
+    /// Slots so far; it grows with each.
+    #[serde(default)]
+    pub rtt_slots: u64,
     /// From here to the peer.
     pub outbound: DirectionRow,
     /// From the peer to here.

@@ -176,7 +176,11 @@ impl Driver {
         let over_budget = account.is_over(&config.uplink);
         let node = decided(&config, known, boot, over_budget);
         let node = NodeConfig { lanes, ..node };
-        let node = Node::new(node, identity, &restored, random(), clock.now());
+        let mut node = Node::new(node, identity, &restored, random(), clock.now());
+        if let Some(model) = state.model() {
+            tracing::info!(origin = ?model.origin(), "forecasts by the model of the state directory");
+            node.handle_model(model);
+        }
         let log = EventLog::default();
         tokio::spawn(admin.serve(asks_in, log.clone()));
         tracing::info!(

@@ -10,6 +10,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::file;
+use crate::probe::model::{FILE_LIMIT, Model};
 
 /// Longest state that is read, bytes: certificates of 500 nodes are about half a megabyte.
 const LONGEST: u64 = 16 * 1024 * 1024;
@@ -47,6 +48,27 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
                 tracing::warn!(file = %self.path.display(), %error, "the state file cannot be read, starting without");
+                None
+            }
+        }
+    }
+
+    /// The forecast model that lies beside the state, if one does and is whole.
+    pub fn model(&self) -> Option<Model> {
+        let file = self.path.with_file_name("forecast.model");
+        let mut text = String::new();
+        let read = fs::File::open(&file)
+            .and_then(|f| f.take(FILE_LIMIT as u64 + 1).read_to_string(&mut text));
+        let model = match read {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => Err(error.to_string()),
+            Ok(_) => Model::parse(&text).map_err(|error| error.to_string()),
+        };
+        match model {
+            Ok(model) => Some(model),
+            Err(why) => {
+                let file = file.display();
+                tracing::warn!(%file, why, "not a model to forecast by, going on with the shipped one");
                 None
             }
         }
@@ -94,5 +116,20 @@ mod tests {
         assert!(state.save(b"three"));
         assert_eq!(state.load().as_deref(), Some(&b"three"[..]));
         assert!(StateFile::open(&home.join("node.state")).is_err());
+    }
+
+    #[test]
+    fn a_model_beside_the_state_is_taken_and_a_torn_or_foreign_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateFile::open(dir.path()).unwrap();
+        assert_eq!(state.model(), None);
+        let whole = Model::shipped().write();
+        let file = dir.path().join("forecast.model");
+        fs::write(&file, &whole).unwrap();
+        assert_eq!(state.model(), Some(Model::shipped()));
+        for wrong in [&whole.as_bytes()[..whole.len() / 2], b"\x7fELF\xff\xfe", b""] {
+            fs::write(&file, wrong).unwrap();
+            assert_eq!(state.model(), None);
+        }
     }
 }

@@ -14,6 +14,7 @@ use super::{NodeConfig, NodeEvent};
 use crate::control::message::DigestEntry;
 use crate::forward::event::{FlipReason, ForwardEvent, ProbeRequest};
 use crate::id::{Class, LinkId, NodeId};
+use crate::probe::model::Model;
 use crate::report::LinkRow;
 use crate::rng::Dice;
 use crate::route::choose::{ChooseConfig, Chooser};
@@ -203,6 +204,11 @@ impl Knowledge {
         self.originator.on_consent(relay && own.relay);
         self.originator.on_new_key();
         self.weigh_within(now, WEIGH_URGENT);
+    }
+
+    /// Forecasts are corrected by this model.
+    pub(super) fn on_model(&mut self, model: Model) {
+        self.links.on_model(model);
     }
 
     /// The price of sending changed.

@@ -1,6 +1,7 @@
 //! Our own links: probed on time, measured in both directions, shown.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ProbeTimes;
@@ -9,6 +10,7 @@ use crate::forward::event::{ForwardEvent, ProbeRequest};
 use crate::id::{LinkId, NodeId};
 use crate::probe::estimate::{Direction, Estimate, HopFigures};
 use crate::probe::forecast::HORIZON;
+use crate::probe::model::Model;
 use crate::probe::prober::{Prober, Reading, Reply};
 use crate::probe::schedule::{Interest, Schedule, ScheduleConfig};
 use crate::quality::LinkState;
@@ -43,6 +45,7 @@ struct Link {
 #[derive(Debug)]
 pub(super) struct Links {
     price: Price,
+    model: Arc<Model>,
     schedule: Schedule,
     prober: Prober,
     links: BTreeMap<LinkId, Link>,
@@ -56,6 +59,7 @@ impl Links {
     pub(super) fn new(times: &ProbeTimes, price: Price, dice: Dice, now: Instant) -> Self {
         Self {
             price,
+            model: Arc::new(Model::shipped()),
             schedule: Schedule::new(schedule(times), dice, now),
             prober: Prober::new(),
             links: BTreeMap::new(),
@@ -66,13 +70,21 @@ impl Links {
         }
     }
 
+    /// Forecasts are corrected by this model from now on, on every link anew.
+    pub(super) fn on_model(&mut self, model: Model) {
+        self.model = Arc::new(model);
+        for link in self.links.values_mut() {
+            link.estimate.on_model(Some(self.model.clone()));
+        }
+    }
+
     /// A session uses this link from now on. What was measured of it before still holds.
     pub(super) fn add(&mut self, link: LinkId, peer: NodeId) {
         self.by_peer.insert(peer, link);
         let held = self.links.entry(link).or_insert_with(|| Link {
             peer,
             up: false,
-            estimate: Estimate::new(HORIZON),
+            estimate: Estimate::new(HORIZON, Some(self.model.clone())),
             outward: None,
             inward: None,
             probes_sent: 0,
@@ -278,6 +290,9 @@ impl Links {
         row.probes_lost = Some(held.probes_lost);
         row.rtt_s = held.rtt;
         row.hop = held.hop.row(now);
+        let slot = held.estimate.slot();
+        row.rtt_slot_ms = slot.map(|(_, least)| ms(least));
+        row.rtt_slots = slot.map_or(0, |(count, _)| count);
         let Some(view) = held.estimate.view(now) else { return };
         row.rtt_least_ms = Some(ms(view.rtt_least));
         row.rtt_median_ms = Some(ms(view.rtt_median));

@@ -40,6 +40,7 @@ use crate::control::{ControlInput, ControlOutput};
 use crate::forward::event::{FlipReason, ForwardEvent, ProbeRequest};
 use crate::forward::snapshot::{Snapshot, Tuning};
 use crate::id::{Class, LinkId, NodeId};
+use crate::probe::model::Model;
 use crate::report::{Answer, Command};
 use crate::rng::Dice;
 use crate::route::policy::ClassSpec;
@@ -385,6 +386,11 @@ impl Node {
     /// The price of sending in force.
     pub const fn price(&self) -> Price {
         self.config.price
+    }
+
+    /// Forecasts are corrected by this model instead of the shipped one.
+    pub fn handle_model(&mut self, model: Model) {
+        self.knowledge.on_model(model);
     }
 
     /// The price of sending changed: an hour's tariff, a new configuration.

@@ -10,9 +10,11 @@
 //! A direction whose newest reading is older than its limit has no state at all.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::probe::forecast::{Forecast, Forecaster, Skill};
+use crate::probe::model::Model;
 use crate::probe::prober::{Reading, Tally};
 use crate::quality::{LinkQuality, LinkState};
 use crate::time::{Instant, micros};
@@ -104,13 +106,14 @@ pub struct Estimate {
 
 impl Estimate {
     /// Nothing measured yet. `horizon` is how far the forecast looks ahead.
-    pub fn new(horizon: Duration) -> Self {
+    /// `model` corrects it, where it has proved better.
+    pub fn new(horizon: Duration, model: Option<Arc<Model>>) -> Self {
         Self {
             samples: VecDeque::new(),
             outward: Loss::new(),
             inward: Loss::new(),
             residual: Fading::new(RESIDUAL),
-            forecaster: Forecaster::new(horizon),
+            forecaster: Forecaster::new(horizon, model),
         }
     }
 
@@ -214,6 +217,16 @@ impl Estimate {
     /// What is expected of the round trip.
     pub fn forecast(&self) -> Option<Forecast> {
         self.forecaster.forecast()
+    }
+
+    /// How many slots the forecast has read, and the newest: the least round trip of 15 to 60 s.
+    pub fn slot(&self) -> Option<(u64, Duration)> {
+        self.forecaster.slot()
+    }
+
+    /// Forecasts are corrected by this model from now on.
+    pub fn on_model(&mut self, model: Option<Arc<Model>>) {
+        self.forecaster.on_model(model);
     }
 
     /// How the forecasts have fared.
@@ -367,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_one_way_fault_shows_in_its_direction_alone() {
-        let mut e = Estimate::new(HORIZON);
+        let mut e = Estimate::new(HORIZON, None);
         for i in 0..200 {
             e.on_reading(at(i * 500), &reading(40, u32::from(i % 5 == 0), 0));
         }
@@ -382,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_stale_link_has_no_state_and_an_unmeasured_one_no_view() {
-        let mut e = Estimate::new(HORIZON);
+        let mut e = Estimate::new(HORIZON, None);
         assert_eq!((e.view(at(0)), e.age(at(0))), (None, None));
         e.on_reading(at(0), &reading(40, 0, 0));
         assert!(e.state(at(3_000), Direction::Outward, FRESH, Price(0)).is_some());
@@ -392,7 +405,7 @@ mod tests {
 
     #[test]
     fn the_present_follows_within_seconds_and_the_quantiles_keep_the_minutes() {
-        let mut e = Estimate::new(HORIZON);
+        let mut e = Estimate::new(HORIZON, None);
         for i in 0..120 {
             e.on_reading(at(i * 750), &reading(40 + i % 3, 0, 0));
         }
@@ -407,7 +420,7 @@ mod tests {
 
     #[test]
     fn one_spike_moves_neither_the_present_nor_the_forecast() {
-        let mut e = Estimate::new(HORIZON);
+        let mut e = Estimate::new(HORIZON, None);
         for i in 0..400 {
             e.on_reading(at(i * 750), &reading(if i == 399 { 900 } else { 40 }, 0, 0));
         }
@@ -419,7 +432,7 @@ mod tests {
 
     #[test]
     fn the_data_s_own_losses_outweigh_a_few_probes() {
-        let mut e = Estimate::new(HORIZON);
+        let mut e = Estimate::new(HORIZON, None);
         for i in 0..40 {
             e.on_reading(at(i * 750), &reading(40, 0, 0));
             let figures = HopFigures { judged: 500, lost: 25, residual: 1, rtt: Some(ms(39)) };
@@ -435,7 +448,7 @@ mod tests {
 
     #[test]
     fn a_sudden_loss_takes_the_forecast_s_confidence_until_it_is_usual() {
-        let mut e = Estimate::new(HORIZON);
+        let mut e = Estimate::new(HORIZON, None);
         let mut dice = Dice::new(2);
         let mut feed = |e: &mut Estimate, from: u64, to: u64, loss: f64| {
             for i in from..to {
@@ -455,7 +468,7 @@ mod tests {
 
     #[test]
     fn figures_that_contradict_each_other_stay_shares() {
-        let mut e = Estimate::new(HORIZON);
+        let mut e = Estimate::new(HORIZON, None);
         e.on_reading(at(0), &reading(40, 0, 0));
         let absurd = HopFigures { judged: 100, lost: u64::MAX, residual: u64::MAX, rtt: None };
         e.on_hop_report(at(0), &absurd);

@@ -2,9 +2,12 @@
 //!
 //! [`schedule`] says which link to probe, [`prober`] numbers probes and turns replies into
 //! [`prober::Reading`]s, [`estimate`] keeps what was measured of one link in both directions, and
-//! [`forecast`] says what to expect. None of them sends: the node asks the forwarder to.
+//! [`forecast`] says what to expect, corrected by a [`model`] where that has proved better. None of
+//! them sends: the node asks the forwarder to.
 
 pub mod estimate;
 pub mod forecast;
+mod gate;
+pub mod model;
 pub mod prober;
 pub mod schedule;

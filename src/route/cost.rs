@@ -7,9 +7,9 @@
 //! - **jitter** adds as variance. For a normal delay and exponential disutility with risk `1/τ` the
 //!   certainty equivalent is `mean + variance / 2τ` (Pratt 1964), and variances of independent links
 //!   add. The variance is taken from the mean absolute deviation (`σ² = π/2 · mad²` for a normal).
-//!   From a deviation of 6.4 ms on the price is a quarter of it: such links are not normal any more,
-//!   a square would forbid what is only ugly, and on round trips between personal devices a quarter
-//!   is the weight of the spread that loses least both where it shows and where it does not.
+//!   From a deviation of 2.5 ms on the price is a tenth of it: such links are not normal any more,
+//!   a square would forbid what is only ugly, and on round trips between personal devices a greater
+//!   weight of their pauses gives away what their lengths have to give (`docs/decisions/forecast.md`).
 //! - **loss** enters twice. What the hop repairs arrives late: `p/(1−p)` rounds of one hop round trip
 //!   and one feedback delay. And what is lost adds as `−ln(1−p)` ("nats", which add exactly where
 //!   shares do not), at a price for what repair leaves and a tenth of it for what had to be repaired,
@@ -42,7 +42,7 @@ pub const CONFIDENT: Ratio = Ratio::from_ppm(500_000);
 /// `τ` of the jitter's price, µs: delays vary by this much before users mind them twice as much.
 const JITTER_TAU_US: u64 = 20_000;
 /// Jitter costs at most this part of itself.
-const JITTER_DIVISOR: u64 = 4;
+const JITTER_DIVISOR: u64 = 10;
 /// What a nat of loss after repair costs, µs (RFC 6298's least timeout).
 const NAT_US: u64 = 1_000_000;
 /// Raw loss costs this part of what lasting loss costs.
@@ -339,7 +339,7 @@ fn variance(jitter: Duration) -> u64 {
     mad * mad / 226 * 355
 }
 
-/// `variance / 2τ`, at most a quarter of the deviation itself.
+/// `variance / 2τ`, at most a tenth of the deviation itself.
 fn jitter_price(jitter: Duration) -> u64 {
     (variance(jitter) / (2 * JITTER_TAU_US)).min(micros(jitter) / JITTER_DIVISOR)
 }
