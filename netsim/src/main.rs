@@ -1,5 +1,7 @@
 //! `netsim`: the laboratory's command.
 
+mod recorded;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -70,6 +72,11 @@ enum Command {
         #[command(subcommand)]
         bench: Bench,
     },
+    /// Play recorded round trips into the daemon's estimator, forecaster, solver and chooser, and write
+    /// what they say before they see the next.
+    Replay(recorded::Replay),
+    /// Judge what `replay` wrote by the record.
+    Score(recorded::Score),
     /// An unencrypted pump, as a ceiling to measure the daemon against.
     #[command(hide = true)]
     Pump {
@@ -313,6 +320,8 @@ fn run(command: Command) -> anyhow::Result<bool> {
                 Bench::Control { how } => how.show(control::run(how.runs(), how.quick, &stop)?),
             }
         }
+        Command::Replay(replay) => replay.run(),
+        Command::Score(score) => score.run(),
         Command::Pump { tun, local, remote } => {
             anyhow::ensure!(local.len() == remote.len(), "each --local needs its --remote");
             let pairs: Vec<_> = local.into_iter().zip(remote).collect();
