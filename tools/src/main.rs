@@ -1,7 +1,11 @@
-//! `cargo run -p tools -- tidy`: checks the shape of the tree and prints what is out of it.
-//! `cargo run -p tools -- write`: writes the files that are made from the code.
+//! Instruments for people who work on Thalweg.
+//!
+//! `cargo run -p tools -- tidy` checks the shape of the tree and prints what is out of it, `write` writes the
+//! files that are made from the code, and `cargo run --release -p tools -- train` learns a forecast
+//! model from recorded traces.
 
 mod tidy;
+mod train;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -22,8 +26,13 @@ fn main() -> anyhow::Result<ExitCode> {
             let ended = Command::new(cargo).args(arguments).env("THALWEG_WRITE", "1").status()?;
             Ok(if ended.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        Some("train") => {
+            train::run(std::env::args().skip(2))?;
+            Ok(ExitCode::SUCCESS)
+        }
         _ => {
             eprintln!("usage: cargo run -p tools -- tidy|write    (from the project's root)");
+            eprintln!("       cargo run --release -p tools -- {}", train::USAGE);
             Ok(ExitCode::from(2))
         }
     }
