@@ -70,6 +70,7 @@ fn without_a_daemon_it_ends_with_three() {
         &["events", "--follow"],
         &["drops"],
         &["reload"],
+        &["record", "r.csv"],
     ];
     for verb in verbs {
         let mut arguments = verb.to_vec();

@@ -58,6 +58,9 @@ _thalweg() {
             thalweg,policy)
                 cmd="thalweg__subcmd__policy"
                 ;;
+            thalweg,record)
+                cmd="thalweg__subcmd__record"
+                ;;
             thalweg,reload)
                 cmd="thalweg__subcmd__reload"
                 ;;
@@ -154,6 +157,9 @@ _thalweg() {
             thalweg__subcmd__help,policy)
                 cmd="thalweg__subcmd__help__subcmd__policy"
                 ;;
+            thalweg__subcmd__help,record)
+                cmd="thalweg__subcmd__help__subcmd__record"
+                ;;
             thalweg__subcmd__help,reload)
                 cmd="thalweg__subcmd__help__subcmd__reload"
                 ;;
@@ -203,7 +209,7 @@ _thalweg() {
 
     case "${cmd}" in
         thalweg)
-            opts="-h -V --help --version run status peers links paths explain matrix ping trace events drops reload config policy completions man cert help"
+            opts="-h -V --help --version run status peers links paths explain matrix ping trace events drops record reload config policy completions man cert help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -573,7 +579,7 @@ _thalweg() {
             return 0
             ;;
         thalweg__subcmd__help)
-            opts="run status peers links paths explain matrix ping trace events drops reload config policy completions man cert help"
+            opts="run status peers links paths explain matrix ping trace events drops record reload config policy completions man cert help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -866,6 +872,20 @@ _thalweg() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        thalweg__subcmd__help__subcmd__record)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         thalweg__subcmd__help__subcmd__reload)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -1113,6 +1133,28 @@ _thalweg() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        thalweg__subcmd__record)
+            opts="-h -V --for --json --socket --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

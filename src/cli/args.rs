@@ -116,6 +116,19 @@ pub(crate) enum Verb {
         #[command(flatten)]
         ask: Ask,
     },
+    /// Write down the round trips of this node's links, as `netsim replay` and training read them
+    ///
+    /// One line for each slot of 15 to 60 s, the least round trip in it, appended to FILE until interrupted
+    /// or the daemon ends. Holds names of nodes and times, nothing of the traffic.
+    Record {
+        /// The file (csv); made, or appended to if it is such a record
+        file: PathBuf,
+        /// End after this long, like 24h
+        #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+        time: Option<std::time::Duration>,
+        #[command(flatten)]
+        ask: Ask,
+    },
     /// Have the daemon read its configuration again, as SIGHUP does; exit code 2 if it refused the file
     ///
     /// What can change while packets flow is taken over at once; keys that need a restart are named. A

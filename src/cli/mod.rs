@@ -15,6 +15,7 @@ mod cert;
 mod pages;
 mod path;
 mod policy;
+mod record;
 mod show;
 
 pub(crate) use args::Cli;
@@ -77,6 +78,7 @@ pub(crate) fn run(cli: Cli, now: u64) -> End {
         Verb::Events { follow: false, ask } => query(&ask, &Command::Events { follow: false }),
         Verb::Events { follow: true, ask } => follow(&ask),
         Verb::Drops { all, ask } => drops(&ask, all),
+        Verb::Record { file, time, ask } => record::run(&ask, &file, time),
         Verb::Reload(ask) => query(&ask, &Command::Reload),
         Verb::Config(ConfigVerb::Check { file, json }) => cert::check(&file, json, now),
         Verb::Policy(PolicyVerb::Test { file, json }) => policy::test(&file, json),
