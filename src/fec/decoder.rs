@@ -264,25 +264,23 @@ impl Decoder {
 
     /// The symbol less all that came of its window. `None` where these do not fit together.
     fn equation(&mut self, repair: &Repair, symbol: &[u8]) -> Option<Equation> {
-        let mut known: [(u8, &[u8]); Window::RUN as usize] = [(0, &[]); _];
-        let mut count = 0;
+        let mut known: Vec<(u8, &[u8])> = Vec::with_capacity(repair.window.count() as usize);
         let mut coefficients = vec![0; self.limits.span].into_boxed_slice();
         for seq in repair.sequences() {
             let at = self.place(seq);
             let factor = coefficient(repair, seq);
             if self.slots[at].held {
-                known[count] = (factor, &self.slots[at].symbol);
-                count += 1;
+                known.push((factor, &self.slots[at].symbol));
             } else {
                 coefficients[at] = factor;
             }
         }
-        if known[..count].iter().any(|(_, source)| source.len() > symbol.len()) {
+        if known.iter().any(|(_, source)| source.len() > symbol.len()) {
             self.stats.malformed += 1;
             return None;
         }
         let mut symbol = symbol.to_vec();
-        self.kernel.add_all(&mut symbol, &known[..count]);
+        self.kernel.add_all(&mut symbol, &known);
         Some(Equation { coefficients, pivot: 0, symbol })
     }
 
@@ -415,7 +413,11 @@ impl Equation {
 
     /// Chooses an unknown to stand for this equation; `false` where it has none.
     fn choose_pivot(&mut self, kernel: Kernel) -> bool {
-        let found = self.coefficients.iter().position(|&c| c != 0);
+        // Most are zero: whole words first.
+        let is_zero = |word: &&[u8]| word.iter().fold(0, |any, c| any | c) == 0;
+        let zeros = self.coefficients.chunks(32).take_while(is_zero).count() * 32;
+        let rest = self.coefficients.get(zeros..).unwrap_or_default();
+        let found = rest.iter().position(|&c| c != 0).map(|at| zeros + at);
         if let Some(at) = found {
             self.pivot_on(kernel, at);
         }

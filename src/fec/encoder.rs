@@ -251,17 +251,14 @@ impl Plan<'_> {
         front.copy_from_slice(&self.head.to_bytes());
         symbol.fill(0);
         let (head, tail) = symbol.split_at_mut(HEAD);
-        let mut rows: [(u8, &[u8]); Window::RUN as usize] = [(0, &[]); _];
-        let rows = &mut rows[..self.places.len()];
-        for (row, &at) in rows.iter_mut().zip(&self.places) {
-            *row = (coefficient(&self.head, sources[at].seq), &sources[at].tail);
-        }
-        kernel.add_all(tail, rows);
+        let row = |&at: &usize| (coefficient(&self.head, sources[at].seq), &sources[at].tail[..]);
+        let mut rows: Vec<(u8, &[u8])> = self.places.iter().map(row).collect();
+        kernel.add_all(tail, &rows);
         for (row, &at) in rows.iter_mut().zip(&self.places) {
             row.1 = &sources[at].head;
         }
         let mut heads = [0; HEAD_ROOM];
-        kernel.add_all(&mut heads, rows);
+        kernel.add_all(&mut heads, &rows);
         head.copy_from_slice(&heads[..HEAD]);
         if self.places.len() > 1 {
             *key = (*key + 1) % ROWS;
