@@ -234,7 +234,7 @@ pub const SERIES: &[Series] = &[
     counter(
         "thalweg_arq_over_budget_total",
         LINK,
-        "Lost frames not sent again because their class's bound on repair was reached.",
+        "Lost frames not sent again, and repair symbols not sent, because a class's bound on repair was reached.",
     ),
     counter(
         "thalweg_arq_false_feedback_total",

@@ -28,7 +28,7 @@ pub struct Counts {
     pub spurious: u64,
     /// Not repaired because the budget in time was spent.
     pub too_late: u64,
-    /// Not sent again because its class's bound on repair was reached.
+    /// Frames not sent again, and symbols not sent, because their class's bound on repair was reached.
     pub over_budget: u64,
     /// Sent without being kept, for want of memory.
     pub unprotected: u64,

@@ -141,6 +141,7 @@ impl<F> Sender<F> {
         frames: impl Iterator<Item = u32>,
         theirs: impl Fn(&F) -> bool,
     ) {
+        self.counts.over_budget += 1;
         for seq in frames {
             let record = self.index(seq).and_then(|i| self.records.get_mut(i));
             if let Some(record) = record
