@@ -76,10 +76,11 @@ impl Coder {
         now: Instant,
         seq: u32,
         (head, tail): ([u8; Repair::SYMBOL_HEAD], Bytes),
-        CodeTerms { terms, most }: CodeTerms,
+        coded: CodeTerms,
         one_way: Duration,
         line: &LossModel,
     ) {
+        let terms = coded.terms;
         let until = terms.by.minus(one_way);
         let slack = until.since(now);
         if let Some(last) = self.pushed_at.replace(now) {
@@ -95,7 +96,7 @@ impl Coder {
         while self.live.len() > encoder.held().len() {
             self.live.pop_front();
         }
-        let rate = self.rate(line, slack, terms.target, most);
+        let rate = self.rate(line, slack, &coded);
         self.owed = (self.owed + rate).min(f64::from(TAIL) + 1.0);
         self.covered = (0, tail_symbols(line, slack, terms.target, rate));
         // The next packet is overdue after half as long again, and there is no hurry where there is time:
@@ -153,9 +154,10 @@ impl Coder {
             as usize
     }
 
-    /// Symbols for each packet, at most `most`: the last step of `fec::plan`, kept by coarse steps of
-    /// what it depends on.
-    fn rate(&mut self, line: &LossModel, slack: Duration, target: f64, most: f64) -> f64 {
+    /// Symbols for each packet that has `slack` for them to follow it: the last step of `fec::plan`, kept
+    /// by coarse steps of what it depends on. Zero where none are needed, or none help.
+    pub(super) fn rate(&mut self, line: &LossModel, slack: Duration, coded: &CodeTerms) -> f64 {
+        let CodeTerms { terms: Terms { target, .. }, most } = *coded;
         let loss = line.rate();
         let spacing = micros(self.spacing.unwrap_or(slack)).max(1);
         let window = (1 + micros(slack) / spacing).min(self.widest() as u64);

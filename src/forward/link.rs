@@ -366,9 +366,9 @@ impl Link {
     /// Where the line has room, symbols come fast: a TCP that begins takes a wait for a queue and stops
     /// its doubling (HyStart, RFC 9406). Where it is full, they are few and over many: what sending again
     /// costs, and some per cent. Without them two or three losses of one packet are always under way,
-    /// and the round trip is three of the line's.
+    /// and the round trip is three of the line's. `None` also where symbols bring nothing.
     fn code(
-        &self,
+        &mut self,
         now: Instant,
         route: &[u8; RouteHeader::LEN],
         one_way: Duration,
@@ -393,7 +393,11 @@ impl Link {
         // A round trip should mostly pass without any wait: of what is under way less than one is lost.
         let under_way = (self.sender.in_flight() / WAITING).max(1) as f64;
         let target = (0.25 / under_way).min(loss / 8.0).max(terms.target);
-        Some(CodeTerms { terms: Terms { by, target }, most })
+        let coded = CodeTerms { terms: Terms { by, target }, most };
+        // Where symbols could not help, in holes that are longer than they can bridge, a loss must not
+        // wait for them.
+        let helps = self.coder.rate(self.sender.line(), by.minus(one_way).since(now), &coded) > 0.0;
+        helps.then_some(coded)
     }
 
     /// Sends the repair symbols that are due, within what all repair may take, on the account of the
