@@ -203,6 +203,11 @@ pub const REASONS: &[(&str, &str, &str)] = &[
         "give it more processors, or another number of `[forward] lanes`",
     ),
     (
+        "carrier_quota",
+        "a carrier beyond what one source may send through here: 512 at once, 100 a second",
+        "nothing, if few; else look who sends them: many handshakes over relays, or a flood",
+    ),
+    (
         "udp_send_buffer_full",
         "not sent: the send buffer stayed full",
         "the network card is slower than what is sent; set `max_rate`",

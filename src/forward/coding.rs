@@ -107,8 +107,8 @@ impl Coder {
         self.tail_at = (rate > 0.0).then(|| now.plus(patience.min(latest)));
     }
 
-    /// Whether a symbol is due now. `more`: packets wait, so that what was sent last is no tail.
-    pub(super) fn owes(&mut self, now: Instant, more: bool) -> bool {
+    /// Whether a symbol is due now.
+    pub(super) fn owes(&mut self, now: Instant) -> bool {
         while self.live.front().is_some_and(|&(_, until)| until < now) {
             self.live.pop_front();
         }
@@ -119,20 +119,18 @@ impl Coder {
             return false;
         };
         encoder.forget_before(oldest);
-        if let Some(at) = self.tail_at.filter(|&at| more || at <= now) {
+        if self.tail_at.is_some_and(|at| at <= now) {
             self.tail_at = None;
-            if at <= now && !more {
-                let (sent, wanted) = self.covered;
-                self.owed = self.owed.max(f64::from(wanted.saturating_sub(sent)));
-            }
+            let (sent, wanted) = self.covered;
+            self.owed = self.owed.max(f64::from(wanted.saturating_sub(sent)));
         }
         self.owed >= 1.0
     }
 
     /// A symbol that is due now; ask until there is none. The caller writes it, or leaves it: it is
     /// not asked for again.
-    pub(super) fn poll_symbol(&mut self, now: Instant, more: bool) -> Option<Plan<'_>> {
-        if !self.owes(now, more) {
+    pub(super) fn poll_symbol(&mut self, now: Instant) -> Option<Plan<'_>> {
+        if !self.owes(now) {
             return None;
         }
         let widest = self.widest();
@@ -337,7 +335,7 @@ mod tests {
             let terms = Terms { by: at(n + 30), target: 1e-4 };
             let symbol = ([0; Repair::SYMBOL_HEAD], Bytes::from_static(&[7; 100]));
             coder.push(at(n), n as u32, symbol, CodeTerms { terms, most: MOST }, ms(10), line);
-            while coder.poll_symbol(at(n), false).is_some() {
+            while coder.poll_symbol(at(n)).is_some() {
                 sent += 1;
             }
         }
@@ -400,11 +398,11 @@ mod tests {
         let due = coder.poll_timeout().expect("the tail waits");
         assert!(due.at > at(100) && due.at <= at(106), "{due:?}");
         let mut more = 0;
-        while coder.poll_symbol(due.at, false).is_some() {
+        while coder.poll_symbol(due.at).is_some() {
             more += 1;
         }
         assert!((1..=3).contains(&more), "{more}");
         assert!(coder.poll_timeout().is_none());
-        assert!(coder.poll_symbol(at(200), false).is_none(), "too late for everybody");
+        assert!(coder.poll_symbol(at(200)).is_none(), "too late for everybody");
     }
 }

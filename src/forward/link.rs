@@ -50,7 +50,10 @@ const SPARE_WAY: Duration = Duration::from_millis(5);
 /// How long what is coded there waits for its symbols: this, or a twelfth of the round trip. HyStart takes
 /// an eighth for a queue, and four milliseconds at least.
 const SPARE_WAIT: Duration = Duration::from_millis(2);
-/// Symbols for each packet on a full line, at most: twice the loss and this.
+/// Frames lost twice that are under way at any time, from which on the same is coded on a full line. Where
+/// they are rare, symbols cost as much as the waits.
+const FULL_TWICE: f64 = 0.3;
+/// Symbols for each packet there, at most: twice the loss and this.
 const FULL_MORE: f64 = 0.02;
 /// Bytes of a frame that others wait for, about.
 const WAITING: u64 = 1400;
@@ -350,8 +353,7 @@ impl Link {
             count_frame(&mut counted.sent, Kind::Hello, frame.len(), 0);
             out.push(self.id, to, 0, frame);
         }
-        let left = !self.queue.is_empty();
-        self.pacer.on_rest(left || self.coder.owes(now, left));
+        self.pacer.on_rest(!self.queue.is_empty() || self.coder.owes(now));
         let counted = stats.link_mut(self.id);
         counted.repair_late = self.sender.counts().too_late;
         counted.marked += after.marked - before.marked;
@@ -383,15 +385,17 @@ impl Link {
         if loss < SPARE_LOSS || one_way < SPARE_WAY || !RouteHeader::ordered_of(route) {
             return None;
         }
+        let under_way = (self.sender.in_flight() / WAITING).max(1) as f64;
         // What symbols take where there is room, about.
         let (wait, most) = if self.pacer.has_room(now, 2.0 * loss + 0.03) {
             ((one_way / 6).max(SPARE_WAIT), coding::MOST)
+        } else if loss * loss * under_way < FULL_TWICE {
+            return None;
         } else {
             (one_way * 3 / 2, 2.0 * loss + FULL_MORE)
         };
         let by = now.plus(one_way + wait).min(terms.by);
         // A round trip should mostly pass without any wait: of what is under way less than one is lost.
-        let under_way = (self.sender.in_flight() / WAITING).max(1) as f64;
         let target = (0.25 / under_way).min(loss / 8.0).max(terms.target);
         let coded = CodeTerms { terms: Terms { by, target }, most };
         // Where symbols could not help, in holes that are longer than they can bridge, a loss must not
@@ -404,14 +408,13 @@ impl Link {
     /// newest packet they speak of.
     fn send_symbols(&mut self, now: Instant, out: &mut TxBatch, stats: &mut Stats) {
         let (class, dscp) = self.coded_last;
-        let more = !self.queue.is_empty();
         loop {
             // Without credit they stay owed, before what else waits: on a full line credit is gone with
             // each packet.
-            if !self.coder.owes(now, more) || !self.pacer.has_credit(now) {
+            if !self.coder.owes(now) || !self.pacer.has_credit(now) {
                 break;
             }
-            let Some(plan) = self.coder.poll_symbol(now, more) else { break };
+            let Some(plan) = self.coder.poll_symbol(now) else { break };
             let whole = Clear::LEN + plan.body_len() + TAG;
             let budgets = &mut self.budgets;
             let mut refused = false;
