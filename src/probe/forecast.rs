@@ -14,7 +14,7 @@
 //! more than two on a link whose slots lie outside often, until chance would not make such a run.
 //!
 //! A trained model ([`super::model`]) may correct what the experts say. What is really said is the last
-//! level, the experts' or the model's, whichever the gate ([`super::gate`]) lets pass on this link: nothing is
+//! level, the experts' or the model's, whichever the gate (`gate`) lets pass on this link: nothing is
 //! used before it has beaten the last level there.
 //!
 //! Routes are chosen by something steadier than what is likely met: the *base*, the least that a

@@ -142,7 +142,7 @@ impl Schedule {
         self.queue.insert((entry.due, link));
     }
 
-    /// The link may have died: it is probed at once, unless it was doubted within the last [`DOUBT_GAP`].
+    /// The link may have died: it is probed at once, unless it was doubted within the last `DOUBT_GAP`.
     pub fn on_doubt(&mut self, now: Instant, link: LinkId) {
         let Some(&entry) = self.links.get(&link) else { return };
         if entry.doubted_at.is_none_or(|at| now.since(at) >= DOUBT_GAP) {

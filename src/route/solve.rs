@@ -1,7 +1,7 @@
 //! The best path to every destination under a policy, and a backup that shares nothing with it.
 //!
 //! 1. The optimum without limits, for all destinations at once: Dijkstra on a layered graph
-//!    (node × hops used), so that at most two relays are used (`layered`); from [`LARGE`] nodes on by
+//!    (node × hops used), so that at most two relays are used (`layered`); from `LARGE` nodes on by
 //!    min-plus passes over a matrix ([`dense`]).
 //! 2. Where it breaks a limit: every path of at most two relays, cut as soon as a limit or the best
 //!    cost so far is passed. Exact, and paid only by destinations that need it (`reach`).

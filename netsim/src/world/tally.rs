@@ -23,13 +23,13 @@ pub struct Said {
     pub hello_bytes: u64,
     /// Messages of link state: records, and digests and wants of them.
     pub link_state: u64,
-    /// Their bytes, with [`MESSAGE_OVERHEAD`] each.
+    /// Their bytes, with `MESSAGE_OVERHEAD` each.
     pub link_state_bytes: u64,
     /// Of the messages of link state: records.
     pub records: u64,
     /// Other messages: introductions, members, farewells.
     pub others: u64,
-    /// Their bytes, with [`MESSAGE_OVERHEAD`] each.
+    /// Their bytes, with `MESSAGE_OVERHEAD` each.
     pub other_bytes: u64,
 }
 

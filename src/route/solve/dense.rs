@@ -14,7 +14,7 @@
 //! not depend on the order in which links changed.
 //!
 //! Source: the min-plus ("tropical") matrix product over two relays; the idea of several beginnings is
-//! that of [`reach`](super::reach).
+//! that of `reach`.
 
 /// No edge. Three of them and more can be added without leaving the type.
 pub const NONE: u64 = u64::MAX / 8;

@@ -145,7 +145,7 @@ impl Mesh {
     }
 
     /// A site's node dies without a word. How long it took each other one to give up its paths to it, or
-    /// [`MOURNING`] where it did not.
+    /// `MOURNING` where it did not.
     ///
     /// # Errors
     /// A machine that spins.
