@@ -287,8 +287,9 @@ impl Dense {
         let relays = 1 + u8::from(way.relayed);
         let source = self.source;
         for to in (0..self.nodes).filter(|to| *to != source && *to != over) {
-            let cost = (way.cost + self.costs[over * self.nodes + to]).min(NONE);
-            let new = Best { cost, relays, last: over as u32 };
+            let cost = way.cost + self.costs[over * self.nodes + to];
+            let new =
+                if cost < NONE { Best { cost, relays, last: over as u32 } } else { Best::NONE };
             let held = self.best[to];
             if new < held {
                 self.best[to] = new;
