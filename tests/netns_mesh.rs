@@ -754,6 +754,10 @@ fn an_operator_sees_the_mesh_its_paths_and_what_happens() {
     }
     let (code, text) = ask(&lab, &["ping", "nobody"]);
     assert!(code == Some(1) && text.contains("no node answers to `nobody`"), "{text}");
+    // The first path led over the seed; the direct one takes over at the first full recomputation.
+    let direct =
+        || json(&lab, &["trace", "charlie"])["trace"]["hops"].as_array().unwrap().len() == 1;
+    assert!(within(40, direct), "{}", ask(&lab, &["explain", "charlie"]).1);
     let traced = json(&lab, &["trace", "charlie"]);
     let hops = traced["trace"]["hops"].as_array().unwrap();
     assert_eq!((hops.len(), &hops[0]["to"]), (1, &"charlie".into()), "{traced}");
