@@ -28,6 +28,10 @@ const SAMPLES_AGE: Duration = Duration::from_secs(300);
 const PRESENT: Duration = Duration::from_secs(10);
 /// Else of so many of the newest.
 const PRESENT_COUNT: usize = 5;
+/// So many in a row beyond four fifths of those before, all on the same side, are a new level and count
+/// alone: the median would follow after half its window only. Chance alone makes one such run in 5 million
+/// readings.
+const RUN: usize = 10;
 /// The present loss is forgotten within this.
 const FAST: Duration = Duration::from_secs(30);
 /// The expected loss is forgotten within this.
@@ -101,6 +105,8 @@ pub struct Estimate {
     outward: Loss,
     inward: Loss,
     residual: Fading,
+    /// The least round trip that data met, and when. It tells what the way can be, not what it is.
+    data_least: Option<(Instant, Duration)>,
     forecaster: Forecaster,
 }
 
@@ -113,6 +119,7 @@ impl Estimate {
             outward: Loss::new(),
             inward: Loss::new(),
             residual: Fading::new(RESIDUAL),
+            data_least: None,
             forecaster: Forecaster::new(horizon, model),
         }
     }
@@ -137,14 +144,17 @@ impl Estimate {
         let part = |count: u64| count.min(figures.judged) as f64 * share;
         self.outward.add(now, part(figures.judged), part(figures.lost));
         self.residual.add(now, part(figures.judged), part(figures.residual));
-        if let (Some(rtt), Some((_, newest))) = (figures.rtt, self.samples.back_mut()) {
-            *newest = newest.min(micros(rtt) as f64);
+        if let Some(rtt) = figures.rtt {
+            let lasting =
+                |(at, least): &(Instant, Duration)| *least < rtt && now.since(*at) <= SAMPLES_AGE;
+            self.data_least = self.data_least.filter(lasting).or(Some((now, rtt)));
         }
     }
 
     /// The link was down: what was counted while it died says nothing of how it is when it lives.
     pub fn on_down(&mut self) {
         self.samples.clear();
+        self.data_least = None;
         self.outward.forget_present();
         self.inward.forget_present();
     }
@@ -200,8 +210,9 @@ impl Estimate {
             Duration::from_micros(sorted[place.clamp(1, sorted.len()) - 1].round() as u64)
         };
         let jitter = self.jitter_us(self.level_us(now));
+        let data_least = self.data_least.filter(|(at, _)| now.since(*at) <= SAMPLES_AGE);
         Some(EstimateView {
-            rtt_least: rank(0.0),
+            rtt_least: data_least.map_or(rank(0.0), |(_, least)| least.min(rank(0.0))),
             rtt_median: rank(0.5),
             rtt_p95: rank(0.95),
             jitter: Duration::from_micros(jitter.round() as u64),
@@ -252,10 +263,21 @@ impl Estimate {
     fn level_us(&self, now: Instant) -> f64 {
         let recent = self.samples.iter().rev();
         let within = recent.clone().take_while(|(at, _)| now.since(*at) <= PRESENT).count();
-        let count = within.max(PRESENT_COUNT);
-        let mut values: Vec<f64> = recent.take(count).map(|(_, us)| *us).collect();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
+        let values: Vec<f64> = recent.take(within.max(PRESENT_COUNT)).map(|(_, us)| *us).collect();
+        let median = quantile(&values, 0.5);
+        let Some(newest) = values.get(..RUN) else { return median };
+        if !newest.iter().all(|us| *us > median) && !newest.iter().all(|us| *us < median) {
+            return median;
+        }
+        // How many are of the new level is not known; of those before them, few may be.
+        for count in RUN..=values.len() / 2 {
+            let (new, old) = values.split_at(count);
+            let (low, high) = (quantile(old, 0.2), quantile(old, 0.8));
+            if new.iter().all(|us| *us > high) || new.iter().all(|us| *us < low) {
+                return quantile(new, 0.5);
+            }
+        }
+        median
     }
 
     fn jitter_us(&self, level: f64) -> f64 {
@@ -267,6 +289,16 @@ impl Estimate {
         let (sent, lost) = self.residual.read(now);
         (sent >= RESIDUAL_COUNT).then(|| Ratio::from_f64(lost / sent))
     }
+}
+
+/// The quantile of what was measured, the lower of two; 0 of nothing.
+fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut values = values.to_vec();
+    let place = (share * values.len().saturating_sub(1) as f64) as usize;
+    if place >= values.len() {
+        return 0.0;
+    }
+    *values.select_nth_unstable_by(place, f64::total_cmp).1
 }
 
 /// Loss of one direction, lately and for long.
@@ -419,6 +451,23 @@ mod tests {
     }
 
     #[test]
+    fn a_new_level_is_seen_after_ten_readings_whatever_was_met_before() {
+        let mut e = Estimate::new(HORIZON, None);
+        // Every seventh met a queue, so the level before is no flat line.
+        let usual = |i: u64| if i.is_multiple_of(7) { 150 } else { 40 + i % 3 };
+        (0..100).for_each(|i| e.on_reading(at(i * 200), &reading(usual(i), 0, 0)));
+        (100..109).for_each(|i| e.on_reading(at(i * 200), &reading(90, 0, 0)));
+        assert_eq!(out(&e, at(108 * 200)).present.delay, ms(21));
+        e.on_reading(at(109 * 200), &reading(90, 0, 0));
+        for i in 110..200 {
+            assert_eq!(out(&e, at((i - 1) * 200)).present.delay, ms(45), "and from then on");
+            e.on_reading(at(i * 200), &reading(90, 0, 0));
+        }
+        (200..210).for_each(|i| e.on_reading(at(i * 200), &reading(40, 0, 0)));
+        assert_eq!(out(&e, at(209 * 200)).present.delay, ms(20), "and down as fast");
+    }
+
+    #[test]
     fn one_spike_moves_neither_the_present_nor_the_forecast() {
         let mut e = Estimate::new(HORIZON, None);
         for i in 0..400 {
@@ -444,6 +493,20 @@ mod tests {
         assert_eq!(e.view(at(30_000)).unwrap().rtt_least, ms(39));
         let silent = e.view(at(30_000 + 900_000)).unwrap();
         assert_eq!(silent.residual, None, "forgotten when no data crosses the link");
+    }
+
+    #[test]
+    fn what_data_met_at_best_says_nothing_of_how_the_link_is_now() {
+        let mut e = Estimate::new(HORIZON, None);
+        (0..50).for_each(|i| e.on_reading(at(i * 200), &reading(40, 0, 0)));
+        for i in 50..65 {
+            e.on_reading(at(i * 200), &reading(90, 0, 0));
+            // The least of the last ten seconds is still that of before.
+            let figures = HopFigures { judged: 50, lost: 0, residual: 0, rtt: Some(ms(40)) };
+            e.on_hop_report(at(i * 200), &figures);
+        }
+        assert_eq!(out(&e, at(64 * 200)).present.delay, ms(45));
+        assert_eq!(e.view(at(64 * 200)).unwrap().rtt_least, ms(40));
     }
 
     #[test]
