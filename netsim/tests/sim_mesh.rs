@@ -77,6 +77,11 @@ fn a_path_that_leaves_its_limits_is_left_within_seconds() {
 }
 
 #[test]
+fn a_path_that_becomes_much_worse_is_left_long_before_the_full_recomputation() {
+    holds("worse.toml", 1..4);
+}
+
+#[test]
 fn loss_is_repaired_hop_by_hop() {
     holds("lossy.toml", 1..4);
 }

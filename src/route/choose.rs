@@ -3,9 +3,12 @@
 //! - A destination without a path gets the best one at once.
 //! - A path that broke (a link of it died or went stale, a relay withdrew) is replaced at once.
 //! - A path that has left its class's limits for some seconds is replaced by one that keeps them.
-//! - Everything else, congestion and better paths that appear, waits for the full recomputation,
-//!   every five minutes by default: there a path that is better by the margin takes over, unless
-//!   the one in force was chosen so lately that the hold-down protects it.
+//! - A path that has been much worse than it was when last judged, for some seconds, is judged again: a
+//!   path that is better by the margin takes over. Judged once, it is measured against what it is now,
+//!   so a path that swings is not judged at every swing.
+//! - Everything else, slow decay and better paths that appear, waits for the full recomputation,
+//!   every five minutes by default: there too the margin decides, unless the path in force was chosen so
+//!   lately that the hold-down protects it.
 //! - When nothing leads to a living node any more, its last path stays in force: it is the best guess
 //!   there is. A dead node's is withdrawn.
 //!
@@ -64,6 +67,8 @@ pub enum Why {
     Limits,
     /// It is better by more than the margin.
     Better,
+    /// The one before became much worse, and this one is better by more than the margin.
+    Worse,
     /// The destination is gone.
     Gone,
     /// The class's policy is a new one, and took this path over from the one before.
@@ -78,6 +83,7 @@ impl Why {
             Self::Broken => "broken",
             Self::Limits => "limits",
             Self::Better => "better",
+            Self::Worse => "worse",
             Self::Gone => "gone",
             Self::Policy => "policy",
         }
@@ -114,8 +120,21 @@ pub struct Held {
     pub changes: u64,
     /// Since when the path has been outside its limits.
     pub violated_since: Option<Instant>,
+    /// Since when the path has been much worse than when it was last judged.
+    pub worse_since: Option<Instant>,
+    /// What the path cost when it was last judged against all others, money apart, µs.
+    judged_us: u64,
     /// As the table has it.
     said: Route,
+}
+
+impl Held {
+    /// Whether the path costs much more than when it was last judged: no swing that nobody would leave it
+    /// for, and what a user calls a fault.
+    fn much_worse(&self, now: &Priced) -> bool {
+        let more = WORSE_US.max(self.judged_us / WORSE_DIVISOR);
+        now.parts.total_us() > self.judged_us.saturating_add(more)
+    }
 }
 
 /// Moves that nobody asked for yet; older ones are dropped.
@@ -123,6 +142,10 @@ const CHANGES: usize = 1024;
 /// A path whose delay moved by more than a fifth and this much is told anew: packets start their
 /// time budget from it.
 const DELAY_NEWS: Duration = Duration::from_millis(2);
+
+/// A path is much worse than it was when its cost has risen by this part of it and by this much, µs.
+const WORSE_DIVISOR: u64 = 4;
+const WORSE_US: u64 = 10_000;
 
 /// Holds the paths in force and moves them.
 #[derive(Debug)]
@@ -133,8 +156,8 @@ pub struct Chooser {
     held: BTreeMap<(usize, NodeId), Held>,
     tick_at: Instant,
     ticked_at: Option<Instant>,
-    /// When the next path will have been outside its limits for too long.
-    violated_at: Option<Instant>,
+    /// When the next path will have been outside its limits, or much worse, for too long.
+    overdue_at: Option<Instant>,
     dice: Dice,
     changes: VecDeque<Change>,
     switches: BTreeMap<(Class, Why), u64>,
@@ -149,7 +172,7 @@ impl Chooser {
             policies: distinct(policies),
             held: BTreeMap::new(),
             ticked_at: None,
-            violated_at: None,
+            overdue_at: None,
             dice,
             changes: VecDeque::new(),
             switches: BTreeMap::new(),
@@ -183,6 +206,7 @@ impl Chooser {
                         why: Why::Policy,
                         changed_at: now,
                         violated_since: None,
+                        worse_since: None,
                         ..decision.clone()
                     },
                 };
@@ -195,7 +219,7 @@ impl Chooser {
             self.switches.extend(of_it.map(|((_, why), count)| ((class, *why), *count)));
         }
         self.config = config;
-        self.tick_at = now;
+        (self.tick_at, self.overdue_at) = (now, None);
     }
 
     /// What is known now is this. Moves what must move, and at the full recomputation what should; true
@@ -216,10 +240,10 @@ impl Chooser {
             let soon = now.plus(self.dice.jitter(self.config.first));
             self.tick_at = self.tick_at.min(soon);
         }
-        let violated = self.held.values().filter_map(|h| h.violated_since);
         // What cannot be mended (no path keeps the limits) is asked about by news and ticks alone.
-        let due = violated.map(|at| at.plus(self.config.violation));
-        self.violated_at = due.filter(|at| *at > now).min();
+        let violated = |h: &Held| h.violated_since.map(|at| at.plus(self.config.violation));
+        let due = |h: &Held| [violated(h), self.judged_again_at(h, h.worse_since)];
+        self.overdue_at = self.held.values().flat_map(due).flatten().filter(|at| *at > now).min();
         changed
     }
 
@@ -231,8 +255,8 @@ impl Chooser {
     /// When [`Chooser::weigh`] must be called even without news.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let tick = Deadline { at: self.tick_at, why: "full recomputation" };
-        let due = self.violated_at;
-        Deadline::earlier(Some(tick), due.map(|at| Deadline { at, why: "limits left" }))
+        let due = self.overdue_at;
+        Deadline::earlier(Some(tick), due.map(|at| Deadline { at, why: "limits left, or worse" }))
     }
 
     /// Writes the paths in force into a table.
@@ -283,6 +307,11 @@ impl Chooser {
         }
     }
 
+    /// When a path that has been much worse since then is judged again.
+    fn judged_again_at(&self, held: &Held, worse_since: Option<Instant>) -> Option<Instant> {
+        worse_since.map(|at| at.plus(self.config.violation).max(self.held_until(held)))
+    }
+
     /// How much cheaper than the path in force another must be.
     pub const fn margin(&self) -> Ratio {
         self.config.margin
@@ -304,7 +333,11 @@ impl Chooser {
                 if broken { held.and_then(|h| h.violated_since).or(Some(now)) } else { None };
             let overdue =
                 violated_since.is_some_and(|since| now.since(since) >= self.config.violation);
-            let best = if tick || weighed.is_none() || overdue {
+            let worse = held.zip(weighed.as_ref()).filter(|(h, w)| h.much_worse(&w.priced));
+            let worse_since = worse.map(|(held, _)| held.worse_since.unwrap_or(now));
+            let judged_at = worse.and_then(|(held, _)| self.judged_again_at(held, worse_since));
+            let judged = tick || judged_at.is_some_and(|at| at <= now);
+            let best = if judged || weighed.is_none() || overdue {
                 solved.get_or_insert_with(|| solver.solve()).get(&destination)
             } else {
                 None
@@ -315,7 +348,9 @@ impl Chooser {
                 (Some(_), None, Some(_)) => Some(Why::Broken),
                 (Some(_), None, None) => (!map.lives(destination)).then_some(Why::Gone),
                 (Some(held), Some(weighed), Some(best)) => {
-                    self.should_move(now, policy.objective, held, weighed, &best.best, tick)
+                    let better = if tick { Why::Better } else { Why::Worse };
+                    let better = judged.then_some(better);
+                    self.should_move(now, policy.objective, held, weighed, &best.best, better)
                 }
                 (Some(_), Some(_), None) => None,
             };
@@ -329,12 +364,20 @@ impl Chooser {
                     changed_at: now,
                     changes: old.map_or(0, |o| o.changes + 1),
                     violated_since: best.best.broken.map(|_| now),
+                    worse_since: None,
+                    judged_us: best.best.priced.parts.total_us(),
                     said: route(best.best.clone(), best.backup.clone()),
                 }),
                 (None, Some(old), Some(weighed)) => {
                     let standing = |b: &Candidate| weigh(map, &policy, b.link, &b.nodes).is_some();
                     let seek = |primary: &Candidate| solver.backup(primary);
-                    Some(keep(old, weighed, violated_since, standing, seek, tick))
+                    let total_us = weighed.priced.parts.total_us();
+                    let settled = judged && now >= self.held_until(old);
+                    let worse = worse_since.filter(|_| !settled);
+                    let judged_us = if settled { total_us } else { old.judged_us };
+                    let old =
+                        &Held { violated_since, worse_since: worse, judged_us, ..old.clone() };
+                    Some(keep(old, weighed, standing, seek, tick))
                 }
                 (None, old, _) => old.cloned(),
             };
@@ -351,7 +394,8 @@ impl Chooser {
         changed
     }
 
-    /// Whether the path in force gives way to the best one.
+    /// Whether the path in force gives way to the best one; `judged`: the reason to say if it is because
+    /// that is better, where better ones are looked for at all.
     fn should_move(
         &self,
         now: Instant,
@@ -359,7 +403,7 @@ impl Chooser {
         held: &Held,
         weighed: &Candidate,
         best: &Candidate,
-        tick: bool,
+        judged: Option<Why>,
     ) -> Option<Why> {
         if best.is_way(weighed.link, &weighed.nodes) {
             return None;
@@ -370,7 +414,7 @@ impl Chooser {
             _ => {
                 let free = now >= self.held_until(held);
                 let better = beats(objective, &best.priced, &weighed.priced, self.config.margin);
-                (tick && free && better).then_some(Why::Better)
+                judged.filter(|_| free && better)
             }
         }
     }
@@ -422,7 +466,6 @@ const FIRST_NODE: NodeId = match NodeId::new(1) {
 fn keep(
     old: &Held,
     weighed: Candidate,
-    violated_since: Option<Instant>,
     standing: impl Fn(&Candidate) -> bool,
     seek: impl Fn(&Candidate) -> Option<Candidate>,
     tick: bool,
@@ -448,7 +491,7 @@ fn keep(
     {
         new.delay = old.delay;
     }
-    Held { primary: weighed, backup, violated_since, said, ..old.clone() }
+    Held { primary: weighed, backup, said, ..old.clone() }
 }
 
 fn route(primary: Candidate, backup: Option<Candidate>) -> Route {

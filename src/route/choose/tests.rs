@@ -95,6 +95,46 @@ fn a_better_path_moves_traffic_at_the_full_recomputation_and_not_before() {
 }
 
 #[test]
+fn a_path_that_became_much_worse_is_left_within_seconds_and_not_for_a_swing() {
+    let mut c = settled(Policy::default());
+    let tick = c.recompute_at();
+    // Worse, but by less than a quarter and 10 ms, or for less than three seconds.
+    c.weigh(at(60), &graph(29, 5, 5));
+    c.weigh(at(80), &graph(29, 5, 5));
+    c.weigh(at(100), &graph(60, 5, 5));
+    c.weigh(at(102), &graph(20, 30, 30));
+    c.weigh(at(110), &graph(20, 30, 30));
+    assert_eq!(path(&c), [3]);
+    // Worse, and it stays.
+    c.weigh(at(120), &graph(60, 5, 5));
+    assert_eq!((path(&c), c.poll_timeout().unwrap().at), (vec![3], at(123)));
+    assert!(c.weigh(at(123), &graph(60, 5, 5)));
+    assert_eq!((path(&c), c.poll_change().unwrap().why), (vec![2, 3], Why::Worse));
+    // The hold-down protects what was just taken.
+    c.weigh(at(130), &graph(20, 50, 50));
+    c.weigh(at(140), &graph(20, 50, 50));
+    assert_eq!((path(&c), c.poll_timeout().unwrap().at), (vec![2, 3], at(153)));
+    assert!(c.weigh(at(153), &graph(20, 50, 50)));
+    assert_eq!(path(&c), [3]);
+    assert_eq!(c.recompute_at(), tick, "none of it was a full recomputation");
+}
+
+#[test]
+fn a_path_that_became_worse_with_all_others_is_judged_once() {
+    let mut c = settled(Policy::default());
+    let bad = graph(60, 60, 60);
+    c.weigh(at(60), &bad);
+    c.weigh(at(63), &bad);
+    assert_eq!(path(&c), [3]);
+    let tick = c.recompute_at();
+    assert_eq!(c.poll_timeout().unwrap().at, tick, "nothing left to judge before");
+    // Measured against what it is now: another fault is another reason.
+    c.weigh(at(70), &graph(100, 40, 30));
+    assert!(c.weigh(at(73), &graph(100, 40, 30)));
+    assert_eq!(path(&c), [2, 3]);
+}
+
+#[test]
 fn a_destination_that_joins_late_is_weighed_again_soon() {
     let mut c = chooser(&[Policy::default()]);
     // Node 3 does not exist yet, and the first recomputation is over.
@@ -148,7 +188,7 @@ fn a_path_that_leaves_its_limits_is_left_within_seconds_and_a_blink_is_forgiven(
     c.weigh(at(30), &slow);
     c.weigh(at(32), &graph(20, 30, 30));
     c.weigh(at(33), &slow);
-    assert_eq!(c.poll_timeout().unwrap(), Deadline { at: at(36), why: "limits left" });
+    assert_eq!(c.poll_timeout().unwrap(), Deadline { at: at(36), why: "limits left, or worse" });
     c.weigh(at(35), &slow);
     assert_eq!(path(&c), [3], "two seconds, and two before the blink");
     assert!(c.weigh(at(36), &slow));
@@ -156,12 +196,12 @@ fn a_path_that_leaves_its_limits_is_left_within_seconds_and_a_blink_is_forgiven(
 }
 
 #[test]
-fn without_limits_a_slow_path_stays_until_the_tick() {
+fn without_limits_a_path_that_is_somewhat_slower_stays_until_the_tick() {
     let mut c = settled(Policy::default());
-    c.weigh(at(30), &graph(900, 30, 30));
-    c.weigh(at(60), &graph(900, 30, 30));
+    c.weigh(at(30), &graph(29, 10, 10));
+    c.weigh(at(60), &graph(29, 10, 10));
     assert_eq!(path(&c), [3]);
-    c.weigh(c.recompute_at(), &graph(900, 30, 30));
+    c.weigh(c.recompute_at(), &graph(29, 10, 10));
     assert_eq!(path(&c), [2, 3]);
 }
 
