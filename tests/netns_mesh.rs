@@ -530,6 +530,32 @@ fn a_daemon_whose_address_changes_is_followed_and_its_streams_go_on() {
 }
 
 #[test]
+fn two_that_move_at_once_find_each_other_through_who_stayed() {
+    if !allowed() {
+        return;
+    }
+    let mut lab = Lab::new(&SITES);
+    (0..3).for_each(|at| lab.start(at));
+    lab.until_meshed(&[0, 1, 2]);
+    let moved = [(1, "192.168.77.2", "192.168.77.92"), (2, "192.168.77.3", "192.168.77.93")];
+    for (at, old, new) in moved {
+        let space = lab.namespace(lab.names[at]);
+        ip(&["-n", &space, "addr", "del", &format!("{old}/24"), "dev", "eth0"]);
+        ip(&["-n", &space, "addr", "add", &format!("{new}/24"), "dev", "eth0"]);
+    }
+    // Neither hears the other at first: each is where nobody of the two looks for it.
+    for (at, peer, address) in [(1, "charlie", "192.168.77.93"), (2, "bravo", "192.168.77.92")] {
+        lab.until(at, 40, "the other at its new address", |report| {
+            let there = |l: &thalweg::report::LinkRow| l.endpoint == format!("{address}:4600");
+            report.links.iter().any(|l| l.peer == peer && there(l) && l.state.name() == "up")
+        });
+    }
+    for (from, to) in [(0, 1), (1, 2), (2, 1), (0, 2)] {
+        assert!(lab.crosses(from, overlay(to)), "{}", lab.log(from));
+    }
+}
+
+#[test]
 fn two_that_cannot_reach_each_other_talk_over_a_third() {
     if !allowed() {
         return;
