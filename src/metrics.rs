@@ -166,6 +166,9 @@ pub const SERIES: &[Series] = &[
     ),
     counter("thalweg_receive_errors_total", &[], "Errors received in place of datagrams."),
     counter("thalweg_tun_reopened_total", &[], "Times the TUN device was made anew."),
+    counter("thalweg_too_big_told_total", &[], "Senders told that their packet is too long."),
+    counter("thalweg_too_big_untold_total", &[], "Packets too long whose sender was not told."),
+    counter("thalweg_tcp_clamped_total", &[], "TCP connections held to what their path carries."),
     gauge("thalweg_peer_order_held_packets", &["peer"], "Packets of the peer held for order."),
     gauge(
         "thalweg_peer_order_held_bytes",
@@ -247,6 +250,12 @@ pub const SERIES: &[Series] = &[
         "Frames lost in this machine or the peer's, not on the link.",
     ),
     counter("thalweg_link_too_big_total", LINK, "Datagrams longer than the way to the peer takes."),
+    gauge(
+        "thalweg_link_mtu_bytes",
+        LINK,
+        "Longest IP packet that the underlay carries to the peer.",
+    ),
+    counter("thalweg_link_pieces_sent_total", LINK, "Pieces sent of frames longer than that."),
     gauge(
         "thalweg_link_rate_mode",
         &["peer", "link", "mode"],
@@ -369,6 +378,9 @@ fn held(sink: &mut Sink, report: &Report) {
         sink.value("thalweg_offload_refused_total", &[], doors.offload_refused as f64);
         sink.value("thalweg_receive_errors_total", &[], doors.receive_errors as f64);
         sink.value("thalweg_tun_reopened_total", &[], doors.tun_reopened as f64);
+        sink.value("thalweg_too_big_told_total", &[], doors.too_big_told as f64);
+        sink.value("thalweg_too_big_untold_total", &[], doors.too_big_untold as f64);
+        sink.value("thalweg_tcp_clamped_total", &[], doors.tcp_clamped as f64);
     }
     for peer in &report.peers {
         if let Some(held) = &peer.held {
@@ -476,6 +488,8 @@ fn link(sink: &mut Sink, link: &LinkRow) {
     sink.maybe("thalweg_arq_false_feedback_total", labels, count(link.false_feedback));
     sink.maybe("thalweg_link_local_drops_total", labels, count(link.local_drops));
     sink.maybe("thalweg_link_too_big_total", labels, count(link.too_big));
+    sink.maybe("thalweg_link_mtu_bytes", labels, link.mtu.map(f64::from));
+    sink.maybe("thalweg_link_pieces_sent_total", labels, count(link.pieces));
     if let Some(pace) = &link.pace {
         for mode in ["free", "steady", "shared"] {
             let labels: &[&str] = &[&link.peer, &number, mode];
@@ -661,7 +675,7 @@ mod tests {
         report.status.failover_s.observe(Duration::from_millis(150));
         report.status.memory =
             Some(Memory { waiting_bytes: 77, block_bytes: 88, ..Memory::default() });
-        report.status.doors = Some(Doors { tun_reopened: 2, ..Doors::default() });
+        report.status.doors = Some(Doors { tun_reopened: 2, tcp_clamped: 3, ..Doors::default() });
         report.peers.push(PeerRow { state: PeerState::Connected, ..PeerRow::default() });
         let mut link = LinkRow {
             link: 2,
@@ -683,6 +697,8 @@ mod tests {
             over_budget: Some(4),
             false_feedback: Some(7),
             too_big: Some(6),
+            mtu: Some(1320),
+            pieces: Some(4),
             pace: Some(PaceRow {
                 mode: "steady".into(),
                 rate: Some(6_250_000),
@@ -767,6 +783,8 @@ mod tests {
             ("thalweg_arq_over_budget_total{peer=\"lyon\",link=\"2\"}", 4.0),
             ("thalweg_arq_false_feedback_total{peer=\"lyon\",link=\"2\"}", 7.0),
             ("thalweg_link_too_big_total{peer=\"lyon\",link=\"2\"}", 6.0),
+            ("thalweg_link_mtu_bytes{peer=\"lyon\",link=\"2\"}", 1320.0),
+            ("thalweg_link_pieces_sent_total{peer=\"lyon\",link=\"2\"}", 4.0),
             ("thalweg_link_rate_mode{peer=\"lyon\",link=\"2\",mode=\"steady\"}", 1.0),
             ("thalweg_link_rate_mode{peer=\"lyon\",link=\"2\",mode=\"free\"}", 0.0),
             ("thalweg_link_rate_bytes_per_second{peer=\"lyon\",link=\"2\"}", 6_250_000.0),
@@ -778,6 +796,7 @@ mod tests {
             ("thalweg_waiting_bytes", 77.0),
             ("thalweg_block_bytes", 88.0),
             ("thalweg_tun_reopened_total", 2.0),
+            ("thalweg_tcp_clamped_total", 3.0),
             ("thalweg_path_hops{peer=\"nice\",class=\"default\"}", 1.0),
             ("thalweg_path_delay_seconds{peer=\"nice\",class=\"default\"}", 0.03),
             ("thalweg_path_on_backup{peer=\"nice\",class=\"default\"}", 1.0),

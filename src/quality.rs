@@ -15,6 +15,15 @@ pub struct LinkQuality {
     pub loss: Ratio,
 }
 
+/// The longest datagram that a link carries towards the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkMtu {
+    /// Bytes of UDP payload that came through; nothing longer is to be sent in one piece.
+    pub size: u16,
+    /// Whether it is known that nothing longer does, so that senders may be told.
+    pub settled: bool,
+}
+
 /// One direction of a link as the mesh knows it: what was measured, what is expected, what it costs.
 ///
 /// Exists only for a direction with a fresh reading: a stale link has no state, and a missing

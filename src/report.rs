@@ -381,6 +381,15 @@ pub struct Doors {
     pub receive_errors: u64,
     /// Times the TUN device was made anew.
     pub tun_reopened: u64,
+    /// Senders told that a packet is longer than its path carries whole.
+    #[serde(default)]
+    pub too_big_told: u64,
+    /// The same that were not told: too many were, or they may not be.
+    #[serde(default)]
+    pub too_big_untold: u64,
+    /// TCP connections held to segments that their path carries whole.
+    #[serde(default)]
+    pub tcp_clamped: u64,
 }
 
 /// What lies here of one link at one moment.
@@ -621,6 +630,12 @@ pub struct LinkRow {
     pub local_drops: Option<u64>,
     /// Datagrams longer than the way to the peer takes.
     pub too_big: Option<u64>,
+    /// Longest IP packet that the underlay carries to the peer, bytes; `None` until it is known.
+    #[serde(default)]
+    pub mtu: Option<u16>,
+    /// Pieces sent of frames that are longer than that.
+    #[serde(default)]
+    pub pieces: Option<u64>,
     /// What lies here of it.
     pub held: Option<LinkHeld>,
     /// Share of data frames lost after repair, outbound, in the last interval with data.

@@ -239,6 +239,37 @@ impl Lab {
         String::from_utf8_lossy(&output.stdout).contains("200 OK")
     }
 
+    /// From now on the switch's way to a site and back carries packets up to this size, and says nothing.
+    fn narrow(&self, at: usize, mtu: u16) {
+        let (switch, port) = (self.namespace("switch"), format!("port{at}"));
+        ip(&["-n", &switch, "link", "set", &port, "mtu", &mtu.to_string()]);
+    }
+
+    /// How many of ten echoes of packets this long come back over the overlay.
+    fn echoes(&self, from: usize, to: IpAddr, length: u16) -> usize {
+        let payload = length - if to.is_ipv4() { 28 } else { 48 };
+        let output = Command::new("ip")
+            .args(["netns", "exec", &self.namespace(self.names[from])])
+            .args(["ping", "-c", "10", "-i", "0.1", "-W", "2", "-s", &payload.to_string()])
+            .arg(to.to_string())
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).matches("bytes from").count()
+    }
+
+    /// Bytes of a page of another node, fetched over the overlay by TCP from inside a namespace.
+    fn fetches(&self, from: usize, to: IpAddr) -> usize {
+        let script = format!(
+            "exec 3<>/dev/tcp/{to}/9464 && printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3"
+        );
+        let output = Command::new("ip")
+            .args(["netns", "exec", &self.namespace(self.names[from])])
+            .args(["timeout", "10", "bash", "-c", &script])
+            .output()
+            .unwrap();
+        output.stdout.len()
+    }
+
     fn whole_log(&self, at: usize) -> String {
         fs::read_to_string(self.home(at).join("log")).unwrap_or_default()
     }
@@ -832,4 +863,50 @@ fn an_operator_sees_the_mesh_its_paths_and_what_happens() {
     lab.signal(0, "TERM");
     lab.wait(0);
     assert!(within(5, || following.try_wait().unwrap().is_some()));
+}
+
+#[test]
+fn a_narrow_underlay_of_either_family_carries_streams_and_long_packets() {
+    if !allowed() {
+        return;
+    }
+    for seed in [underlay(0), underlay6(0)] {
+        let mut lab = Lab::new(&["alpha", "bravo"]);
+        lab.configure(1, Some((0, seed)));
+        lab.narrow(1, 1320);
+        lab.start(0);
+        lab.start(1);
+        lab.until_meshed(&[0, 1]);
+        // A veth takes four bytes more on their way in, for a VLAN's tag.
+        for (at, most) in [(0, 1320), (1, 1324)] {
+            lab.until(at, 30, "the MTU of its link", |report| {
+                let found = |l: &thalweg::report::LinkRow| {
+                    l.mtu.is_some_and(|m| (1320..=most).contains(&m))
+                };
+                report.links.iter().all(found)
+            });
+        }
+        let carries = |what: &str| {
+            for (from, to) in [(0, 1), (1, 0)] {
+                for address in [overlay(to), overlay6(to)] {
+                    let told = format!("{what}, {seed}: {} to {address}", lab.names[from]);
+                    let whole = lab.fetches(from, address);
+                    assert!(whole > 10_000, "{told}: {whole} bytes by TCP: {}", lab.log(from));
+                    // One each way may be what its sender is told by.
+                    let back = lab.echoes(from, address, 1400);
+                    assert!(back >= 8, "{told}: {back} of 10: {}", lab.log(from));
+                }
+            }
+        };
+        carries("1320");
+        // It shrinks while it is in use: long packets vanish, short ones do not.
+        lab.narrow(1, 1280);
+        for at in [0, 1] {
+            lab.echoes(at, overlay(1 - at), 1180);
+            lab.until(at, 90, "the lower MTU of its link", |report| {
+                report.links.iter().all(|l| l.mtu.is_some_and(|m| (1280..=1284).contains(&m)))
+            });
+        }
+        carries("1280");
+    }
 }

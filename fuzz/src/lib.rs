@@ -19,6 +19,7 @@ use thalweg::daemon::pki::verify::Anchors;
 use thalweg::fec::decoder::{Decoder, DecoderLimits};
 use thalweg::forward::classify::{Classifier, Head};
 use thalweg::forward::segment::{Layout, Splitter};
+use thalweg::forward::{mss, too_big};
 use thalweg::id::NodeId;
 use thalweg::report::Command;
 use thalweg::session::trust::{Certified, ListNews, Trust, TrustError};
@@ -27,11 +28,13 @@ use thalweg::topology::lsa::Lsa;
 use thalweg::topology::member::{Members, Restored};
 use thalweg::wire::ack::Ack;
 use thalweg::wire::data::DataMut;
+use thalweg::wire::fragment::Fragment;
 use thalweg::wire::header::{Clear, EndHeader, RouteHeader};
 use thalweg::wire::hello::Hello;
 use thalweg::wire::notice::Notice;
 use thalweg::wire::probe::Probe;
 use thalweg::wire::repair::Repair;
+use thalweg::wire::size::SizeProbe;
 use thalweg::wire::{Kind, Owner, carrier, owner};
 
 /// A target: takes bytes, must not panic.
@@ -47,6 +50,8 @@ pub const ALL: &[(&str, Target)] = &[
     ("hello", hello),
     ("notice", notice),
     ("probe", probe),
+    ("size", size),
+    ("fragment", fragment),
     ("carrier", carried),
     ("control", control),
     ("dialogue", dialogue),
@@ -75,9 +80,11 @@ pub fn frame(bytes: &[u8]) {
         Kind::Repair => repair(body),
         Kind::Hello => hello(body),
         Kind::Notice => notice(body),
+        Kind::Probe if SizeProbe::is_one(body) => size(body),
         Kind::Probe => probe(body),
         Kind::Carrier => carried(body),
-        Kind::Fragment | Kind::Bundle => {}
+        Kind::Fragment => fragment(body),
+        Kind::Bundle => {}
     }
 }
 
@@ -164,6 +171,21 @@ pub fn notice(bytes: &[u8]) {
 pub fn probe(bytes: &[u8]) {
     if let Ok(probe) = Probe::parse(bytes) {
         assert_eq!(Probe::parse(&probe.to_bytes()), Ok(probe));
+    }
+}
+
+/// A size probe or its answer.
+pub fn size(bytes: &[u8]) {
+    if let Ok(probe) = SizeProbe::parse(bytes) {
+        assert_eq!(probe.to_bytes(), bytes);
+    }
+}
+
+/// A piece of a frame: what is let through lies within it and is written back the same.
+pub fn fragment(bytes: &[u8]) {
+    if let Ok((fragment, piece)) = Fragment::parse(bytes) {
+        assert!(usize::from(fragment.offset) + piece.len() <= usize::from(fragment.total));
+        assert_eq!(fragment.to_bytes(piece), bytes);
     }
 }
 
@@ -305,6 +327,12 @@ pub fn packet(bytes: &[u8]) {
     let classifier = Classifier::new(&class::defaults(), 7);
     let _ = classifier.classify(rest);
     let Ok(head) = Head::read(rest) else { return };
+    let mut opening = rest.to_vec();
+    mss::clamp(&head, &mut opening, *kind >= 128, 576 + usize::from(*size));
+    assert_eq!(opening.len(), rest.len());
+    if let Some(told) = too_big::answer(&head, rest, rest.len(), 576 + usize::from(*size)) {
+        assert!(told.len() <= 1280 && Head::read(&told).is_ok());
+    }
     let layout = Layout::of(&head, rest);
     let kind = match kind % 3 {
         0 => Segmentation::Tcp4,

@@ -301,7 +301,7 @@ fn links(rows: &[LinkRow]) -> String {
         ]);
     }
     let mut bytes = table(&[
-        "LINK", "PEER", "ENDPOINT", "LANES", "WAY", "DATA", "FRAMING", "FEEDBACK", "PROBES",
+        "LINK", "PEER", "ENDPOINT", "MTU", "LANES", "WAY", "DATA", "FRAMING", "FEEDBACK", "PROBES",
         "REPAIR", "CONTROL",
     ]);
     for l in rows {
@@ -312,6 +312,7 @@ fn links(rows: &[LinkRow]) -> String {
                 only(l.link.to_string()),
                 only(l.peer.clone()),
                 only(l.endpoint.clone()),
+                only(l.mtu.map_or(NONE.into(), |mtu| mtu.to_string())),
                 only(l.lanes.to_string()),
                 way.into(),
             ];

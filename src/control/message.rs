@@ -46,7 +46,7 @@ pub struct Hello {
     /// Control protocol version spoken.
     pub version: u16,
     /// Capability bits; unknown bits are ignored. The lowest four: [`Hello::lanes`]; the
-    /// fifth: [`Hello::takes_news`].
+    /// fifth: [`Hello::takes_news`]; the sixth: [`Hello::takes_sizes`].
     pub capabilities: u32,
     /// Grows with every start of the speaker: a greater one ends sessions of the life before.
     pub boot: u64,
@@ -67,9 +67,17 @@ impl Hello {
     /// The capability bit of a node that understands `revoked` and `seen`.
     const NEWS: u32 = 0x10;
 
+    /// The capability bit of a node that answers size probes and joins fragments.
+    const SIZES: u32 = 0x20;
+
     /// The capability bits of a node with so many lanes.
     pub const fn capabilities(lanes: u8) -> u32 {
-        lanes.saturating_sub(1) as u32 & Self::LANES | Self::NEWS
+        lanes.saturating_sub(1) as u32 & Self::LANES | Self::NEWS | Self::SIZES
+    }
+
+    /// Whether the speaker answers size probes and joins frames that come in pieces.
+    pub const fn takes_sizes(&self) -> bool {
+        self.capabilities & Self::SIZES != 0
     }
 
     /// Whether the speaker understands [`Message::Revoked`] and [`Message::Seen`].
@@ -507,7 +515,7 @@ mod tests {
             assert_eq!(hello.lanes(), lanes);
         }
         assert_eq!(plain_hello().lanes(), 1, "a node that says nothing");
-        assert_eq!(Hello::capabilities(0), Hello::NEWS);
+        assert_eq!(Hello::capabilities(0), Hello::NEWS | Hello::SIZES);
     }
 
     #[test]

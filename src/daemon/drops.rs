@@ -63,7 +63,7 @@ pub const REASONS: &[(&str, &str, &str)] = &[
     (
         "too_big",
         "larger than the path carries",
-        "lower the sender's MTU to `[overlay] mtu`, and let ICMP through",
+        "nothing, if few: their sender is told once; else let ICMP through to it, or lower its MTU",
     ),
     (
         "no_room",
@@ -208,6 +208,11 @@ pub const REASONS: &[(&str, &str, &str)] = &[
         "nothing, if few; else look who sends them: many handshakes over relays, or a flood",
     ),
     (
+        "piece_missing",
+        "a frame longer than its link carries, of whose pieces some did not come",
+        "nothing, if few: pieces are lost like any other frame, and repair sends them again",
+    ),
+    (
         "udp_send_buffer_full",
         "not sent: the send buffer stayed full",
         "the network card is slower than what is sent; set `max_rate`",
@@ -220,7 +225,7 @@ pub const REASONS: &[(&str, &str, &str)] = &[
     (
         "udp_too_big",
         "not sent: longer than the underlay's path takes",
-        "lower `[overlay] mtu` to the underlay's MTU less 114 bytes (134 with IPv6)",
+        "nothing, if few: the link's MTU is found again within seconds; see it in `thalweg links`",
     ),
     (
         "udp_unreachable",

@@ -83,6 +83,9 @@ fn complete_status(status: &mut Status, stats: &DataStats, refused: u64) {
         offload_refused: udp.gso_refused,
         receive_errors: udp.receive_errors,
         tun_reopened: tun.reopened,
+        too_big_told: forward.too_big_told,
+        too_big_untold: forward.too_big_untold,
+        tcp_clamped: forward.clamped,
     });
     let occurred = dropped(stats).filter(|(_, count)| *count > 0);
     status.dropped_packets = Some(occurred.map(|(why, count)| (why.to_owned(), count)).collect());
@@ -156,6 +159,7 @@ fn complete_link(row: &mut LinkRow, stats: &DataStats) {
         row.recovered = Some(link.recovered);
         row.symbols_refused = Some(link.symbols_refused);
         row.repair_late = Some(link.repair_late);
+        row.pieces = Some(link.pieces_sent);
         row.pace = Some(PaceRow {
             mode: Mode::Free.name().to_owned(),
             marked: link.marked,

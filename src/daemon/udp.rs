@@ -58,6 +58,8 @@ pub struct UdpStats {
     pub no_buffer: u64,
     /// Not sent: longer than the path takes (EMSGSIZE).
     pub too_big: u64,
+    /// Of those that asked whether the path takes them: which is their answer, and no loss.
+    pub too_big_asked: u64,
     /// Not sent: no way there, or forbidden by a filter.
     pub unreachable: u64,
     /// Destinations that GSO was turned off for, each time it was.
@@ -89,6 +91,7 @@ impl UdpStats {
             blocked: self.blocked + other.blocked,
             no_buffer: self.no_buffer + other.no_buffer,
             too_big: self.too_big + other.too_big,
+            too_big_asked: self.too_big_asked + other.too_big_asked,
             unreachable: self.unreachable + other.unreachable,
             gso_refused: self.gso_refused + other.gso_refused,
             kernel_drops: self.kernel_drops + other.kernel_drops,
@@ -109,6 +112,8 @@ pub struct UdpSocket {
     pending: Pending,
     /// Data frames this machine dropped, by link, since somebody asked.
     lost: BTreeMap<LinkId, u64>,
+    /// The shortest frame of each link that was too long, since somebody asked.
+    too_long: BTreeMap<LinkId, u16>,
     items: Vec<Item>,
     drops_seen: u32,
     stats: UdpStats,
@@ -204,6 +209,7 @@ impl UdpSocket {
             paths: Paths::default(),
             pending: Pending::default(),
             lost: BTreeMap::new(),
+            too_long: BTreeMap::new(),
             items: Vec::new(),
             drops_seen: 0,
             stats: UdpStats::default(),
@@ -388,6 +394,12 @@ impl UdpSocket {
         self.lost.pop_first()
     }
 
+    /// A link and the shortest of its frames that were longer than the way there takes, since it was last
+    /// asked; ask until there is none.
+    pub fn poll_too_long(&mut self) -> Option<(LinkId, u16)> {
+        self.too_long.pop_first()
+    }
+
     /// The address the socket is bound to.
     pub fn local(&self) -> SocketAddr {
         self.local
@@ -485,11 +497,12 @@ impl UdpSocket {
         let offload =
             [libc::EINVAL, libc::EIO, libc::EMSGSIZE, libc::ENOPROTOOPT, libc::EOPNOTSUPP];
         if item.segment.is_some() && offload.contains(&code) {
-            let (items, too_big): (Vec<_>, _) =
-                (singles(datagrams, item).collect(), self.stats.too_big);
+            let too_big = |stats: &UdpStats| stats.too_big + stats.too_big_asked;
+            let (items, before): (Vec<_>, _) =
+                (singles(datagrams, item).collect(), too_big(&self.stats));
             // One level deep: single items have no segment size.
             self.send_items(now, datagrams, &items);
-            if self.stats.too_big == too_big {
+            if too_big(&self.stats) == before {
                 tracing::debug!(to = %item.to, %error, "segmentation offload refused");
                 self.paths.spare_gso(now, item.to);
                 self.stats.gso_refused += 1;
@@ -503,8 +516,18 @@ impl UdpSocket {
                 self.lose(datagrams, item);
             }
             libc::EMSGSIZE => {
-                self.stats.too_big += lost;
-                self.paths.on_too_big(item.to, lost);
+                if let Some(link) = item.link {
+                    let size = u16::try_from(item.bytes).unwrap_or(u16::MAX);
+                    let shortest = self.too_long.entry(link).or_insert(size);
+                    *shortest = size.min(*shortest);
+                }
+                let first = datagrams[item.range.start].first();
+                if first == Some(&(Kind::Probe as u8)) {
+                    self.stats.too_big_asked += lost;
+                } else {
+                    self.stats.too_big += lost;
+                    self.paths.on_too_big(item.to, lost);
+                }
             }
             _ => self.stats.unreachable += lost,
         }

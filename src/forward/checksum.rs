@@ -26,6 +26,12 @@ pub fn fold(mut sum: u64) -> u16 {
     sum as u16
 }
 
+/// A checksum as it stands in a packet, after one 16-bit word of that has become another (RFC 1624,
+/// equation 3).
+pub fn replace(checksum: u16, old: u16, new: u16) -> u16 {
+    !fold(u64::from(!checksum) + u64::from(!old) + u64::from(new))
+}
+
 /// The sum of the pseudo header (RFC 9293 section 3.1, RFC 8200 section 8.1): `addresses` are
 /// source and destination as they lie in the packet.
 pub fn pseudo(addresses: &[u8], protocol: u8, length: usize) -> u64 {
@@ -48,6 +54,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn one_word_replaced_sums_like_all_summed_anew(
+            mut words in proptest::collection::vec(1..u16::MAX, 2..20), new in 1..u16::MAX, at: usize,
+        ) {
+            let bytes = |w: &[u16]| w.iter().flat_map(|w| w.to_be_bytes()).collect::<Vec<_>>();
+            let before = !fold(sum(&bytes(&words), 0));
+            let at = at % words.len();
+            let old = std::mem::replace(&mut words[at], new);
+            prop_assert_eq!(fold(sum(&bytes(&words), u64::from(replace(before, old, new)))), 0xffff);
+        }
+
         #[test]
         fn eight_bytes_at_a_time_sum_like_two(
             bytes in proptest::collection::vec(any::<u8>(), 0..3000),

@@ -14,7 +14,7 @@ use crate::wire::header::{EndHeader, RouteHeader};
 use super::classify::Head;
 use super::peer::STREAMS;
 use super::segment::{Layout, Outgoing};
-use super::{Delivery, DropReason, Forwarder};
+use super::{Delivery, DropReason, Forwarder, checksum, mss};
 
 /// Longest a packet waits for those before it, whatever its sender asks for: beyond it an inner TCP
 /// has given up waiting too (RFC 6298 starts with a timeout of one second). Shorter than the round
@@ -47,6 +47,11 @@ impl Forwarder {
         let ecn = combine_ecn(head.ecn, route.ecn).ok_or(DropReason::Congested)?;
         if ecn != head.ecn {
             write_ecn(&mut bytes, ecn);
+        }
+        if mss::opens(&head, &bytes) {
+            // What it states is how its sender is answered: over the way from here.
+            let back = self.paths.pick(route.source, route.class).map_or(u16::MAX, |way| way.most);
+            self.clamp(&head, &mut bytes, route.flags.checksum_partial, back);
         }
         let layout = Layout::of(&head, &bytes);
         let offload = if route.flags.checksum_partial {
@@ -101,12 +106,9 @@ fn write_ecn(packet: &mut [u8], ecn: u8) {
             let old = u16::from_be_bytes([packet[0], packet[1]]);
             packet[1] = packet[1] & !3 | ecn;
             let new = u16::from_be_bytes([packet[0], packet[1]]);
-            // RFC 1624, equation 3.
             let sum = u16::from_be_bytes([packet[10], packet[11]]);
-            let total = u32::from(!sum) + u32::from(!old) + u32::from(new);
-            let folded = (total & 0xffff) + (total >> 16);
-            let folded = (folded & 0xffff) + (folded >> 16);
-            packet[10..12].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+            let sum = checksum::replace(sum, old, new);
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
         }
         Some(6) if packet.len() >= 40 => packet[1] = packet[1] & !0x30 | ecn << 4,
         _ => {}
@@ -116,7 +118,6 @@ fn write_ecn(packet: &mut [u8], ecn: u8) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::forward::checksum;
 
     #[test]
     fn marks_are_combined_as_the_table_says() {

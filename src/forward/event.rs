@@ -61,6 +61,22 @@ pub enum ForwardEvent {
         /// When it came, our clock.
         received_at: Instant,
     },
+    /// A datagram of this size reached the peer, which said so.
+    SizeAnswered {
+        /// Which link it crossed.
+        link: LinkId,
+        /// The question's number.
+        seq: u32,
+        /// The datagram's length.
+        size: u16,
+    },
+    /// This machine did not send a datagram because it is longer than the way to the peer begins with.
+    TooLong {
+        /// On which link.
+        link: LinkId,
+        /// The datagram's length.
+        size: u16,
+    },
     /// What the data itself showed of a link since the last report.
     HopReport {
         /// Which link.
@@ -156,4 +172,6 @@ pub struct ProbeRequest {
     pub link: LinkId,
     /// The number to put on it.
     pub seq: u32,
+    /// For a size probe, the length of its datagram; its numbers are a row of their own.
+    pub size: Option<u16>,
 }

@@ -12,11 +12,13 @@ use crate::id::{LinkId, NodeId};
 use crate::time::{Deadline, Instant};
 use crate::wire::ack::Ack;
 use crate::wire::data::{DataMut, HOP_TAG, OVERHEAD, ROUTE};
+use crate::wire::fragment::{self, Fragment};
 use crate::wire::header::{Clear, RouteHeader, ticks};
 use crate::wire::hello::{Hello, Role};
 use crate::wire::notice::Notice;
 use crate::wire::probe::Probe;
 use crate::wire::repair::Repair;
+use crate::wire::size::SizeProbe;
 use crate::wire::{Kind, Owner, TAG, WireError, owner};
 
 use super::arq::Arrival;
@@ -25,6 +27,7 @@ use super::egress::combine_ecn;
 use super::event::{ForwardEvent, ProbeRequest};
 use super::greet::Greeter;
 use super::health::HealthEvent;
+use super::pieces::{Joined, Joiner};
 use super::stats::count_frame;
 use super::{DropReason, Forwarder};
 
@@ -44,7 +47,7 @@ impl Forwarder {
             WireError::Kind(_) => DropReason::Unsupported,
             _ => DropReason::Malformed,
         })?;
-        if matches!(clear.kind, Kind::Fragment | Kind::Bundle) {
+        if clear.kind == Kind::Bundle {
             return Err(DropReason::Unsupported);
         }
         let id = *self.table.find(clear.index).ok_or(DropReason::UnknownIndex)?;
@@ -56,9 +59,12 @@ impl Forwarder {
         if link.forgeries.refuses(now, from, link.endpoint) {
             return Err(DropReason::ForgeryFlood);
         }
-        // Only a packet or a sum of packets may be long; a stranger's long frame is not worth its
-        // opening.
-        let may_be_long = matches!(clear.kind, Kind::Data | Kind::Repair | Kind::Carrier);
+        // Only a packet, a sum or a piece of packets, or what asks for room may be long; another long
+        // frame is not worth its opening.
+        let may_be_long = matches!(
+            clear.kind,
+            Kind::Data | Kind::Repair | Kind::Carrier | Kind::Fragment | Kind::Probe
+        );
         if !may_be_long && datagram.len() > Clear::LEN + Ack::MAX + TAG {
             return Err(DropReason::Malformed);
         }
@@ -85,12 +91,22 @@ impl Forwarder {
         if asks {
             self.list(id);
         }
-        let inner = if clear.kind == Kind::Data { datagram.len() - OVERHEAD } else { 0 };
+        let inner = match clear.kind {
+            Kind::Data => datagram.len() - OVERHEAD,
+            Kind::Fragment => datagram.len().saturating_sub(fragment::OVERHEAD),
+            _ => 0,
+        };
         let counted = self.stats.link_mut(id);
         counted.frames_received += 1;
         count_frame(&mut counted.received, clear.kind, datagram.len(), inner);
         if clear.kind == Kind::Data {
             self.on_data(now, id, peer, datagram, tos)?;
+        } else if clear.kind == Kind::Fragment {
+            let body = &datagram[Clear::LEN..datagram.len() - TAG];
+            if let Some((whole, tos)) = self.on_piece(now, id, body, tos)? {
+                // It cannot be a piece again: that ends here.
+                return self.hop(now, whole, from, tos);
+            }
         } else {
             let body = &datagram[Clear::LEN..datagram.len() - TAG];
             self.on_bare(now, id, peer, (clear.kind, tos, from), body)?;
@@ -183,6 +199,31 @@ impl Forwarder {
         self.list(id);
     }
 
+    /// A piece came; the frame, once that is whole, and the TOS it came with.
+    fn on_piece(
+        &mut self,
+        now: Instant,
+        id: LinkId,
+        body: &[u8],
+        tos: u8,
+    ) -> Result<Option<(BytesMut, u8)>, DropReason> {
+        let (fragment, piece) = Fragment::parse(body).map_err(|_| DropReason::Malformed)?;
+        let link = self.link_mut(id).ok_or(DropReason::UnknownIndex)?;
+        let joiner = link.joiner.get_or_insert_with(|| Box::new(Joiner::default()));
+        let joined = joiner.on_piece(now, fragment, piece, tos);
+        let given_up = joiner.take_given_up();
+        self.stats.drop_many(DropReason::PieceMissing, given_up);
+        match joined {
+            // Nobody's frame is cut twice.
+            Joined::Whole(whole, _) if whole.first() == Some(&(Kind::Fragment as u8)) => {
+                Err(DropReason::Malformed)
+            }
+            Joined::Whole(whole, tos) => Ok(Some((whole, tos))),
+            Joined::Waiting => Ok(None),
+            Joined::Refused => Err(DropReason::Malformed),
+        }
+    }
+
     fn on_bare(
         &mut self,
         now: Instant,
@@ -192,6 +233,10 @@ impl Forwarder {
         body: &[u8],
     ) -> Result<(), DropReason> {
         match kind {
+            Kind::Probe if SizeProbe::is_one(body) => {
+                let probe = SizeProbe::parse(body).map_err(|_| DropReason::Malformed)?;
+                self.on_size_probe(id, probe)
+            }
             Kind::Probe => {
                 let probe = Probe::parse(body).map_err(|_| DropReason::Malformed)?;
                 self.on_probe(now, id, probe)
@@ -258,6 +303,21 @@ impl Forwarder {
                     peer_highest: highest,
                     peer_heard: heard,
                 });
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers a size probe, or hands its answer to the node.
+    fn on_size_probe(&mut self, id: LinkId, probe: SizeProbe) -> Result<(), DropReason> {
+        let link = self.link_mut(id).ok_or(DropReason::UnknownIndex)?;
+        match probe {
+            SizeProbe::Request { seq, size } => {
+                link.push_bare(Kind::Probe, &SizeProbe::Reply { seq, size }.to_bytes());
+                self.list(id);
+            }
+            SizeProbe::Reply { seq, size } => {
+                self.told.push(ForwardEvent::SizeAnswered { link: id, seq, size });
             }
         }
         Ok(())
@@ -346,8 +406,17 @@ impl Forwarder {
 
     /// Sends a probe. `false` where there is no such link or no room.
     pub(super) fn ask_probe(&mut self, now: Instant, request: ProbeRequest) -> bool {
-        let probe = Probe::Request { seq: request.seq, sent_at: now };
         let Some(link) = self.link_mut(request.link) else { return false };
+        if let Some(size) = request.size {
+            // Whether it comes through says nothing of the link's health.
+            let sent = link.push_bare_owned(
+                Kind::Probe,
+                SizeProbe::Request { seq: request.seq, size }.to_bytes(),
+            );
+            self.list(request.link);
+            return sent;
+        }
+        let probe = Probe::Request { seq: request.seq, sent_at: now };
         let sent = link.push_bare(Kind::Probe, &probe.to_bytes());
         if sent {
             link.health.on_sent(now);

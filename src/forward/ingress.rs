@@ -4,18 +4,18 @@ use std::net::SocketAddr;
 
 use bytes::BytesMut;
 
-use crate::buf::{Offload, TunPacket};
+use crate::buf::{Offload, Segmentation, TunPacket};
 use crate::id::{LinkId, NodeId};
 use crate::route::policy::{Delivery, Marking};
 use crate::time::Instant;
 use crate::wire::header::{Flags, RouteHeader, ticks};
 
-use super::classify::{Classified, UDP};
+use super::classify::{Classified, Head, UDP};
 use super::event::ForwardEvent;
 use super::frame::{Load, Own, Packets};
 use super::paths::Way;
-use super::segment::{self, Layout, Splitter};
-use super::{DropReason, Forwarder};
+use super::segment::{self, Layout, Outgoing, Splitter};
+use super::{DropReason, Forwarder, mss, too_big};
 
 /// Where the packets of one super-segment go.
 struct Course {
@@ -30,8 +30,13 @@ impl Forwarder {
     /// overload drops has cost nothing but this.
     pub(super) fn ingress(&mut self, now: Instant, packet: TunPacket) -> Result<(), DropReason> {
         let TunPacket { bytes, offload } = packet;
+        let mut bytes = bytes;
         let mut course = self.course(now, &bytes)?;
-        let packets = self.load(&mut course, bytes, offload)?;
+        if mss::opens(&course.classified.head, &bytes) {
+            let partial = offload != Offload::None;
+            self.clamp(&course.classified.head, &mut bytes, partial, course.way.most);
+        }
+        let packets = self.load(now, &mut course, bytes, offload)?;
         let Course { destination, way, classified, route } = course;
         let dscp = self.marking(&classified);
         let stream = classified.stream;
@@ -43,18 +48,24 @@ impl Forwarder {
 
     /// The packet as it will be cut, or not.
     fn load(
-        &self,
+        &mut self,
+        now: Instant,
         course: &mut Course,
         mut packet: BytesMut,
         offload: Offload,
     ) -> Result<Packets, DropReason> {
-        let layout = Layout::of(&course.classified.head, &packet);
+        let head = course.classified.head;
+        let layout = Layout::of(&head, &packet);
+        let most = self.config.mtu.min(usize::from(course.way.most));
         if let Offload::Segments { kind, size, .. } = offload {
             course.route.flags.checksum_partial = true;
-            let splitter = Splitter::new(packet, layout, kind, size, self.config.mtu)
+            // TCP's are cut to fit.
+            if let (Segmentation::Udp, Some(layout)) = (kind, layout) {
+                self.fits(now, &head, &packet, layout.longest(packet.len(), size), most)?;
+            }
+            let splitter = Splitter::new(packet, layout, kind, size, most)
                 .map_err(|_| DropReason::BadPacket)?;
-            let fits = splitter.longest() <= self.config.mtu;
-            return if fits { Ok(Packets::Many(splitter)) } else { Err(DropReason::TooBig) };
+            return Ok(Packets::Many(splitter));
         }
         if let Offload::Checksum { start, offset } = offload {
             // What the egress can find again travels undone; anything else is summed here.
@@ -64,8 +75,47 @@ impl Forwarder {
                 return Err(DropReason::BadPacket);
             }
         }
-        let fits = packet.len() <= self.config.mtu;
-        if fits { Ok(Packets::One(packet)) } else { Err(DropReason::TooBig) }
+        self.fits(now, &head, &packet, packet.len(), most)?;
+        Ok(Packets::One(packet))
+    }
+
+    /// Whether packets of this length may go over a path that carries `most` whole. What may not be told
+    /// goes all the same, in pieces; the sender of anything else is told.
+    fn fits(
+        &mut self,
+        now: Instant,
+        head: &Head,
+        packet: &[u8],
+        length: usize,
+        most: usize,
+    ) -> Result<(), DropReason> {
+        if length <= most {
+            return Ok(());
+        }
+        let told = too_big::may_be_told(packet, length);
+        if !told && length <= self.config.mtu {
+            return Ok(());
+        }
+        let answer = if told && self.answers.admits(now) {
+            too_big::answer(head, packet, length, most)
+        } else {
+            None
+        };
+        match answer {
+            Some(bytes) => {
+                self.stats.too_big_told += 1;
+                let packet = TunPacket { bytes, offload: Offload::None };
+                self.outgoing.push(Outgoing { packet, layout: None });
+            }
+            None => self.stats.too_big_untold += 1,
+        }
+        Err(DropReason::TooBig)
+    }
+
+    /// Lowers the segment size that a TCP connection opens with to what a path carries whole.
+    pub(super) fn clamp(&mut self, head: &Head, packet: &mut [u8], partial: bool, most: u16) {
+        let most = self.config.mtu.min(usize::from(most));
+        self.stats.clamped += u64::from(mss::clamp(head, packet, partial, most));
     }
 
     /// Reads a packet and decides where it goes.

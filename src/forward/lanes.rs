@@ -101,6 +101,15 @@ pub enum Word {
         /// The node it cannot reach.
         next: NodeId,
     },
+    /// A relay told us what its link to the next hop carries.
+    Narrow {
+        /// The relay.
+        relay: NodeId,
+        /// The node after it.
+        next: NodeId,
+        /// The longest datagram.
+        size: u16,
+    },
 }
 
 /// What a forwarder keeps for the lanes beside it.
@@ -163,6 +172,9 @@ impl Forwarder {
                     }
                 }
                 Word::Standing { link, up } => self.paths.on_link(now, link, up, &mut self.told),
+                Word::Narrow { relay, next, size } => {
+                    self.paths.on_narrow(now, relay, next, size);
+                }
                 Word::Lost { relay, next } => {
                     if self.paths.on_lost(now, relay, next, &mut self.told) {
                         self.told.push(ForwardEvent::RelayLostHop { relay, next });

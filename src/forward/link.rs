@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::buf::{Blocks, TxBatch};
 use crate::id::{Class, LinkId, NodeId, StreamId};
+use crate::quality::LinkMtu;
 use crate::rng::Dice;
 use crate::session::keys::{OpenChain, Scope, SealChain, Secret, nonce};
 use crate::session::replay::{Allowance, Verdict, Window};
@@ -18,6 +19,7 @@ use crate::time::{Deadline, Instant};
 use crate::unit::Ratio;
 use crate::wire::ack::Ack;
 use crate::wire::data::{DataMut, END, HOP_TAG, OVERHEAD, PAYLOAD, ROUTE, hop_aad};
+use crate::wire::fragment::{self, Fragment};
 use crate::wire::header::{Clear, EndHeader, RouteHeader, span, ticks};
 use crate::wire::{Kind, TAG};
 
@@ -32,6 +34,7 @@ use super::greet::Greeter;
 use super::health::LinkHealth;
 use super::pace::{Mode, Pacer};
 use super::peer::Peer;
+use super::pieces::Joiner;
 use super::queue::{Control, FairQueue, QueueLimits};
 use super::roam::Roaming;
 use super::stats::{DropReason, Stats, count_frame};
@@ -130,6 +133,14 @@ pub(super) struct Link {
     pub(super) uncoder: Option<Box<Uncoder>>,
     pub(super) pacer: Pacer,
     bare: VecDeque<(Kind, Vec<u8>)>,
+    /// What is known of the longest datagram that comes through.
+    mtu: Option<LinkMtu>,
+    /// The longest frame that is sent in one piece.
+    whole: usize,
+    /// The next frame that is sent in pieces.
+    cut: u32,
+    /// Made when the first piece comes.
+    pub(super) joiner: Option<Box<Joiner>>,
     pub(super) greeter: Greeter,
     pub(super) health: LinkHealth,
     pub(super) forgeries: Forgeries,
@@ -176,6 +187,10 @@ impl Link {
             uncoder: None,
             pacer: Pacer::new(now),
             bare: VecDeque::new(),
+            mtu: None,
+            whole: usize::MAX,
+            cut: 0,
+            joiner: None,
             greeter: Greeter::default(),
             health: LinkHealth::new(now),
             forgeries: Forgeries::default(),
@@ -205,7 +220,7 @@ impl Link {
         self.push_bare_owned(kind, body.to_vec())
     }
 
-    fn push_bare_owned(&mut self, kind: Kind, body: Vec<u8>) -> bool {
+    pub(super) fn push_bare_owned(&mut self, kind: Kind, body: Vec<u8>) -> bool {
         let fits = self.bare.len() < BARE_LIMIT;
         if fits {
             self.bare.push_back((kind, body));
@@ -266,7 +281,7 @@ impl Link {
             seal_hop(&self.keys, clear, &mut frame, &route);
             let whole = frame.len() as u64;
             let tos = kept.dscp << 2 | RouteHeader::ecn_of(&route);
-            out.push(self.id, self.endpoint, tos, frame.freeze());
+            self.emit(now, out, tos, frame.freeze(), stats);
             self.pacer.on_sent(whole as usize);
             let counted = stats.link_mut(self.id);
             counted.frames_sent += 1;
@@ -307,7 +322,7 @@ impl Link {
             seal_hop(&self.keys, clear, &mut bytes, &route);
             let bytes = bytes.freeze();
             let tos = dscp << 2 | RouteHeader::ecn_of(&route);
-            out.push(self.id, self.endpoint, tos, bytes.clone());
+            self.emit(now, out, tos, bytes.clone(), stats);
             self.pacer.on_sent(whole);
             let counted = stats.link_mut(self.id);
             counted.frames_sent += 1;
@@ -337,7 +352,12 @@ impl Link {
             let Some(clear) = self.keys.next(now, kind, self.transmit_index) else { break };
             let frame = self.seal_bare(clear, &body);
             let whole = frame.len();
-            out.push(self.id, self.endpoint, 0, frame);
+            if kind == Kind::Probe {
+                // A size probe asks whether its own length comes through.
+                out.push(self.id, self.endpoint, 0, frame);
+            } else {
+                self.emit(now, out, 0, frame, stats);
+            }
             self.pacer.on_sent(whole);
             let counted = stats.link_mut(self.id);
             counted.frames_sent += 1;
@@ -433,12 +453,60 @@ impl Link {
             plan.append(&mut body);
             let Some(clear) = self.keys.next(now, Kind::Repair, self.transmit_index) else { break };
             let frame = self.seal_bare(clear, &body);
-            out.push(self.id, self.endpoint, dscp << 2, frame);
+            self.emit(now, out, dscp << 2, frame, stats);
             self.pacer.on_symbol_sent(whole);
             let counted = stats.link_mut(self.id);
             counted.frames_sent += 1;
             counted.symbols += 1;
             count_frame(&mut counted.sent, Kind::Repair, whole, 0);
+        }
+    }
+
+    /// What is known of the longest datagram that comes through.
+    pub(super) fn carries(&mut self, mtu: Option<LinkMtu>) {
+        self.mtu = mtu;
+        self.whole = mtu.map_or(usize::MAX, |mtu| usize::from(mtu.size));
+    }
+
+    /// What the line carries, where that is certain and less than a frame of this length needs.
+    pub(super) fn too_narrow(&self, frame: usize) -> Option<u16> {
+        let mtu = self.mtu.filter(|mtu| mtu.settled)?;
+        (frame > usize::from(mtu.size)).then_some(mtu.size)
+    }
+
+    /// Puts a frame into the batch, in pieces where the line does not carry it whole.
+    fn emit(&mut self, now: Instant, out: &mut TxBatch, tos: u8, frame: Bytes, stats: &mut Stats) {
+        if frame.len() <= self.whole {
+            out.push(self.id, self.endpoint, tos, frame);
+        } else {
+            self.emit_pieces(now, out, tos, &frame, stats);
+        }
+    }
+
+    #[cold]
+    fn emit_pieces(
+        &mut self,
+        now: Instant,
+        out: &mut TxBatch,
+        tos: u8,
+        frame: &[u8],
+        stats: &mut Stats,
+    ) {
+        let (id, room) = (self.cut, self.whole.saturating_sub(fragment::OVERHEAD).max(1));
+        self.cut = id.wrapping_add(1);
+        // Of one length, so that they make a run.
+        let each = frame.len().div_ceil(frame.len().div_ceil(room));
+        for (n, piece) in frame.chunks(each).enumerate() {
+            let index = self.transmit_index;
+            let Some(clear) = self.keys.next(now, Kind::Fragment, index) else { return };
+            let (offset, total) = ((n * each) as u16, frame.len() as u16);
+            let body = Fragment { id, offset, total }.to_bytes(piece);
+            let sealed = self.seal_bare(clear, &body);
+            self.pacer.on_sent(sealed.len() - piece.len());
+            let counted = stats.link_mut(self.id);
+            counted.pieces_sent += 1;
+            count_frame(&mut counted.sent, Kind::Fragment, sealed.len(), piece.len());
+            out.push(self.id, self.endpoint, tos, sealed);
         }
     }
 

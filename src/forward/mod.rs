@@ -34,10 +34,12 @@ mod hop;
 mod ingress;
 pub mod lanes;
 mod link;
+pub mod mss;
 pub mod order;
 pub mod pace;
 mod paths;
 mod peer;
+mod pieces;
 pub mod queue;
 mod relay;
 mod retune;
@@ -45,6 +47,7 @@ mod roam;
 pub mod segment;
 pub mod snapshot;
 pub mod stats;
+pub mod too_big;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -161,8 +164,10 @@ pub struct Forwarder {
     uplink: Option<(u64, Credit)>,
     /// What was decided since the start.
     tuning: Option<Arc<Tuning>>,
-    /// When each source was last told that its route is broken here.
-    noticed: BTreeMap<(NodeId, NodeId), Instant>,
+    /// When each source was last told that its route is broken here, or narrow.
+    noticed: BTreeMap<(NodeId, NodeId, bool), Instant>,
+    /// How many senders may still be told that their packets are too long.
+    answers: too_big::Quota,
     told: Vec<ForwardEvent>,
     events: VecDeque<ForwardEvent>,
     stats: Stats,
@@ -203,6 +208,7 @@ impl Forwarder {
             uplink: Self::uplink(&config, now),
             tuning: None,
             noticed: BTreeMap::new(),
+            answers: too_big::Quota::new(now),
             told: Vec::new(),
             events: VecDeque::new(),
             stats: Stats::default(),
@@ -251,6 +257,13 @@ impl Forwarder {
         }
     }
 
+    /// This machine did not send a frame of this length on a link: it is longer than the way begins with.
+    pub fn on_too_long(&mut self, now: Instant, link: LinkId, size: u16) {
+        self.now = now;
+        self.told.push(ForwardEvent::TooLong { link, size });
+        self.tell();
+    }
+
     /// What the node knows has changed.
     pub fn install(&mut self, now: Instant, snapshot: &Snapshot) {
         self.now = now;
@@ -271,6 +284,7 @@ impl Forwarder {
             self.install_peer(now, entry);
         }
         self.paths.install(&snapshot.routes, &mut self.told);
+        self.paths.measure_up();
         let links = snapshot.peers.iter().flat_map(|peer| &peer.links);
         self.endpoints = links.map(|link| link.endpoint).collect();
         // The others ask a link only while something of theirs is overdue.
@@ -307,6 +321,7 @@ impl Forwarder {
         }
         for wanted in &entry.links {
             self.lanes.spread(wanted.link, wanted.lanes);
+            self.paths.on_mtu(wanted.link, wanted.mtu);
             if lane >= wanted.lanes.max(1) {
                 self.withdraw_link(wanted.link);
                 continue;
@@ -319,6 +334,7 @@ impl Forwarder {
             };
             if let Some(link) = self.link_mut(wanted.link) {
                 if same(link) {
+                    link.carries(wanted.mtu);
                     // A table from before a move does not undo it.
                     if link.told != wanted.endpoint {
                         (link.told, link.endpoint) = (wanted.endpoint, wanted.endpoint);
@@ -328,7 +344,7 @@ impl Forwarder {
                 self.withdraw_link(wanted.link);
             }
             let key = (node, generation, indices.0, indices.1);
-            let link = match self.retired.remove(&key) {
+            let mut link = match self.retired.remove(&key) {
                 Some(link) => link.revived(wanted.link, wanted.endpoint, now),
                 None => {
                     let keys = Keys::new(&entry.secret, (own, node), indices, now);
@@ -339,6 +355,7 @@ impl Forwarder {
                     link
                 }
             };
+            link.carries(wanted.mtu);
             let at = usize::from(wanted.link.0);
             if self.links.len() <= at {
                 self.links.resize_with(at + 1, || None);
@@ -532,7 +549,12 @@ impl Forwarder {
         let first = self.config.lane.is_first();
         // What every lane does alike is told and counted once.
         let own = |e: &ForwardEvent| {
-            matches!(e, ForwardEvent::HopReport { .. } | ForwardEvent::InUse { .. })
+            matches!(
+                e,
+                ForwardEvent::HopReport { .. }
+                    | ForwardEvent::InUse { .. }
+                    | ForwardEvent::TooLong { .. }
+            )
         };
         self.told.retain(|event| first || own(event));
         for event in self.told.drain(..) {

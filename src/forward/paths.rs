@@ -12,8 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::{Class, LinkId, NodeId};
+use crate::quality::LinkMtu;
 use crate::route::table::{Path, RouteTable};
 use crate::time::{Deadline, Instant};
+use crate::wire::data::carried_in;
 use crate::wire::header::{Segments, ticks};
 
 use super::event::{FlipReason, ForwardEvent};
@@ -28,6 +30,8 @@ const SETTLES: Duration = Duration::from_secs(2);
 const USE_TOLD: Duration = Duration::from_secs(5);
 /// Such words remembered at a time.
 const LOST_LIMIT: usize = 256;
+/// How long a relay's word counts that its next link carries less (RFC 8201, section 5.2: ten minutes).
+const NARROW_FOR: Duration = Duration::from_secs(600);
 
 /// A path in the form that packets need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +40,14 @@ pub(super) struct Way {
     pub(super) segments: Segments,
     /// The path's own delay, in ticks: a packet's time budget starts from it.
     pub(super) delay: u16,
+    /// The longest packet that it is known to carry in one piece.
+    pub(super) most: u16,
 }
 
 impl Way {
     fn of(path: &Path) -> Option<Self> {
         let segments = Segments::new(&path.nodes)?;
-        Some(Self { link: path.link, segments, delay: ticks(path.delay) })
+        Some(Self { link: path.link, segments, delay: ticks(path.delay), most: u16::MAX })
     }
 
     /// Whether it crosses from `relay` to `next`.
@@ -81,6 +87,10 @@ pub(super) struct Paths {
     links: Vec<Standing>,
     /// What relays have lost, and until when we believe it.
     lost: BTreeMap<(NodeId, NodeId), Instant>,
+    /// The longest packet that each link carries, by its number.
+    most: Vec<u16>,
+    /// The longest that relays' next links carry, and until when we believe it.
+    narrow: BTreeMap<(NodeId, NodeId), (u16, Instant)>,
 }
 
 impl Paths {
@@ -90,6 +100,8 @@ impl Paths {
             entries: BTreeMap::new(),
             links: Vec::new(),
             lost: BTreeMap::new(),
+            most: Vec::new(),
+            narrow: BTreeMap::new(),
         }
     }
 
@@ -173,11 +185,62 @@ impl Paths {
         true
     }
 
+    /// What is known of the longest datagram that a link carries. Counts with the next
+    /// [`Paths::measure_up`].
+    pub(super) fn on_mtu(&mut self, link: LinkId, mtu: Option<LinkMtu>) {
+        let at = usize::from(link.0);
+        if self.most.len() <= at {
+            self.most.resize(at + 1, u16::MAX);
+        }
+        // Before that is certain nobody is told: they would remember it.
+        self.most[at] = mtu.filter(|mtu| mtu.settled).map_or(u16::MAX, |mtu| carried_in(mtu.size));
+    }
+
+    /// A relay says what its next link carries, a datagram of so many bytes. Counts only where a path in
+    /// force crosses there; returns whether one does.
+    pub(super) fn on_narrow(
+        &mut self,
+        now: Instant,
+        relay: NodeId,
+        next: NodeId,
+        size: u16,
+    ) -> bool {
+        let known = self.narrow.contains_key(&(relay, next));
+        let ours = self.entries.values().any(|e| {
+            e.primary.crosses(relay, next) || e.backup.is_some_and(|b| b.crosses(relay, next))
+        });
+        if !ours || (!known && self.narrow.len() >= LOST_LIMIT) {
+            return false;
+        }
+        self.narrow.insert((relay, next), (carried_in(size), now.plus(NARROW_FOR)));
+        self.measure_up();
+        true
+    }
+
+    /// Gives every path the longest packet that all of it carries, as far as is known.
+    pub(super) fn measure_up(&mut self) {
+        let (links, narrow) = (&self.most, &self.narrow);
+        let measure = |way: &mut Way| {
+            let first = links.get(usize::from(way.link.0)).copied().unwrap_or(u16::MAX);
+            let crossed = narrow.iter().filter(|((relay, next), _)| way.crosses(*relay, *next));
+            way.most = crossed.map(|(_, (most, _))| *most).fold(first, u16::min);
+        };
+        for entry in self.entries.values_mut() {
+            measure(&mut entry.primary);
+            entry.backup.iter_mut().for_each(measure);
+        }
+    }
+
     /// The clock reached `now`: old words of relays are forgotten.
     pub(super) fn handle_timeout(&mut self, now: Instant, told: &mut Vec<ForwardEvent>) {
         let before = self.lost.len();
         self.lost.retain(|_, until| *until > now);
         let mut changed = self.lost.len() < before;
+        let before = self.narrow.len();
+        self.narrow.retain(|_, (_, until)| *until > now);
+        if self.narrow.len() < before {
+            self.measure_up();
+        }
         for link in &mut self.links {
             if matches!(link, Standing::Settling(until) if *until <= now) {
                 *link = Standing::Up;
@@ -192,6 +255,9 @@ impl Paths {
     pub(super) fn poll_timeout(&self) -> Option<Deadline> {
         let relay = self.lost.values().min();
         let relay = relay.map(|&at| Deadline { at, why: "relay believed again" });
+        let narrow = self.narrow.values().map(|(_, until)| until).min();
+        let narrow = narrow.map(|&at| Deadline { at, why: "relay's link measured anew" });
+        let relay = Deadline::earlier(relay, narrow);
         let settles = self.links.iter().filter_map(|link| match link {
             Standing::Settling(until) => Some(Deadline { at: *until, why: "link settled" }),
             _ => None,
@@ -357,6 +423,29 @@ mod tests {
         assert_eq!(link(&paths), Some(0));
         let want = [flip(true, FlipReason::RelayLostHop), flip(false, FlipReason::Recovered)];
         assert_eq!(told, want);
+    }
+
+    #[test]
+    fn a_path_carries_what_its_narrowest_link_does_as_far_as_is_known() {
+        let (mut paths, mut told) = relayed();
+        let most = |paths: &Paths| paths.pick(node(9), Class(0)).unwrap().most;
+        assert_eq!(most(&paths), u16::MAX);
+        paths.on_mtu(LinkId(0), Some(LinkMtu { size: 1252, settled: false }));
+        paths.measure_up();
+        assert_eq!(most(&paths), u16::MAX, "not settled yet");
+        paths.on_mtu(LinkId(0), Some(LinkMtu { size: 1472, settled: true }));
+        paths.measure_up();
+        assert_eq!(most(&paths), 1386);
+        assert!(!paths.on_narrow(Instant::ZERO, node(3), node(9), 1292), "not on our way");
+        assert!(paths.on_narrow(Instant::ZERO, node(2), node(9), 1292));
+        assert_eq!(most(&paths), 1206);
+        paths.install(&table(path(0, &[2, 9]), None), &mut told);
+        paths.measure_up();
+        assert_eq!(most(&paths), 1206, "a new table is no news of links");
+        let until = paths.poll_timeout().unwrap().at;
+        assert_eq!(until, Instant::ZERO.plus(NARROW_FOR));
+        paths.handle_timeout(until, &mut told);
+        assert_eq!((most(&paths), paths.poll_timeout()), (1386, None));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use crate::id::{LinkId, NodeId};
+use crate::id::{Class, LinkId, NodeId};
 use crate::time::Instant;
 use crate::wire::Kind;
 use crate::wire::data::{DataMut, OVERHEAD, ROUTE};
@@ -18,6 +18,9 @@ use super::{DropReason, Forwarder};
 /// Least time between two notices to a source about one next hop. Shorter than the source's memory
 /// of it, longer than a round trip on most paths.
 const NOTICE_SPACE: Duration = Duration::from_millis(50);
+/// The same where the next link carries less than the packet: it went on in pieces, so that there is no
+/// hurry.
+const NARROW_SPACE: Duration = Duration::from_secs(1);
 /// Sources and next hops remembered for that.
 const NOTICED_LIMIT: usize = 1024;
 
@@ -41,6 +44,10 @@ impl Forwarder {
             self.notice(now, from, route, NoticeReason::NextHopDown);
             return Err(DropReason::NextHopDown);
         };
+        let narrow = self.links.get(usize::from(link.0)).and_then(Option::as_ref);
+        if let Some(size) = narrow.and_then(|link| link.too_narrow(bytes.len())) {
+            self.notice(now, from, route, NoticeReason::TooLong { size });
+        }
         let onward = RouteHeader { segments_left: route.segments_left - 1, ..*route };
         let flow = {
             let parts = DataMut::split(&mut bytes[ROUTE..]).map_err(|_| DropReason::Malformed)?;
@@ -63,12 +70,14 @@ impl Forwarder {
     /// back the way the packet came.
     fn notice(&mut self, now: Instant, from: LinkId, route: &RouteHeader, reason: NoticeReason) {
         let Some(next) = route.next() else { return };
-        let key = (route.source, next);
-        if self.noticed.get(&key).is_some_and(|&last| now.since(last) < NOTICE_SPACE) {
+        let narrow = matches!(reason, NoticeReason::TooLong { .. });
+        let space = |narrow| if narrow { NARROW_SPACE } else { NOTICE_SPACE };
+        let key = (route.source, next, narrow);
+        if self.noticed.get(&key).is_some_and(|&last| now.since(last) < space(narrow)) {
             return;
         }
         if self.noticed.len() >= NOTICED_LIMIT {
-            self.noticed.retain(|_, last| now.since(*last) < NOTICE_SPACE);
+            self.noticed.retain(|(.., narrow), last| now.since(*last) < space(*narrow));
             if self.noticed.len() >= NOTICED_LIMIT {
                 return;
             }
@@ -77,7 +86,7 @@ impl Forwarder {
         let notice = Notice {
             reason,
             hops_left: Notice::HOPS,
-            class: route.class,
+            class: if narrow { Class(0) } else { route.class },
             source: route.source,
             relay: self.config.node,
             segments: route.segments,
@@ -107,6 +116,14 @@ impl Forwarder {
         if notice.source == own {
             // It may come from the relay itself or from our neighbour on the route, nobody else.
             let credible = notice.relay == from || notice.segments.at(0) == Some(from);
+            if let NoticeReason::TooLong { size } = notice.reason {
+                let relay = notice.relay;
+                if !credible || !self.paths.on_narrow(now, relay, next, size) {
+                    return Err(DropReason::StrayNotice);
+                }
+                self.say_to_others(Word::Narrow { relay, next, size });
+                return Ok(());
+            }
             if !credible || !self.paths.on_lost(now, notice.relay, next, &mut self.told) {
                 return Err(DropReason::StrayNotice);
             }

@@ -71,6 +71,11 @@ impl Layout {
         Some(Self { v4: packet[0] >> 4 == 4, tcp, transport, payload })
     }
 
+    /// Length of the longest packet that a super-segment of `total` bytes is cut into.
+    pub fn longest(&self, total: usize, size: u16) -> usize {
+        self.payload + usize::from(size).min(total.saturating_sub(self.payload))
+    }
+
     /// What a device needs to finish a checksum that holds only the pseudo header's sum.
     pub fn partial(&self) -> Offload {
         Offload::Checksum { start: self.transport as u16, offset: self.sum_offset() as u16 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::id::{LinkId, NodeId};
+use crate::quality::LinkMtu;
 use crate::route::policy::ClassSpec;
 use crate::route::table::RouteTable;
 use crate::session::keys::Secret;
@@ -23,6 +24,8 @@ pub struct LinkEntry {
     pub transmit_index: u32,
     /// Lanes that both ends have, at least one. Both indices are those of lane zero.
     pub lanes: u8,
+    /// The longest datagram it carries; `None` where that is not known, and nothing is limited.
+    pub mtu: Option<LinkMtu>,
 }
 
 /// One node we share keys with. It may have no link (traffic to it then crosses relays).

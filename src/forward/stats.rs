@@ -97,11 +97,13 @@ pub enum DropReason {
     LaneFull,
     /// A carrier beyond what its source may send, or what waits for this node.
     CarrierQuota,
+    /// A frame that came in pieces of which some did not, or not in time.
+    PieceMissing,
 }
 
 impl DropReason {
     /// How many reasons there are.
-    pub const COUNT: usize = 43;
+    pub const COUNT: usize = 44;
 
     /// Every reason, in the order of its counters.
     pub const ALL: [Self; Self::COUNT] = [
@@ -148,6 +150,7 @@ impl DropReason {
         Self::StrayHello,
         Self::LaneFull,
         Self::CarrierQuota,
+        Self::PieceMissing,
     ];
 
     /// The label in logs and metrics.
@@ -196,6 +199,7 @@ impl DropReason {
             Self::StrayHello => "stray_hello",
             Self::LaneFull => "lane_full",
             Self::CarrierQuota => "carrier_quota",
+            Self::PieceMissing => "piece_missing",
         }
     }
 }
@@ -253,6 +257,8 @@ pub struct LinkStats {
     pub repair_late: u64,
     /// Packets that got the congestion mark in the queue before it.
     pub marked: u64,
+    /// Pieces sent of frames that are longer than the link carries.
+    pub pieces_sent: u64,
     /// What its rate control did.
     pub pace: PaceStats,
 }
@@ -269,11 +275,13 @@ impl LinkStats {
         self.symbols_refused += other.symbols_refused;
         self.repair_late += other.repair_late;
         self.marked += other.marked;
+        self.pieces_sent += other.pieces_sent;
         self.pace.absorb(&other.pace);
     }
 }
 
-/// Adds one whole frame to the bytes of its kind. `inner`: bytes of the user's packet in it.
+/// Adds one whole frame to the bytes of its kind. `inner`: bytes of the user's packet in it, or of the
+/// frame that a piece is of, which is counted by itself.
 pub(super) fn count_frame(bytes: &mut Bytes, kind: Kind, frame: usize, inner: usize) {
     let whole = frame as u64;
     match kind {
@@ -284,7 +292,8 @@ pub(super) fn count_frame(bytes: &mut Bytes, kind: Kind, frame: usize, inner: us
         Kind::Ack => bytes.feedback += whole,
         Kind::Probe | Kind::Hello => bytes.probes += whole,
         Kind::Repair => bytes.repair += whole,
-        Kind::Carrier | Kind::Notice | Kind::Fragment | Kind::Bundle => bytes.control += whole,
+        Kind::Fragment => bytes.framing += whole - inner as u64,
+        Kind::Carrier | Kind::Notice | Kind::Bundle => bytes.control += whole,
     }
 }
 
@@ -308,6 +317,12 @@ pub struct Stats {
     pub flips: u64,
     /// Flips back.
     pub flips_back: u64,
+    /// Senders told that a packet is longer than its path carries.
+    pub too_big_told: u64,
+    /// Packets too long for their path whose sender was not told: too many were, or it may not be.
+    pub too_big_untold: u64,
+    /// TCP connections held to shorter segments than their ends would take.
+    pub clamped: u64,
     /// Notices sent to sources.
     pub notices_sent: u64,
     /// Packets handed to another lane of this node.
@@ -331,6 +346,9 @@ impl Default for Stats {
             class_delivered: vec![Volume::default(); Class::LIMIT],
             flips: 0,
             flips_back: 0,
+            too_big_told: 0,
+            too_big_untold: 0,
+            clamped: 0,
             notices_sent: 0,
             handed: 0,
             events_lost: 0,
@@ -381,6 +399,9 @@ impl Stats {
         }
         self.flips += other.flips;
         self.flips_back += other.flips_back;
+        self.too_big_told += other.too_big_told;
+        self.too_big_untold += other.too_big_untold;
+        self.clamped += other.clamped;
         self.notices_sent += other.notices_sent;
         self.handed += other.handed;
         self.events_lost += other.events_lost;

@@ -15,6 +15,7 @@ use crate::control::message::DigestEntry;
 use crate::forward::event::{FlipReason, ForwardEvent, ProbeRequest};
 use crate::id::{Class, LinkId, NodeId};
 use crate::probe::model::Model;
+use crate::quality::LinkMtu;
 use crate::report::LinkRow;
 use crate::rng::Dice;
 use crate::route::choose::{ChooseConfig, Chooser};
@@ -148,7 +149,8 @@ impl Knowledge {
 
     /// Keys with a peer came into force.
     pub(super) fn on_session(&mut self, now: Instant, session: &Session) {
-        self.links.add(session.link, session.peer.node);
+        let v6 = session.takes_sizes.then_some(session.endpoint.is_ipv6());
+        self.links.add(now, session.link, session.peer.node, v6);
         self.tell_originator(session.link);
         self.weigh_within(now, WEIGH_URGENT);
     }
@@ -252,6 +254,31 @@ impl Knowledge {
             self.tell_originator(link);
             self.weigh_within(now, WEIGH_MOVED);
         }
+    }
+
+    /// A size probe was answered.
+    pub(super) fn on_size_answered(&mut self, now: Instant, link: LinkId, seq: u32, size: u16) {
+        self.links.on_size_answered(now, link, seq, size);
+    }
+
+    /// This machine did not send a datagram of this length.
+    pub(super) fn on_too_long(&mut self, now: Instant, link: LinkId, size: u16) {
+        self.links.on_too_long(now, link, size);
+    }
+
+    /// The peer is at another endpoint.
+    pub(super) fn on_moved(&mut self, now: Instant, link: LinkId, v6: bool) {
+        self.links.on_moved(now, link, v6);
+    }
+
+    /// The longest datagram that a link carries, as far as is known.
+    pub(super) fn mtu(&self, link: LinkId) -> Option<LinkMtu> {
+        self.links.mtu(link)
+    }
+
+    /// Whether that changed for a link since it was last asked.
+    pub(super) fn take_mtu_moved(&mut self) -> bool {
+        self.links.take_mtu_moved()
     }
 
     /// What the originator should know of a link.

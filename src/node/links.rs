@@ -11,9 +11,10 @@ use crate::id::{LinkId, NodeId};
 use crate::probe::estimate::{Direction, Estimate, HopFigures};
 use crate::probe::forecast::HORIZON;
 use crate::probe::model::Model;
+use crate::probe::mtu::MtuSearch;
 use crate::probe::prober::{Prober, Reading, Reply};
 use crate::probe::schedule::{Interest, Schedule, ScheduleConfig};
-use crate::quality::LinkState;
+use crate::quality::{LinkMtu, LinkState};
 use crate::report::{DirectionRow, ForecastRow, Histogram, LinkRow};
 use crate::rng::Dice;
 use crate::time::{Deadline, Instant, micros};
@@ -25,6 +26,16 @@ use crate::unit::Price;
 const SWEEP: Duration = Duration::from_secs(1);
 /// Of the others, one in so many each time: what is measured four times a minute needs no more.
 const SWEEP_PARTS: u64 = 5;
+/// How often it is confirmed what a link carries: where a path in force starts with it, and elsewhere.
+/// A large frame each: 0.2 kbit/s, and 7 bit/s, which is 3.3 kbit/s in a mesh of 500.
+const SIZE_EVERY: Duration = Duration::from_secs(60);
+const SIZE_EVERY_IDLE: Duration = Duration::from_secs(1800);
+/// How long the answer to a size probe is waited for at most, also before any round trip is known
+/// (RFC 8899, section 5.1.1: not much less than a second then). One that comes later counts too.
+const SIZE_PATIENCE: Duration = Duration::from_secs(1);
+/// Of the frames of a report so many lost, and one in so many: perhaps all that are long.
+const SUSPECT_LOST: u64 = 3;
+const SUSPECT_PART: u64 = 4;
 
 /// One of our links.
 #[derive(Debug)]
@@ -39,6 +50,12 @@ struct Link {
     probes_lost: u64,
     rtt: Histogram,
     hop: HopView,
+    /// The search for the longest datagram it carries; none where the peer does not answer it.
+    mtu: Option<MtuSearch>,
+    /// As the forwarder is told it.
+    mtu_told: Option<LinkMtu>,
+    /// When the search wants the clock.
+    mtu_at: Option<Instant>,
 }
 
 /// All our links.
@@ -51,6 +68,8 @@ pub(super) struct Links {
     links: BTreeMap<LinkId, Link>,
     by_peer: BTreeMap<NodeId, LinkId>,
     probes: VecDeque<ProbeRequest>,
+    mtu_due: BTreeSet<(Instant, LinkId)>,
+    mtu_moved: bool,
     sweep_at: Instant,
     sweeps: u64,
 }
@@ -65,6 +84,8 @@ impl Links {
             links: BTreeMap::new(),
             by_peer: BTreeMap::new(),
             probes: VecDeque::new(),
+            mtu_due: BTreeSet::new(),
+            mtu_moved: false,
             sweep_at: now.plus(SWEEP),
             sweeps: 0,
         }
@@ -78,8 +99,9 @@ impl Links {
         }
     }
 
-    /// A session uses this link from now on. What was measured of it before still holds.
-    pub(super) fn add(&mut self, link: LinkId, peer: NodeId) {
+    /// A session uses this link from now on. What was measured of it before still holds. `v6`: whether
+    /// its underlay is IPv6, where the peer answers size probes.
+    pub(super) fn add(&mut self, now: Instant, link: LinkId, peer: NodeId, v6: Option<bool>) {
         self.by_peer.insert(peer, link);
         let held = self.links.entry(link).or_insert_with(|| Link {
             peer,
@@ -91,15 +113,24 @@ impl Links {
             probes_lost: 0,
             rtt: Histogram::default(),
             hop: HopView::default(),
+            mtu: None,
+            mtu_told: None,
+            mtu_at: None,
         });
         held.up = false;
+        if held.mtu.as_ref().map(MtuSearch::is_v6) != v6 {
+            held.mtu = v6.map(|v6| MtuSearch::new(v6, SIZE_EVERY_IDLE, now));
+        }
+        self.arm(link);
     }
 
     /// No session uses it any more. Returns its peer.
     pub(super) fn remove(&mut self, link: LinkId) -> Option<NodeId> {
         self.schedule.on_gone(link);
         self.prober.on_gone(link);
-        let peer = self.links.remove(&link).map(|l| l.peer)?;
+        let gone = self.links.remove(&link)?;
+        gone.mtu_at.map(|at| self.mtu_due.remove(&(at, link)));
+        let peer = gone.peer;
         if self.by_peer.get(&peer) == Some(&link) {
             self.by_peer.remove(&peer);
         }
@@ -120,13 +151,85 @@ impl Links {
         held.up = up;
         if up {
             self.schedule.on_interest(now, link, Interest::Idle);
+            if let Some(search) = &mut held.mtu {
+                search.on_up(now);
+            }
         } else {
             held.estimate.on_down();
             self.prober.on_down(link);
             (held.outward, held.inward) = (None, None);
             self.schedule.on_gone(link);
         }
+        self.arm(link);
         true
+    }
+
+    /// A size probe was answered.
+    pub(super) fn on_size_answered(&mut self, now: Instant, link: LinkId, seq: u32, size: u16) {
+        if let Some(search) = self.search(link) {
+            search.on_answer(now, seq, size);
+            self.arm(link);
+        }
+    }
+
+    /// This machine did not send a datagram of this length.
+    pub(super) fn on_too_long(&mut self, now: Instant, link: LinkId, size: u16) {
+        if let Some(search) = self.search(link) {
+            search.on_refused(now, size);
+            self.arm(link);
+        }
+    }
+
+    /// The peer is at another endpoint.
+    pub(super) fn on_moved(&mut self, now: Instant, link: LinkId, v6: bool) {
+        if let Some(search) = self.search(link) {
+            search.on_moved(now, v6);
+            self.arm(link);
+        }
+    }
+
+    /// The longest datagram that a link carries, as far as is known.
+    pub(super) fn mtu(&self, link: LinkId) -> Option<LinkMtu> {
+        self.links.get(&link)?.mtu_told
+    }
+
+    /// Whether that changed for a link since it was last asked.
+    pub(super) fn take_mtu_moved(&mut self) -> bool {
+        std::mem::take(&mut self.mtu_moved)
+    }
+
+    fn search(&mut self, link: LinkId) -> Option<&mut MtuSearch> {
+        self.links.get_mut(&link)?.mtu.as_mut()
+    }
+
+    /// Something happened to the search on a link: when it wants the clock, and what it knows.
+    fn arm(&mut self, link: LinkId) {
+        let Some(held) = self.links.get_mut(&link) else { return };
+        let search = held.mtu.as_ref();
+        let at = search.filter(|_| held.up).map(|search| search.poll_timeout().at);
+        if at != held.mtu_at {
+            held.mtu_at.map(|old| self.mtu_due.remove(&(old, link)));
+            at.map(|new| self.mtu_due.insert((new, link)));
+            held.mtu_at = at;
+        }
+        let known = search.and_then(MtuSearch::known);
+        self.mtu_moved |= known != held.mtu_told;
+        held.mtu_told = known;
+    }
+
+    /// Size probes that are due go out.
+    fn ask_sizes(&mut self, now: Instant) {
+        while let Some(&(_, link)) = self.mtu_due.first().filter(|(at, _)| *at <= now) {
+            let patience = self.prober.timeout(link).min(SIZE_PATIENCE);
+            let Some(held) = self.links.get_mut(&link) else { return };
+            let lost = [held.outward, held.inward].into_iter().flatten();
+            let lost: f64 = lost.map(|state| state.present.loss.as_f64()).sum();
+            let Some(search) = &mut held.mtu else { return };
+            if let Some(ask) = search.poll_ask(now, patience, MtuSearch::tries_at(lost)) {
+                self.probes.push_back(ProbeRequest { link, seq: ask.seq, size: Some(ask.size) });
+            }
+            self.arm(link);
+        }
     }
 
     pub(super) fn on_times(&mut self, now: Instant, times: &ProbeTimes) {
@@ -154,6 +257,15 @@ impl Links {
             };
             self.schedule.on_interest(now, link, interest);
         }
+        let mut moved = Vec::new();
+        for (&link, held) in &mut self.links {
+            let watched = used.contains(&link) || armed.contains(&link);
+            let every = if watched { SIZE_EVERY } else { SIZE_EVERY_IDLE };
+            if held.mtu.as_mut().is_some_and(|search| search.on_interest(now, every)) {
+                moved.push(link);
+            }
+        }
+        moved.into_iter().for_each(|link| self.arm(link));
     }
 
     /// The forwarder measured something. Returns the link where its state moved.
@@ -190,6 +302,11 @@ impl Links {
             } => {
                 let held = self.links.get_mut(&link)?;
                 held.hop.on_report(now, &line, judged, bytes, repair_bytes);
+                if lost >= SUSPECT_LOST && lost.saturating_mul(SUSPECT_PART) >= judged {
+                    held.mtu.iter_mut().for_each(|search| search.on_suspect(now));
+                    self.arm(link);
+                }
+                let held = self.links.get_mut(&link)?;
                 held.estimate.on_hop_report(now, &HopFigures { judged, lost, residual, rtt });
                 return self.take_over(now, link).then_some(link);
             }
@@ -208,11 +325,12 @@ impl Links {
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Vec<LinkId> {
         while let Some(link) = self.schedule.poll_due(now) {
             let seq = self.prober.probe(now, link);
-            self.probes.push_back(ProbeRequest { link, seq });
+            self.probes.push_back(ProbeRequest { link, seq, size: None });
             if let Some(held) = self.links.get_mut(&link) {
                 held.probes_sent += 1;
             }
         }
+        self.ask_sizes(now);
         for (link, count) in self.prober.handle_timeout(now) {
             if let Some(held) = self.links.get_mut(&link) {
                 held.probes_lost += u64::from(count);
@@ -233,6 +351,8 @@ impl Links {
     pub(super) fn poll_timeout(&self) -> Option<Deadline> {
         let sweep = Deadline { at: self.sweep_at, why: "link sweep" };
         let probes = Deadline::earlier(self.schedule.poll_timeout(), self.prober.poll_timeout());
+        let sizes = self.mtu_due.first().map(|&(at, _)| Deadline { at, why: "size of datagrams" });
+        let probes = Deadline::earlier(probes, sizes);
         Deadline::earlier(probes, (!self.links.is_empty()).then_some(sweep))
     }
 
@@ -290,6 +410,7 @@ impl Links {
         row.probes_lost = Some(held.probes_lost);
         row.rtt_s = held.rtt;
         row.hop = held.hop.row(now);
+        row.mtu = held.mtu.as_ref().and_then(MtuSearch::path_mtu);
         let slot = held.estimate.slot();
         row.rtt_slot_ms = slot.map(|(_, least)| ms(least));
         row.rtt_slots = slot.map_or(0, |(count, _)| count);

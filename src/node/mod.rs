@@ -416,7 +416,7 @@ impl Node {
     /// What the forwarders are to read from now on, where it changed.
     pub fn poll_snapshot(&mut self) -> Option<Snapshot> {
         std::mem::take(&mut self.snapshot_due).then(|| Snapshot {
-            peers: Arc::new(self.peers.entries()),
+            peers: Arc::new(self.peers.entries(|link| self.knowledge.mtu(link))),
             routes: self.knowledge.table(),
             tuning: self.tuning.clone(),
         })

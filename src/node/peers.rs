@@ -14,6 +14,7 @@ use crate::control::message::Hello;
 use crate::control::{ConnectionId, carried_to};
 use crate::forward::snapshot::{LinkEntry, PeerEntry};
 use crate::id::{LinkId, NodeId};
+use crate::quality::LinkMtu;
 use crate::rng::Dice;
 use crate::session::keys::Secret;
 use crate::session::trust::Certified;
@@ -96,6 +97,8 @@ pub(super) struct Session {
     pub(super) redialled: bool,
     /// Whether the peer understands lists of revoked certificates and where it is seen.
     pub(super) takes_news: bool,
+    /// Whether the peer answers size probes and joins frames that come in pieces.
+    pub(super) takes_sizes: bool,
 }
 
 impl Session {
@@ -328,6 +331,7 @@ impl Peers {
             vain,
             redialled: false,
             takes_news: hello.takes_news(),
+            takes_sizes: hello.takes_sizes(),
         };
         self.next_generation += 1;
         if let Some(old) = self.sessions.insert(node, session) {
@@ -389,14 +393,15 @@ impl Peers {
         self.sessions.values().filter(open).map(|s| s.peer.node).collect()
     }
 
-    /// The peers as the forwarder sees them.
-    pub(super) fn entries(&self) -> Vec<PeerEntry> {
+    /// The peers as the forwarder sees them. `mtu`: what is known of a link's longest datagram.
+    pub(super) fn entries(&self, mtu: impl Fn(LinkId) -> Option<LinkMtu>) -> Vec<PeerEntry> {
         let link = |s: &Session| LinkEntry {
             link: s.link,
             endpoint: s.endpoint,
             receive_index: s.receive_index,
             transmit_index: s.transmit_index,
             lanes: s.lanes,
+            mtu: mtu(s.link),
         };
         let entry = |s: &Session| PeerEntry {
             node: s.peer.node,

@@ -124,6 +124,7 @@ impl Node {
             News::LinkMoved(link, endpoint) => {
                 let Some((peer, session)) = self.peers.on_link(link) else { return };
                 session.endpoint = endpoint;
+                self.knowledge.on_moved(now, link, endpoint.is_ipv6());
                 let (name, takes_news) = (session.peer.name.clone(), session.takes_news);
                 if let Some(connection) = session.connection {
                     self.control.push_back(ControlOutput::Moved { connection, endpoint });
@@ -216,6 +217,10 @@ impl Node {
             ForwardEvent::InUse { destination, class } => {
                 self.knowledge.on_in_use(now, destination, class);
             }
+            ForwardEvent::SizeAnswered { link, seq, size } => {
+                self.knowledge.on_size_answered(now, link, seq, size);
+            }
+            ForwardEvent::TooLong { link, size } => self.knowledge.on_too_long(now, link, size),
             measured => self.knowledge.on_measured(now, &measured),
         }
     }

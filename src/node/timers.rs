@@ -134,6 +134,7 @@ impl Node {
         }
         let roll = Roll { members: &self.members, peers: &self.peers };
         self.snapshot_due |= self.knowledge.settle(now, &roll, &mut self.events);
+        self.snapshot_due |= self.knowledge.take_mtu_moved();
     }
 
     pub(super) fn on_stop(&mut self, now: Instant) {

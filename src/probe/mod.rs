@@ -2,12 +2,13 @@
 //!
 //! [`schedule`] says which link to probe, [`prober`] numbers probes and turns replies into
 //! [`prober::Reading`]s, [`estimate`] keeps what was measured of one link in both directions, and
-//! [`forecast`] says what to expect, corrected by a [`model`] where that has proved better. None of
-//! them sends: the node asks the forwarder to.
+//! [`forecast`] says what to expect, corrected by a [`model`] where that has proved better; [`mtu`] finds
+//! the longest datagram that comes through. None of them sends: the node asks the forwarder to.
 
 pub mod estimate;
 pub mod forecast;
 mod gate;
 pub mod model;
+pub mod mtu;
 pub mod prober;
 pub mod schedule;

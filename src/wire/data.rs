@@ -35,6 +35,12 @@ pub const fn inner_mtu(underlay_mtu: usize, ipv6: bool) -> Option<usize> {
     underlay_mtu.checked_sub(outer + OVERHEAD + REPAIR_ROOM)
 }
 
+/// The largest inner packet of a data frame that fits a datagram of this length, with room for what
+/// repairs it.
+pub const fn carried_in(datagram: u16) -> u16 {
+    datagram.saturating_sub((OVERHEAD + REPAIR_ROOM) as u16)
+}
+
 /// A data frame's parts, for sealing and opening where they lie.
 #[derive(Debug)]
 pub struct DataMut<'a> {
@@ -82,6 +88,7 @@ mod tests {
         assert_eq!(inner_mtu(1500, false), Some(1386));
         assert_eq!(inner_mtu(1500, true), Some(1366));
         assert_eq!(inner_mtu(100, false), None);
+        assert_eq!([carried_in(1472), carried_in(1452), carried_in(9)], [1386, 1366, 0]);
     }
 
     #[test]

@@ -11,11 +11,13 @@ use std::fmt;
 pub mod ack;
 pub mod carrier;
 pub mod data;
+pub mod fragment;
 pub mod header;
 pub mod hello;
 pub mod notice;
 pub mod probe;
 pub mod repair;
+pub mod size;
 
 /// Version of everything described here: it is bound into keys and into what is sealed.
 pub const VERSION: u8 = 1;
@@ -39,7 +41,7 @@ pub enum Kind {
     Ack = 0x14,
     /// A combination of several data frames, to have a lost one from.
     Repair = 0x15,
-    /// A piece of a packet too large for the underlay. A draft.
+    /// A piece of a frame that is longer than the link carries.
     Fragment = 0x16,
     /// Several small frames in one datagram. A draft.
     Bundle = 0x17,

@@ -176,7 +176,7 @@ fn probes_are_answered_with_what_the_peer_heard() {
     for seq in 1..=4 {
         let now = world.now;
         world.line(1, 2).cut = seq == 3;
-        let probe = ProbeRequest { link: LinkId(2), seq };
+        let probe = ProbeRequest { link: LinkId(2), seq, size: None };
         world.nodes.get_mut(&1).unwrap().push_probe(now, probe);
         world.drain(1);
         world.run_for(ms(100));

@@ -8,5 +8,6 @@ mod failure;
 mod hostile;
 mod lanes;
 mod mending;
+mod narrow;
 mod roaming;
 mod world;

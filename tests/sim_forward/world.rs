@@ -11,6 +11,7 @@ use thalweg::forward::event::{FlipReason, ForwardEvent};
 use thalweg::forward::snapshot::{LinkEntry, PeerEntry, Snapshot};
 use thalweg::forward::{DropReason, ForwardConfig, Forwarder};
 use thalweg::id::{Class, Lane, LinkId, NodeId};
+use thalweg::quality::LinkMtu;
 use thalweg::rng::Dice;
 use thalweg::route::policy::{ClassSpec, Delivery, Marking};
 use thalweg::route::prefix::PrefixMap;
@@ -95,6 +96,8 @@ pub(crate) struct World {
     pub(crate) events: BTreeMap<u16, Vec<(Instant, ForwardEvent)>>,
     /// Every datagram that reached each node.
     pub(crate) taps: BTreeMap<u16, Vec<Vec<u8>>>,
+    /// The longest datagram of lines that do not carry all; the nodes at their ends know of it.
+    pub(crate) narrow: BTreeMap<(u16, u16), u16>,
     /// Where nodes are that are not at their first endpoint.
     pub(crate) places: BTreeMap<u16, SocketAddr>,
     /// Where somebody is who sends on every datagram, before it arrives by itself.
@@ -128,6 +131,7 @@ pub(crate) fn peer_entry(n: u16, m: u16, lanes: u8) -> PeerEntry {
             receive_index: index(m, n),
             transmit_index: index(n, m),
             lanes,
+            mtu: None,
         }],
     }
 }
@@ -162,6 +166,7 @@ impl World {
             out: BTreeMap::new(),
             events: BTreeMap::new(),
             taps: BTreeMap::new(),
+            narrow: BTreeMap::new(),
             places: BTreeMap::new(),
             thief: None,
             stolen: Vec::new(),
@@ -191,7 +196,13 @@ impl World {
 
     pub(crate) fn peers(&self, n: u16) -> Vec<PeerEntry> {
         let others = self.nodes.keys().copied().filter(|&m| m != n);
-        others.map(|m| peer_entry(n, m, 1)).collect()
+        let entry = |m| {
+            let mut entry = peer_entry(n, m, 1);
+            let known = self.narrow.get(&(n, m));
+            entry.links[0].mtu = known.map(|&size| LinkMtu { size, settled: true });
+            entry
+        };
+        others.map(entry).collect()
     }
 
     /// Installs node `n`'s table: direct everywhere but for these (primary, backup) paths.
@@ -250,6 +261,10 @@ impl World {
                 let there = self.lines.keys().map(|(m, _)| *m).find(|m| place(m) == run.to);
                 let Some(to) = there else { continue };
                 let line = self.lines[&(n, to)];
+                let carries = self.narrow.get(&(n, to)).copied().unwrap_or(u16::MAX);
+                if datagram.len() > usize::from(carries) {
+                    continue;
+                }
                 if line.cut || self.dice.below(1_000_000) < line.loss_ppm {
                     continue;
                 }

@@ -246,6 +246,7 @@ fn peer(own: u16, other: u16, endpoint: SocketAddr) -> anyhow::Result<PeerEntry>
             receive_index: index(own, other),
             transmit_index: index(other, own),
             lanes: 1,
+            mtu: None,
         }],
     })
 }

@@ -360,6 +360,7 @@ fn snapshot(n: u16, route: &[u16]) -> Snapshot {
                 receive_index: index(m, n),
                 transmit_index: index(n, m),
                 lanes: 1,
+                mtu: None,
             }],
         });
         let nodes = if (n, m) == (1, 3) { route.to_vec() } else { vec![m] };

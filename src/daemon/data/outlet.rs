@@ -64,6 +64,9 @@ impl Data {
             while let Some((link, frames)) = socket.poll_lost() {
                 self.forwarder.on_local_send_drops(now, link, frames);
             }
+            while let Some((link, size)) = socket.poll_too_long() {
+                self.forwarder.on_too_long(now, link, size);
+            }
         }
         Ok(())
     }

@@ -45,6 +45,7 @@ fn peer(own: u16, other: u16, link: Option<(u16, SocketAddr, u8)>) -> PeerEntry 
         receive_index: index(own, other),
         transmit_index: index(other, own),
         lanes,
+        mtu: None,
     });
     PeerEntry {
         node: node(other),

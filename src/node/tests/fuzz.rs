@@ -90,6 +90,10 @@ fn any_event() -> impl Strategy<Value = ForwardEvent> {
             sent_at_peer_us: us,
             received_at: Instant::from_micros(us / 2),
         }),
+        (link(), 0..20u32, any::<u16>()).prop_map(|(link, seq, size)| {
+            ForwardEvent::SizeAnswered { link, seq, size: [1472, 1452, size][seq as usize % 3] }
+        }),
+        (link(), any::<u16>()).prop_map(|(link, size)| ForwardEvent::TooLong { link, size }),
         (link(), any::<[u64; 6]>()).prop_map(|(link, n)| ForwardEvent::HopReport {
             link,
             span: std::time::Duration::from_micros(n[0]),

@@ -119,6 +119,36 @@ fn each_session_has_its_own_receive_index_link_and_generation() {
 }
 
 #[test]
+fn what_a_link_carries_is_found_told_to_the_forwarder_and_shown() {
+    use crate::quality::LinkMtu;
+    let mut world = World::new(7);
+    world.start(1, config(&[]));
+    world.start(2, config(&[1]));
+    let known = |world: &World| world.hosts[&1].snapshot.peers[0].links[0].mtu;
+    let shown = |world: &mut World| {
+        let now = world.now;
+        match world.hosts.get_mut(&1).unwrap().node.handle_command(now, &Command::Links) {
+            Answer::Links(rows) => rows[0].mtu,
+            other => panic!("{other:?}"),
+        }
+    };
+    world.run(at(5.0));
+    assert_eq!(known(&world), Some(LinkMtu { size: 1472, settled: true }));
+    assert_eq!(shown(&mut world), Some(1500));
+    // The path shrinks, and this machine is the first to see it.
+    world.carries = 1292;
+    let (now, link) = (world.now, world.hosts[&1].snapshot.peers[0].links[0].link);
+    let refused = crate::forward::event::ForwardEvent::TooLong { link, size: 1418 };
+    world.hosts.get_mut(&1).unwrap().node.handle_event(now, refused);
+    world.run(at(5.2));
+    assert_eq!(known(&world).map(|mtu| mtu.settled), Some(false));
+    assert_eq!(shown(&mut world), None, "unknown is not shown as a figure");
+    world.run(at(14.0));
+    assert_eq!(known(&world), Some(LinkMtu { size: 1292, settled: true }));
+    assert_eq!(shown(&mut world), Some(1320));
+}
+
+#[test]
 fn a_pair_uses_as_many_lanes_as_both_have() {
     let mut world = World::new(5);
     let lanes = [4, 2, 1];

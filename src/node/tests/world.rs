@@ -132,6 +132,8 @@ pub(super) struct World {
     pub(super) dice: Dice,
     pub(super) dials: u64,
     pub(super) messages: u64,
+    /// The longest datagram that comes through anywhere.
+    pub(super) carries: u16,
 }
 
 impl World {
@@ -147,6 +149,7 @@ impl World {
             dice: Dice::new(seed),
             dials: 0,
             messages: 0,
+            carries: 1472,
         };
         world.put(TICK, 0, Due::Tick);
         world
@@ -452,6 +455,14 @@ impl World {
             });
             if let Some((far, _)) = peer {
                 let wire = self.wire(number, far);
+                if let Some(size) = probe.size {
+                    if size <= self.carries && !wire.cut {
+                        let (link, seq) = (probe.link, probe.seq);
+                        let answer = ForwardEvent::SizeAnswered { link, seq, size };
+                        self.put(2 * wire.one_way, life, Due::Event(number, answer));
+                    }
+                    continue;
+                }
                 if self.dice.unit() >= wire.loss.as_f64() {
                     let (link, seq) = (probe.link, probe.seq);
                     let due = Due::Probe { from: number, to: far, link, seq, sent_at: now };

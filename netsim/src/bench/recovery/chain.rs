@@ -450,6 +450,7 @@ fn snapshot(n: u16, count: u16, one_way: Duration, flows: usize) -> Snapshot {
             receive_index: index(m, n),
             transmit_index: index(n, m),
             lanes: 1,
+            mtu: None,
         });
         peers.push(PeerEntry {
             node: node(m),
