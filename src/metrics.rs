@@ -168,6 +168,7 @@ pub const SERIES: &[Series] = &[
     counter("thalweg_tun_reopened_total", &[], "Times the TUN device was made anew."),
     counter("thalweg_too_big_told_total", &[], "Senders told that their packet is too long."),
     counter("thalweg_too_big_untold_total", &[], "Packets too long whose sender was not told."),
+    gauge("thalweg_routes_refused", &[], "Prefixes of others without a route into the overlay."),
     counter("thalweg_tcp_clamped_total", &[], "TCP connections held to what their path carries."),
     gauge("thalweg_peer_order_held_packets", &["peer"], "Packets of the peer held for order."),
     gauge(
@@ -380,6 +381,7 @@ fn held(sink: &mut Sink, report: &Report) {
         sink.value("thalweg_tun_reopened_total", &[], doors.tun_reopened as f64);
         sink.value("thalweg_too_big_told_total", &[], doors.too_big_told as f64);
         sink.value("thalweg_too_big_untold_total", &[], doors.too_big_untold as f64);
+        sink.value("thalweg_routes_refused", &[], doors.routes_refused as f64);
         sink.value("thalweg_tcp_clamped_total", &[], doors.tcp_clamped as f64);
     }
     for peer in &report.peers {

@@ -390,6 +390,10 @@ pub struct Doors {
     /// TCP connections held to segments that their path carries whole.
     #[serde(default)]
     pub tcp_clamped: u64,
+    /// Prefixes of others with no route into the overlay: they lead elsewhere, or a peer's underlay
+    /// address lies in them.
+    #[serde(default)]
+    pub routes_refused: u64,
 }
 
 /// What lies here of one link at one moment.

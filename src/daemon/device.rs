@@ -28,6 +28,8 @@ pub struct Device {
     addresses: Vec<IpAddr>,
     queues: u8,
     routes: BTreeSet<IpNet>,
+    /// Where peers are.
+    underlay: BTreeSet<IpAddr>,
     state: State,
 }
 
@@ -61,18 +63,29 @@ impl Device {
             queues: tuns.len() as u8,
             addresses: addresses.to_vec(),
             routes: BTreeSet::new(),
+            underlay: BTreeSet::new(),
             state: State::Up(netlink),
         };
         Ok((device, tuns))
     }
 
-    /// Makes the routes over the device exactly these, now or when it is back.
-    pub async fn install(&mut self, routes: BTreeSet<IpNet>) {
-        if routes != self.routes {
+    /// Makes the routes over the device exactly these, now or when it is back, but for those that the
+    /// way to a peer would follow; `underlay`: where peers are.
+    pub async fn install(&mut self, routes: BTreeSet<IpNet>, underlay: BTreeSet<IpAddr>) {
+        if routes != self.routes || underlay != self.underlay {
             if let State::Up(netlink) = &mut self.state {
+                netlink.on_underlay(&underlay);
                 netlink.install(&routes).await;
             }
-            self.routes = routes;
+            (self.routes, self.underlay) = (routes, underlay);
+        }
+    }
+
+    /// Prefixes that lead elsewhere or may not lead into the device.
+    pub fn routes_refused(&self) -> usize {
+        match &self.state {
+            State::Up(netlink) => netlink.refused().len(),
+            State::Gone { .. } => 0,
         }
     }
 
@@ -102,6 +115,7 @@ impl Device {
         let State::Gone { wait, .. } = self.state else { return None };
         match raise(&self.name, self.queues, self.mtu, &self.addresses).await {
             Ok((tuns, mut netlink)) => {
+                netlink.on_underlay(&self.underlay);
                 netlink.install(&self.routes).await;
                 self.state = State::Up(netlink);
                 tracing::info!(device = %self.name, "the TUN device is back");
@@ -155,14 +169,14 @@ mod tests {
             runtime.unwrap().block_on(async {
                 let own: [IpAddr; 1] = ["10.77.0.1".parse().unwrap()];
                 let (mut device, tun) = Device::open("test%d", 2, 1300, &own).await.unwrap();
-                device.install(["10.77.0.2/32".parse().unwrap()].into()).await;
+                device.install(["10.77.0.2/32".parse().unwrap()].into(), [].into()).await;
                 assert!(ip("route").contains("10.77.0.2"));
                 assert!(device.reopen_at().is_none() && device.reopen().await.is_none());
 
                 ip("link del test0");
                 device.on_lost(&io::Error::other("as a test wants"));
                 drop(tun);
-                device.install(["10.77.0.3/32".parse().unwrap()].into()).await;
+                device.install(["10.77.0.3/32".parse().unwrap()].into(), [].into()).await;
                 // Somebody else has the name: tried again, later than before.
                 let other = Tun::open("test0").unwrap();
                 let first = device.reopen_at().unwrap();

@@ -323,6 +323,7 @@ impl Driver {
                 let mut said = self.node.handle_command(now, &command);
                 tally::complete(&mut said, &self.data.stats(), self.quic.refused());
                 tally::configured(&mut said, &self.standing);
+                tally::routed(&mut said, self.device.routes_refused());
                 tally::spent(&mut said, self.account.shown(&self.config.uplink, machine_seconds()));
                 match said {
                     Answer::Ping(echo) => self.ask_echo(*echo, &command, answer),
@@ -462,7 +463,9 @@ impl Driver {
             let others = snapshot.routes.owners().filter(|(_, node)| *node != self.own.node);
             let routes: BTreeSet<IpNet> = others.map(|(net, _)| net).collect();
             self.data.install(&snapshot);
-            self.device.install(routes).await;
+            let links = snapshot.peers.iter().flat_map(|peer| &peer.links);
+            let underlay = links.map(|link| link.endpoint.ip()).collect();
+            self.device.install(routes, underlay).await;
         }
         while let Some(probe) = self.node.poll_send() {
             self.data.probe(probe);

@@ -2,7 +2,8 @@
 //!
 //! Everything hangs on the device, so the kernel removes it with the device even where the daemon
 //! dies without a word; a clean exit removes it itself. A prefix that already has a route elsewhere
-//! is left alone and reported: nobody's LAN is cut off because a site announces the same numbers.
+//! is left alone and reported: nobody's LAN is cut off because a site announces the same numbers. So is
+//! one that the way to a peer's underlay address would follow: the overlay would be carried in itself.
 //! Linux `rtnetlink(7)`.
 
 use std::collections::BTreeSet;
@@ -28,6 +29,9 @@ pub struct Netlink {
     installed: BTreeSet<IpNet>,
     /// Reported, so that each is reported once.
     refused: BTreeSet<IpNet>,
+    /// Where peers are on the underlay, and whether that changed since routes were looked at.
+    underlay: BTreeSet<IpAddr>,
+    moved: bool,
 }
 
 /// Marks our routes in `ip route` (as `proto 84`); numbers above 4 are free for daemons.
@@ -55,6 +59,8 @@ impl Netlink {
             index,
             installed: BTreeSet::new(),
             refused: BTreeSet::new(),
+            underlay: BTreeSet::new(),
+            moved: false,
         })
     }
 
@@ -75,6 +81,14 @@ impl Netlink {
         raised.with_context(|| format!("{} up with MTU {mtu}", self.device))
     }
 
+    /// Peers are at these addresses of the underlay; counts with the next [`Netlink::install`].
+    pub fn on_underlay(&mut self, underlay: &BTreeSet<IpAddr>) {
+        if self.underlay != *underlay {
+            self.underlay.clone_from(underlay);
+            self.moved = true;
+        }
+    }
+
     /// Makes the routes over the device exactly these. What cannot be is reported and left out.
     pub async fn install(&mut self, wanted: &BTreeSet<IpNet>) {
         self.refused.retain(|net| wanted.contains(net));
@@ -87,8 +101,8 @@ impl Netlink {
                 tracing::info!(%net, device = %self.device, "route removed");
             }
         }
-        let new: Vec<_> = wanted.difference(&self.installed).copied().collect();
-        if new.is_empty() {
+        let mut new: Vec<_> = wanted.difference(&self.installed).copied().collect();
+        if new.is_empty() && !self.moved {
             return;
         }
         let elsewhere = match self.elsewhere().await {
@@ -98,8 +112,24 @@ impl Netlink {
                 return;
             }
         };
+        self.moved = false;
+        let looped = |net: &IpNet| swallows(*net, &self.underlay, &elsewhere);
+        let bad: Vec<_> =
+            self.installed.iter().filter(|net| looped(net).is_some()).copied().collect();
+        for net in bad {
+            self.installed.remove(&net);
+            if let Err(error) = self.remove(net).await {
+                tracing::warn!(%net, %error, "route not removed");
+            }
+            new.push(net);
+        }
         for net in new {
-            let result = if elsewhere.contains(&net) {
+            let result = if let Some(peer) = swallows(net, &self.underlay, &elsewhere) {
+                Err(io::Error::other(format!(
+                    "the way to the peer at {peer} would lead into the overlay itself; give that \
+                     address a route of its own, or take it out of the prefix"
+                )))
+            } else if elsewhere.contains(&net) {
                 Err(io::Error::from(io::ErrorKind::AlreadyExists))
             } else if self.installed.len() >= ROUTES {
                 Err(io::Error::other(format!("more than {ROUTES} routes")))
@@ -212,6 +242,20 @@ impl Netlink {
     }
 }
 
+/// A peer whose underlay address would be reached by a route to this prefix over our own device: one
+/// that no longer prefix elsewhere leads to.
+fn swallows(
+    net: IpNet,
+    underlay: &BTreeSet<IpAddr>,
+    elsewhere: &BTreeSet<IpNet>,
+) -> Option<IpAddr> {
+    let spared = |address: &IpAddr| {
+        let better = |other: &IpNet| other.prefix_len() > net.prefix_len();
+        elsewhere.iter().any(|other| better(other) && other.contains(address))
+    };
+    underlay.iter().find(|address| net.contains(*address) && !spared(address)).copied()
+}
+
 /// The kernel's answer as an error number.
 fn plain(error: rtnetlink::Error) -> io::Error {
     match error {
@@ -274,6 +318,37 @@ mod tests {
                 // Not those the kernel gives by itself, which are random.
                 let shown = ip("addr show dev test0");
                 assert!(!own.iter().any(|a| shown.contains(&a.to_string())), "{shown}");
+            });
+        });
+    }
+
+    #[test]
+    fn a_route_that_would_carry_the_overlay_in_itself_is_left_out() {
+        isolated(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let tun = Tun::open("test%d").unwrap();
+                let mut netlink = Netlink::start(tun.name()).await.unwrap();
+                netlink.raise(&["10.77.0.1".parse().unwrap()], 1340).await.unwrap();
+                let _other = Tun::open("wan0").unwrap();
+                ip("addr add 198.51.100.2/24 dev wan0");
+                ip("link set wan0 up");
+                ip("route add default via 198.51.100.1");
+                let wanted = nets(&["10.77.0.2/32", "203.0.113.0/24"]);
+                netlink.install(&wanted).await;
+                assert_eq!(routes().len(), 2);
+                // A peer turns up within what another announces.
+                netlink.on_underlay(&["203.0.113.9".parse().unwrap()].into());
+                netlink.install(&wanted).await;
+                assert_eq!(routes().len(), 1, "{:?}", routes());
+                assert_eq!(netlink.refused(), &nets(&["203.0.113.0/24"]));
+                assert!(!ip("route get 203.0.113.9").contains("test0"));
+                // With a way of its own it harms nobody.
+                ip("route add 203.0.113.9/32 via 198.51.100.1");
+                netlink.install(&nets(&["10.77.0.2/32"])).await;
+                netlink.install(&wanted).await;
+                assert_eq!(routes().len(), 2, "{:?}", routes());
+                assert!(ip("route get 203.0.113.9").contains("wan0"));
             });
         });
     }

@@ -55,6 +55,18 @@ pub fn spent(answer: &mut Answer, spend: Spend) {
     }
 }
 
+/// Adds how many prefixes have no route into the overlay.
+pub fn routed(answer: &mut Answer, refused: usize) {
+    let status = match answer {
+        Answer::Status(status) => status,
+        Answer::Report(report) => &mut report.status,
+        _ => return,
+    };
+    if let Some(doors) = &mut status.doors {
+        doors.routes_refused = refused as u64;
+    }
+}
+
 fn complete_status(status: &mut Status, stats: &DataStats, refused: u64) {
     let forward = &stats.forward;
     let volume = |v: crate::forward::Volume| Volume { packets: v.packets, bytes: v.bytes };
@@ -86,6 +98,7 @@ fn complete_status(status: &mut Status, stats: &DataStats, refused: u64) {
         too_big_told: forward.too_big_told,
         too_big_untold: forward.too_big_untold,
         tcp_clamped: forward.clamped,
+        routes_refused: 0,
     });
     let occurred = dropped(stats).filter(|(_, count)| *count > 0);
     status.dropped_packets = Some(occurred.map(|(why, count)| (why.to_owned(), count)).collect());
