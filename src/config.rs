@@ -21,10 +21,10 @@ mod value;
 pub use read::{ConfigError, Problem};
 use read::{Reader, Section};
 use tariff::Tariff;
-pub use value::{NODE_NAME_RULE, dscp_by_name, is_node_name};
+pub use value::{NODE_NAME_RULE, dscp_by_name, is_node_name, protocol_by_name};
 
 use crate::id::Lane;
-use crate::route::policy::ClassSpec;
+use crate::route::policy::{ClassSpec, Fallback, Limits, Objective};
 use crate::unit::{Price, Ratio};
 
 /// A whole configuration, checked.
@@ -286,6 +286,18 @@ impl Config {
                 "[route] observe = true: paths are computed and shown, and traffic goes straight"
                     .into(),
             );
+        }
+        for class in &self.classes {
+            let policy = &class.policy;
+            let budget = policy.objective == Objective::Cost && self.uplink.budget.is_some();
+            let limited = policy.limits != Limits::default() || !policy.avoid.is_empty() || budget;
+            if policy.fallback != Fallback::default() && !limited {
+                remarks.push(format!(
+                    "[[class]] `{}` fallback = \"{}\": it has no limits, so nothing ever falls back",
+                    class.name,
+                    policy.fallback.name()
+                ));
+            }
         }
         if self.peers.is_empty() {
             remarks.push("no [[peer]]: this node waits until others dial it".into());

@@ -34,12 +34,18 @@ pub enum Command {
     Explain {
         /// A node's name or number, or an address.
         destination: String,
-        /// Which class, by name. The class of unmarked packets where neither this nor `dscp` is given.
+        /// Which class, by name. Where it is not given, the one that takes packets like those below.
         #[serde(default)]
         class: Option<String>,
-        /// Which class, by the DSCP of its packets.
+        /// Packets with this DSCP; 0 where none is given.
         #[serde(default)]
         dscp: Option<u8>,
+        /// Packets of this transport protocol; one that no class asks for where none is given.
+        #[serde(default)]
+        protocol: Option<u8>,
+        /// TCP or UDP packets with this port at one end; one that no class asks for where none is given.
+        #[serde(default)]
+        port: Option<u16>,
     },
     /// Every link of the mesh, as this node knows it.
     Matrix,
@@ -53,6 +59,12 @@ pub enum Command {
         /// As there.
         #[serde(default)]
         dscp: Option<u8>,
+        /// As there.
+        #[serde(default)]
+        protocol: Option<u8>,
+        /// As there.
+        #[serde(default)]
+        port: Option<u16>,
     },
     /// One echo to a destination, as an application would send it.
     Ping {
@@ -760,6 +772,9 @@ pub struct PathRow {
     pub backup: Option<PathView>,
     /// Whether the backup carries the traffic now.
     pub on_backup: bool,
+    /// Whether packets are dropped, since no path keeps the limits of their class.
+    #[serde(default)]
+    pub withheld: bool,
     /// Why the path in force is in force, in a few words.
     pub reason: String,
     /// Time since it came into force.
@@ -803,6 +818,18 @@ pub struct Explanation {
     /// The rule by which packets fall into the class, in words.
     #[serde(default)]
     pub rule: String,
+    /// Nodes that the class avoids as relays, by name.
+    #[serde(default)]
+    pub avoid: Vec<String>,
+    /// Nodes that it prefers as relays, by name.
+    #[serde(default)]
+    pub prefer: Vec<String>,
+    /// What becomes of its packets where no path keeps its limits: `hold`, `direct` or `drop`.
+    #[serde(default)]
+    pub fallback: String,
+    /// Whether they are dropped now.
+    #[serde(default)]
+    pub withheld: bool,
     /// Every path weighed, best first by the class's cost.
     pub candidates: Vec<Candidate>,
     /// Place of the path in force among `candidates`, if it is still among them.
@@ -845,7 +872,7 @@ pub struct Candidate {
 /// One part of a path's cost.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CostPart {
-    /// `delay`, `jitter`, `repair`, `loss`, `price` or `hops`.
+    /// `delay`, `jitter`, `repair`, `loss`, `hops`, or `preferred` for what is taken off.
     pub name: String,
     /// Its weight in the sum, in milliseconds-worth.
     pub value_ms: f64,
@@ -854,9 +881,10 @@ pub struct CostPart {
 /// One limit against one path.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LimitVerdict {
-    /// The limit's name in the configuration: `max_latency`, `max_jitter`, `max_loss`, `max_price`.
+    /// The limit's name in the configuration: `avoid`, `max_latency`, `max_jitter`, `max_loss`, `max_price`,
+    /// `monthly_budget`.
     pub limit: String,
-    /// The bound, in words: `80 ms`, `1 %`.
+    /// The bound, in words: `80 ms`, `1 %`; for `avoid` the nodes, and as value those that are crossed.
     pub bound: String,
     /// The path's value in the same unit.
     pub value: String,
@@ -916,9 +944,16 @@ mod tests {
 
     #[test]
     fn a_question_is_one_line_and_comes_back() {
-        let asked = Command::Explain { destination: "paris".into(), class: None, dscp: Some(46) };
+        let asked = Command::Explain {
+            destination: "paris".into(),
+            class: None,
+            dscp: Some(46),
+            protocol: Some(17),
+            port: None,
+        };
         let line = serde_json::to_string(&asked).unwrap();
-        assert_eq!(line, r#"{"command":"explain","destination":"paris","class":null,"dscp":46}"#);
+        let written = r#"{"command":"explain","destination":"paris","class":null,"dscp":46,"protocol":17,"port":null}"#;
+        assert_eq!(line, written);
         assert_eq!(serde_json::from_str::<Command>(&line).unwrap(), asked);
         let short: Command = serde_json::from_str(r#"{"command":"paths"}"#).unwrap();
         assert_eq!(short, Command::Paths { destination: None });

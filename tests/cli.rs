@@ -52,6 +52,11 @@ fn help_tells_the_exit_codes() {
     }
     assert_eq!(code(&thalweg(Path::new("/"), &["frobnicate"])), 2);
     assert_eq!(code(&thalweg(Path::new("/"), &["explain", "x", "--dscp", "64"])), 2);
+    assert_eq!(
+        code(&thalweg(Path::new("/"), &["explain", "x", "--port", "53"])),
+        2,
+        "which protocol?"
+    );
 }
 
 #[test]
@@ -92,14 +97,15 @@ fn an_answer_is_printed_and_an_absence_ends_with_one() {
 
     let missing = r#"{"schema_version":1,"answer":"not_found","value":"no node `x`"}"#;
     let asked = daemon(dir.path(), missing);
-    let ended = thalweg(dir.path(), &["explain", "x", "--dscp", "ef", "--socket", "t.sock"]);
+    let arguments = ["--dscp", "ef", "--protocol", "udp", "--port", "3478", "--socket", "t.sock"];
+    let ended = thalweg(dir.path(), &[&["explain", "x"], &arguments[..]].concat());
     assert_eq!(
         (code(&ended), out(&ended).as_str(), err(&ended).as_str()),
         (1, "", "no node `x`\n")
     );
     assert_eq!(
         asked.join().unwrap(),
-        r#"{"command":"explain","destination":"x","class":null,"dscp":46}"#
+        r#"{"command":"explain","destination":"x","class":null,"dscp":46,"protocol":17,"port":3478}"#
     );
 
     let asked = daemon(dir.path(), missing);
@@ -231,7 +237,9 @@ fn expectations_of_a_policy_are_held_against_a_snapshot() {
         "value": {"nodes": nodes, "links": links}});
     std::fs::write(dir.path().join("mesh.json"), mesh.to_string()).unwrap();
     let config = "[node]\nname = \"a\"\ncertificate = \"c\"\nkey = \"k\"\nca = [\"x\"]\n\
-                  [[class]]\nprofile = \"gaming\"\n[[class]]\nname = \"frugal\"\nmax_price = 0.1\n";
+                  [[class]]\nprofile = \"gaming\"\n[[class]]\nname = \"frugal\"\nmax_price = 0.1\n\
+                  dscp = [\"AF11\"]\navoid = [\"c\"]\nprefer = [\"d\"]\n[[class]]\nname = \"strict\"\n\
+                  max_latency = \"25ms\"\navoid = [\"c\"]\nfallback = \"drop\"\n";
     std::fs::write(dir.path().join("t.toml"), config).unwrap();
     let head = "config = \"t.toml\"\nsnapshot = \"mesh.json\"\n";
     let run = |expectations: &str, json: bool| {
@@ -256,13 +264,20 @@ fn expectations_of_a_policy_are_held_against_a_snapshot() {
     let json: Value = serde_json::from_str(&out(&ended)).unwrap();
     assert_eq!((code(&ended), &json["ok"]), (1, &false.into()));
     assert_eq!(json["verdicts"][0]["problems"][0], "it crosses c");
+    let strict = "[[expect]]\nclass = \"strict\"\nfrom = \"a\"\nto = \"b\"\n";
+    let ended = run(strict, false);
+    let line =
+        "FAILS  strict from a to b (dropped): packets are dropped: no path keeps max_latency\n";
+    assert!(code(&ended) == 1 && out(&ended).starts_with(line), "{}", out(&ended));
+    let ended = run(&format!("{strict}reachable = false\n"), false);
+    assert_eq!(code(&ended), 0, "{}", out(&ended));
     let straight = "[[expect]]\nclass = \"frugal\"\nfrom = \"a\"\nto = \"d\"\ndirect = true\n";
     assert_eq!(code(&run(straight, false)), 0);
     let wrong = "[[expect]]\nclass = \"vr\"\nfrom = \"a\"\nto = \"x\"\nmax_latency = \"3\"\n";
     let ended = run(wrong, false);
     assert_eq!((code(&ended), out(&ended).as_str()), (2, ""));
     let told = err(&ended);
-    assert!(told.contains("no class is named `vr`; there are gaming, frugal"), "{told}");
+    assert!(told.contains("no class is named `vr`; there are gaming, frugal, strict"), "{told}");
     assert!(told.contains("knows no node `x`") && told.contains("\"3\" is no time"), "{told}");
     assert_eq!(code(&run("[[expects]]\n", false)), 2);
     assert_eq!(code(&run("", false)), 2);

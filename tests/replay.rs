@@ -14,7 +14,7 @@ use thalweg::probe::model::{INPUTS, Model};
 use thalweg::quality::{LinkQuality, LinkState};
 use thalweg::rng::Dice;
 use thalweg::route::policy::Policy;
-use thalweg::route::solve::Solver;
+use thalweg::route::solve::{Map, Solver};
 use thalweg::time::Instant;
 use thalweg::topology::graph::Graph;
 use thalweg::unit::Ratio;
@@ -203,8 +203,9 @@ fn paths_chosen_on_one_day_keep_most_of_what_hindsight_would_gain_on_another() {
     assert_eq!(sources.len(), 40);
     let (mut direct, mut chosen, mut best, mut relayed) = (0.0, 0.0, 0.0, 0);
     for &source in &sources {
-        for (destination, found) in Solver::new(&graph(source, &first), &Policy::default()).solve()
-        {
+        let graph = graph(source, &first);
+        let terms = graph.terms(&Policy::default());
+        for (destination, found) in Solver::new(&graph, &terms).solve() {
             let to = number(destination);
             let straight = second[&(source, to)];
             let relays = sources.iter().filter(|r| **r != source && **r != to);

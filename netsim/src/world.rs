@@ -19,8 +19,8 @@ use std::time::Duration;
 use anyhow::Context;
 use thalweg::buf::{Offload, RecvBatch, TunBatch, TunWrites, TxBatch};
 use thalweg::control::{ConnectionId, ControlInput, ControlOutput};
-use thalweg::forward::Forwarder;
 use thalweg::forward::held::Held;
+use thalweg::forward::{Forwarder, Stats};
 use thalweg::id::NodeId;
 use thalweg::node::{Node, NodeEvent};
 use thalweg::report::{Answer, Command, Report};
@@ -313,6 +313,11 @@ impl World {
     /// What lies in a node's data path, and what it counts beside.
     pub fn held(&self, site: usize) -> Option<Held> {
         Some(self.hosts.get(&site)?.forward.held())
+    }
+
+    /// What a node's data path has counted.
+    pub fn stats(&self, site: usize) -> Option<&Stats> {
+        Some(self.hosts.get(&site)?.forward.stats())
     }
 
     /// The sites on the path in force from one site to another for a class, both ends included.

@@ -1,10 +1,12 @@
 //! Whole meshes in virtual time: every scenario of `scenarios/` keeps its checks.
 
 use std::path::Path;
+use std::time::Duration;
 
 use netsim::check::{Played, play};
 use netsim::scenario::Scenario;
 use netsim::world::World;
+use thalweg::forward::DropReason;
 use thalweg::time::Instant;
 
 fn scenario(name: &str) -> Scenario {
@@ -139,4 +141,99 @@ fn what_a_machine_drops_is_told_as_its_own_and_not_the_links_loss() {
     let told: u64 = world.held(0).unwrap().links.values().map(|link| link.local_drops).sum();
     // 9,000 packets, of which 180 are dropped, and a few that repaired them.
     assert!((120..300).contains(&told), "{told}");
+}
+
+#[test]
+fn where_no_path_keeps_the_limits_each_class_falls_back_as_it_says() {
+    let text = r#"
+        name = "fallback"
+        duration = "90s"
+        [config]
+        class = [
+            { name = "call", dscp = ["EF"], max_latency = "60ms", fallback = "drop" },
+            { name = "desk", dscp = ["AF41"], max_latency = "60ms", fallback = "direct" },
+            { name = "default", max_latency = "60ms", fallback = "hold" },
+        ]
+        [default]
+        delay = "10ms"
+        [[site]]
+        name = "a"
+        [[site]]
+        name = "r"
+        [[site]]
+        name = "b"
+        [[link]]
+        between = ["a", "b"]
+        delay = "50ms"
+        [[flow]]
+        name = "call"
+        from = "a"
+        to = "b"
+        dscp = 46
+        pps = 50
+        size = 160
+        start = "5s"
+        stop = "88s"
+        [[flow]]
+        name = "desk"
+        from = "a"
+        to = "b"
+        dscp = 34
+        pps = 50
+        size = 160
+        start = "5s"
+        stop = "88s"
+        [[flow]]
+        from = "a"
+        to = "b"
+        pps = 50
+        size = 160
+        start = "5s"
+        stop = "88s"
+        [[event]]
+        at = "20s"
+        between = ["r", "b"]
+        set = { delay = "100ms" }
+        [[event]]
+        at = "20s"
+        between = ["a", "b"]
+        set = { delay = "200ms" }
+        [[event]]
+        at = "60s"
+        between = ["a", "b"]
+        set = { delay = "50ms" }
+    "#;
+    let scenario = Scenario::parse(text, Path::new(".")).unwrap();
+    let (over, direct) = (Some(vec![0, 1, 2]), Some(vec![0, 2]));
+    let mut world = World::new(&scenario, 1).unwrap();
+    let at = |s: u64| Instant::ZERO.plus(Duration::from_secs(s));
+    world.run(at(19)).unwrap();
+    for class in ["call", "desk", "default"] {
+        assert_eq!(world.path(0, 2, class), over, "{class}: 20 ms are better than 50");
+    }
+    let dropped = |world: &World| world.stats(0).unwrap().dropped(DropReason::OutsideLimits);
+    assert_eq!(dropped(&world), 0);
+    world.run(at(50)).unwrap();
+    assert_eq!(world.path(0, 2, "desk"), direct);
+    assert_eq!(world.path(0, 2, "default"), over, "the last path stays");
+    let rows = world.report(0).unwrap().paths;
+    let withheld: Vec<_> = rows.iter().filter(|r| r.withheld).collect();
+    assert_eq!(withheld.len(), 1);
+    assert_eq!((withheld[0].class.as_str(), withheld[0].destination.as_str()), ("call", "b"));
+    world.run(at(90)).unwrap();
+    for class in ["call", "desk", "default"] {
+        assert_eq!(world.path(0, 2, class), direct, "{class}: it keeps the limits again");
+    }
+    let met = |flow: usize, from: u64, to: u64| {
+        world.ledgers()[flow].quality(from * 1_000_000_000, to * 1_000_000_000)
+    };
+    assert_eq!(met(0, 48, 60).received, 0);
+    assert_eq!(met(0, 76, 88).loss, Some(0.0));
+    for (flow, delay_ms) in [(1, 200.0), (2, 110.0)] {
+        let met = met(flow, 48, 60);
+        assert_eq!(met.loss, Some(0.0));
+        assert!((met.p50_ms.unwrap() - delay_ms).abs() < 3.0, "{flow}: {met:?}");
+    }
+    let whole = met(0, 0, 90);
+    assert_eq!(dropped(&world), whole.sent - whole.received, "each one has its reason");
 }

@@ -66,6 +66,8 @@ complete -c thalweg -n "__fish_thalweg_using_subcommand paths" -s h -l help -d '
 complete -c thalweg -n "__fish_thalweg_using_subcommand paths" -s V -l version -d 'Print version'
 complete -c thalweg -n "__fish_thalweg_using_subcommand explain" -l class -d 'Packets of this class' -r
 complete -c thalweg -n "__fish_thalweg_using_subcommand explain" -l dscp -d 'Packets with this DSCP, by name (EF) or number (46)' -r
+complete -c thalweg -n "__fish_thalweg_using_subcommand explain" -l protocol -d 'Packets of this transport protocol, by name (udp) or number (17)' -r
+complete -c thalweg -n "__fish_thalweg_using_subcommand explain" -l port -d 'Packets with this port at one end' -r
 complete -c thalweg -n "__fish_thalweg_using_subcommand explain" -l socket -d 'The daemon\'s admin socket' -r -F
 complete -c thalweg -n "__fish_thalweg_using_subcommand explain" -l json -d 'Print JSON with a schema_version'
 complete -c thalweg -n "__fish_thalweg_using_subcommand explain" -s h -l help -d 'Print help'
@@ -83,6 +85,8 @@ complete -c thalweg -n "__fish_thalweg_using_subcommand ping" -s h -l help -d 'P
 complete -c thalweg -n "__fish_thalweg_using_subcommand ping" -s V -l version -d 'Print version'
 complete -c thalweg -n "__fish_thalweg_using_subcommand trace" -l class -d 'Packets of this class' -r
 complete -c thalweg -n "__fish_thalweg_using_subcommand trace" -l dscp -d 'Packets with this DSCP, by name (EF) or number (46)' -r
+complete -c thalweg -n "__fish_thalweg_using_subcommand trace" -l protocol -d 'Packets of this transport protocol, by name (udp) or number (17)' -r
+complete -c thalweg -n "__fish_thalweg_using_subcommand trace" -l port -d 'Packets with this port at one end' -r
 complete -c thalweg -n "__fish_thalweg_using_subcommand trace" -l socket -d 'The daemon\'s admin socket' -r -F
 complete -c thalweg -n "__fish_thalweg_using_subcommand trace" -l no-echo -d 'Send no echoes'
 complete -c thalweg -n "__fish_thalweg_using_subcommand trace" -l json -d 'Print JSON with a schema_version'

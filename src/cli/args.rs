@@ -52,12 +52,8 @@ pub(crate) enum Verb {
     Explain {
         /// Node (name or number) or address
         dest: String,
-        /// Packets of this class
-        #[arg(long, conflicts_with = "dscp")]
-        class: Option<String>,
-        /// Packets with this DSCP, by name (EF) or number (46)
-        #[arg(long, value_parser = dscp)]
-        dscp: Option<u8>,
+        #[command(flatten)]
+        packets: Packets,
         #[command(flatten)]
         ask: Ask,
     },
@@ -88,12 +84,8 @@ pub(crate) enum Verb {
     Trace {
         /// Node (name or number) or address
         dest: String,
-        /// Packets of this class
-        #[arg(long, conflicts_with = "dscp")]
-        class: Option<String>,
-        /// Packets with this DSCP, by name (EF) or number (46)
-        #[arg(long, value_parser = dscp)]
-        dscp: Option<u8>,
+        #[command(flatten)]
+        packets: Packets,
         /// Send no echoes
         #[arg(long)]
         no_echo: bool,
@@ -154,6 +146,23 @@ pub(crate) enum Verb {
     /// Make a CA, issue and show certificates
     #[command(subcommand)]
     Cert(CertVerb),
+}
+
+/// Which packets to a destination are meant.
+#[derive(Debug, Args)]
+pub(crate) struct Packets {
+    /// Packets of this class
+    #[arg(long, conflicts_with_all = ["dscp", "protocol", "port"])]
+    pub(crate) class: Option<String>,
+    /// Packets with this DSCP, by name (EF) or number (46)
+    #[arg(long, value_parser = dscp)]
+    pub(crate) dscp: Option<u8>,
+    /// Packets of this transport protocol, by name (udp) or number (17)
+    #[arg(long, value_parser = protocol)]
+    pub(crate) protocol: Option<u8>,
+    /// Packets with this port at one end
+    #[arg(long, requires = "protocol", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
 }
 
 /// How to reach the daemon and how to print its answer.
@@ -270,6 +279,12 @@ pub(crate) enum CertVerb {
 fn dscp(text: &str) -> Result<u8, String> {
     thalweg::config::dscp_by_name(text)
         .ok_or_else(|| "a name like EF or AF41, or a number from 0 to 63".into())
+}
+
+/// A transport protocol as a configuration writes it.
+fn protocol(text: &str) -> Result<u8, String> {
+    thalweg::config::protocol_by_name(text)
+        .ok_or_else(|| "a name like udp or tcp, or a number from 0 to 255".into())
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ mod record;
 mod show;
 
 pub(crate) use args::Cli;
-use args::{Ask, ConfigVerb, PolicyVerb, Verb};
+use args::{Ask, ConfigVerb, Packets, PolicyVerb, Verb};
 
 /// How a command ends.
 pub(crate) enum End {
@@ -65,16 +65,15 @@ pub(crate) fn run(cli: Cli, now: u64) -> End {
         Verb::Peers(ask) => query(&ask, &Command::Peers),
         Verb::Links(ask) => query(&ask, &Command::Links),
         Verb::Paths { dest, ask } => query(&ask, &Command::Paths { destination: dest }),
-        Verb::Explain { dest, class, dscp, ask } => {
-            query(&ask, &Command::Explain { destination: dest, class, dscp })
+        Verb::Explain { dest, packets, ask } => {
+            let Packets { class, dscp, protocol, port } = packets;
+            query(&ask, &Command::Explain { destination: dest, class, dscp, protocol, port })
         }
         Verb::Matrix(ask) => query(&ask, &Command::Matrix),
         Verb::Ping { dest, count, interval, dscp, ask } => {
             path::ping(&ask, &dest, count, interval, dscp)
         }
-        Verb::Trace { dest, class, dscp, no_echo, ask } => {
-            path::trace(&ask, dest, class, dscp, no_echo)
-        }
+        Verb::Trace { dest, packets, no_echo, ask } => path::trace(&ask, dest, packets, no_echo),
         Verb::Events { follow: false, ask } => query(&ask, &Command::Events { follow: false }),
         Verb::Events { follow: true, ask } => follow(&ask),
         Verb::Drops { all, ask } => drops(&ask, all),

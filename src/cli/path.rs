@@ -7,7 +7,7 @@ use serde_json::json;
 use thalweg::daemon::admin::{Body, Envelope};
 use thalweg::report::{Answer, Command, Echo, SCHEMA_VERSION};
 
-use super::args::Ask;
+use super::args::{Ask, Packets};
 use super::{End, answer, asked, json_text, show};
 
 /// Sends echoes one by one.
@@ -40,14 +40,10 @@ pub(crate) fn ping(ask: &Ask, dest: &str, count: u32, interval: Duration, dscp: 
 }
 
 /// Shows the path in force, and has each node on it echo.
-pub(crate) fn trace(
-    ask: &Ask,
-    destination: String,
-    class: Option<String>,
-    dscp: Option<u8>,
-    no_echo: bool,
-) -> End {
-    let envelope = match asked(ask, &Command::Trace { destination, class, dscp }) {
+pub(crate) fn trace(ask: &Ask, destination: String, packets: Packets, no_echo: bool) -> End {
+    let Packets { class, dscp, protocol, port } = packets;
+    let command = Command::Trace { destination, class, dscp, protocol, port };
+    let envelope = match asked(ask, &command) {
         Ok(envelope) => envelope,
         Err(end) => return end,
     };

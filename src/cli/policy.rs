@@ -15,8 +15,9 @@ use thalweg::daemon::admin::{Body, Envelope};
 use thalweg::id::{LinkId, NodeId};
 use thalweg::quality::{LinkQuality, LinkState};
 use thalweg::report::{Answer, Matrix, SCHEMA_VERSION, Stretch};
-use thalweg::route::policy::ClassSpec;
+use thalweg::route::policy::{ClassSpec, Fallback};
 use thalweg::route::solve::{Candidate, Solver};
+use thalweg::route::terms::Terms;
 use thalweg::topology::graph::Graph;
 use thalweg::unit::{Price, Ratio};
 
@@ -80,6 +81,8 @@ struct Verdict {
     /// The nodes of the path after the source; empty where there is none.
     path: Vec<String>,
     delay_ms: Option<f64>,
+    /// Whether packets are dropped, since no path keeps the limits.
+    dropped: bool,
     /// What is not as expected.
     problems: Vec<String>,
 }
@@ -107,6 +110,7 @@ pub(crate) fn test(file: &Path, json: bool) -> End {
 
 fn line(v: &Verdict) -> String {
     let way = match v.path.split_last() {
+        None if v.dropped => "dropped".to_owned(),
         None => "no path".to_owned(),
         Some((_, [])) => "direct".to_owned(),
         Some((_, relays)) => format!("via {}", relays.join(", ")),
@@ -250,14 +254,23 @@ fn judge(
     };
     let names = |c: &Candidate| c.nodes.iter().map(|&n| name(n)).collect::<Vec<_>>();
     let relays = |c: &Candidate| names(c)[..c.nodes.len() - 1].to_vec();
-    let destination = mesh.nodes.iter().find(|n| n.name == to).and_then(|n| NodeId::new(n.node));
-    let solutions = Solver::new(graph, &class.policy).solve();
+    let named = |name: &str| {
+        let node = mesh.nodes.iter().find(|n| n.name == name)?;
+        NodeId::new(node.node)
+    };
+    let destination = named(to);
+    let terms = Terms::of(&class.policy, named, false);
+    let solutions = Solver::new(graph, &terms).solve();
     let solution = destination.and_then(|node| solutions.get(&node));
+    let dropped = solution.and_then(|s| s.best.broken).filter(|_| terms.fallback == Fallback::Drop);
+    let solution = solution.filter(|_| dropped.is_none());
     let best = solution.map(|s| &s.best);
     let backup = solution.and_then(|s| s.backup.as_ref());
     let mut problems = Vec::new();
     match (best, e.reachable) {
-        (None, true) => problems.push("there is no path".to_owned()),
+        (None, true) => problems.push(dropped.map_or("there is no path".to_owned(), |limit| {
+            format!("packets are dropped: no path keeps {}", limit.name())
+        })),
         (Some(_), false) => problems.push("there is a path".to_owned()),
         _ => {}
     }
@@ -299,6 +312,7 @@ fn judge(
         holds: problems.is_empty(),
         path: best.map(names).unwrap_or_default(),
         delay_ms: best.map(|c| c.priced.delay().as_secs_f64() * 1e3),
+        dropped: dropped.is_some(),
         problems,
     }
 }

@@ -376,6 +376,7 @@ fn paths(rows: &[PathRow]) -> String {
             if p.on_backup { (&p.backup, &p.primary) } else { (&p.primary, &p.backup) };
         let path = now.as_ref().map_or("no path".into(), nodes);
         let path = if p.on_backup { path + " (backup)" } else { path };
+        let path = if p.withheld { format!("dropped, not {path}") } else { path };
         table.add_row([
             p.destination.clone(),
             p.class.clone(),
@@ -401,6 +402,15 @@ fn explain(e: &Explanation) -> String {
     let _ = writeln!(text, "{}", e.why);
     if !e.rule.is_empty() {
         let _ = writeln!(text, "rule: {}", e.rule);
+    }
+    let wishes = [("avoided as relays", &e.avoid), ("preferred as relays", &e.prefer)];
+    for (wish, nodes) in wishes.iter().filter(|(_, nodes)| !nodes.is_empty()) {
+        let _ = writeln!(text, "{wish}: {}", nodes.join(", "));
+    }
+    match e.fallback.as_str() {
+        "drop" => text += "where no path keeps the limits: packets are dropped\n",
+        "direct" => text += "where no path keeps the limits: the direct link\n",
+        _ => {}
     }
     let _ = writeln!(
         text,
@@ -442,7 +452,7 @@ fn explain(e: &Explanation) -> String {
             percent(c.path.loss_ratio),
             format!("{}", c.path.price_per_gb),
             c.basis.clone(),
-            limits(c),
+            limits(c, &e.class),
         ]);
     }
     text += &lines(table);
@@ -454,15 +464,27 @@ fn explain(e: &Explanation) -> String {
 }
 
 fn parts(c: &Candidate) -> String {
-    let all: Vec<_> = c.costs.iter().map(|p| format!("{} {:.1}", p.name, p.value_ms)).collect();
-    all.join(" + ")
+    let mut text = String::new();
+    for (place, part) in c.costs.iter().enumerate() {
+        let sign = match place {
+            0 => "",
+            _ if part.value_ms < 0.0 => " - ",
+            _ => " + ",
+        };
+        let _ = write!(text, "{sign}{} {:.1}", part.name, part.value_ms.abs());
+    }
+    text
 }
 
-fn limits(c: &Candidate) -> String {
+fn limits(c: &Candidate, class: &str) -> String {
     if c.limits.is_empty() {
         return "none".into();
     }
     let verdict = |l: &thalweg::report::LimitVerdict| {
+        if l.limit == "avoid" {
+            let by = format!("AVOIDED by [[class]] `{class}`: over {}", l.value);
+            return if l.kept { format!("avoids {}", l.bound) } else { by };
+        }
         let word = if l.kept { "keeps" } else { "BREAKS" };
         format!("{word} {} {} with {}", l.limit, l.bound, l.value)
     };
@@ -583,20 +605,32 @@ mod tests {
             costs: vec![
                 CostPart { name: "delay".into(), value_ms: 30.0 },
                 CostPart { name: "loss".into(), value_ms: 2.5 },
+                CostPart { name: "preferred".into(), value_ms: -5.0 },
             ],
-            total_ms: 32.5,
-            limits: vec![LimitVerdict {
-                limit: "max_loss".into(),
-                bound: "1 %".into(),
-                value: "2 %".into(),
-                kept: false,
-            }],
+            total_ms: 27.5,
+            limits: vec![
+                LimitVerdict {
+                    limit: "avoid".into(),
+                    bound: "lyon, nice".into(),
+                    value: "lyon".into(),
+                    kept: false,
+                },
+                LimitVerdict {
+                    limit: "max_loss".into(),
+                    bound: "1 %".into(),
+                    value: "2 %".into(),
+                    kept: false,
+                },
+            ],
             eligible: false,
         };
         let explanation = Explanation {
             asked: "10.0.0.1".into(),
             destination: "nice".into(),
+            class: "video".into(),
             objective: "latency".into(),
+            avoid: vec!["lyon".into(), "nice".into()],
+            fallback: "drop".into(),
             candidates: vec![candidate],
             in_force: Some(0),
             why: "It is the only path.".into(),
@@ -607,7 +641,10 @@ mod tests {
         for part in [
             "It is the only path.",
             "in force",
-            "delay 30.0 + loss 2.5",
+            "delay 30.0 + loss 2.5 - preferred 5.0",
+            "AVOIDED by [[class]] `video`: over lyon",
+            "avoided as relays: lyon, nice\n",
+            "where no path keeps the limits: packets are dropped\n",
             "BREAKS max_loss 1 % with 2 %",
             "rule: [[class]] `default` takes everything\n",
             "33.2",

@@ -7,13 +7,16 @@
 //! repair fits where the line is longest and TCP suffers most. The code points are those of RFC 4594
 //! and RFC 8622.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::profile::Profile;
 use super::read::{Reader, Section};
 use super::value;
 use crate::id::Class;
-use crate::route::policy::{ClassSpec, Delivery, Limits, Marking, Match, Objective, Policy};
+use crate::route::policy::{
+    ClassSpec, Delivery, Fallback, Limits, Marking, Match, Objective, Policy,
+};
 use crate::unit::{Ratio, Residual};
 
 /// Longest repair budget: the header's 16 bits of 100 µs hold 6.5 s for budget and path together.
@@ -39,7 +42,7 @@ fn built_in(
     ClassSpec {
         name: name.into(),
         matches: Match { dscp: dscp.to_vec(), ..Match::default() },
-        policy: Policy { objective, limits: Limits::default() },
+        policy: Policy { objective, ..Policy::default() },
         delivery: Delivery {
             budget: Duration::from_millis(budget_ms),
             reorder: Duration::from_millis(reorder_ms),
@@ -55,14 +58,14 @@ fn of_profile(profile: Profile) -> ClassSpec {
     ClassSpec {
         name: profile.name().into(),
         matches: Match { dscp: profile.dscp().to_vec(), ..Match::default() },
-        policy: Policy { objective: profile.objective(), limits: Limits::default() },
+        policy: Policy { objective: profile.objective(), ..Policy::default() },
         delivery: profile.delivery(),
         marking: Marking::Copy,
     }
 }
 
 /// The class that takes what no other takes.
-pub fn fallback() -> ClassSpec {
+pub fn last() -> ClassSpec {
     // TCP above all, and its window at a loss of 1e-4 is small: see `Profile::delivery`, bulk.
     built_in("default", &[], Objective::Latency, 500, 500, PLAIN.residual)
 }
@@ -86,14 +89,14 @@ pub fn defaults() -> Vec<ClassSpec> {
         of_profile(Profile::Bulk),
         // LE: what yields to everything else takes no bytes for its repair either.
         ClassSpec {
-            policy: Policy { objective: Objective::Cost, limits: Limits::default() },
+            policy: Policy { objective: Objective::Cost, ..Policy::default() },
             ..of_profile(Profile::None)
         },
-        fallback(),
+        last(),
     ]
 }
 
-/// Reads every `[[class]]`; puts [`fallback`] behind a list that would leave packets without one.
+/// Reads every `[[class]]`; puts [`last`] behind a list that would leave packets without one.
 pub(super) fn read(reader: &mut Reader<'_>, sections: &[Section<'_, '_>]) -> Vec<ClassSpec> {
     if sections.is_empty() {
         return defaults();
@@ -120,7 +123,7 @@ pub(super) fn read(reader: &mut Reader<'_>, sections: &[Section<'_, '_>]) -> Vec
             let fix = "rename it, or leave its `prefixes`, `dscp`, `protocols` and `ports` out";
             reader.problem(&sections[place.min(sections.len() - 1)].place("name"), what, fix);
         }
-        classes.push(fallback());
+        classes.push(last());
     }
     if classes.len() > Class::LIMIT {
         let what =
@@ -153,6 +156,18 @@ fn read_one(reader: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<ClassS
         let fix = "no path is that fast: write for example \"80ms\", or leave it out";
         reader.problem(&section.place("max_latency"), "[[class]] max_latency is zero", fix);
     }
+    let [avoid, prefer] = ["avoid", "prefer"].map(|key| {
+        let names = section.read(reader, key, |v| value::list(v, value::node_name));
+        // In order and each once: the same wish twice is one policy.
+        names.into_iter().flatten().collect::<BTreeSet<String>>()
+    });
+    if let Some(both) = avoid.intersection(&prefer).next() {
+        let what = format!("[[class]] both avoids and prefers `{both}`");
+        let fix = "take it out of `avoid` or out of `prefer`";
+        reader.problem(&section.place("prefer"), what, fix);
+    }
+    let words = Fallback::ALL.map(|fallback| (fallback.name(), fallback));
+    let fallback = section.read(reader, "fallback", |v| value::word(v, &words));
     let delivery = read_delivery(reader, section, profile.map_or(PLAIN, Profile::delivery));
     let objective = objective.or(profile.map(Profile::objective)).unwrap_or_default();
     if unknown {
@@ -162,7 +177,13 @@ fn read_one(reader: &mut Reader<'_>, section: &Section<'_, '_>) -> Option<ClassS
     Some(ClassSpec {
         name: name?,
         matches,
-        policy: Policy { objective, limits },
+        policy: Policy {
+            objective,
+            limits,
+            avoid: avoid.into_iter().collect(),
+            prefer: prefer.into_iter().collect(),
+            fallback: fallback.unwrap_or_default(),
+        },
         delivery,
         marking: marking.unwrap_or_default(),
     })

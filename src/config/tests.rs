@@ -357,7 +357,7 @@ proptest::proptest! {
     #[test]
     fn no_value_makes_the_reader_panic(
         table in 0..keys::TABLES.len(),
-        key in 0_usize..16,
+        key in 0_usize..32,
         value in "(\"\\PC{0,20}\"|[0-9]{1,25}|-?[0-9]{1,3}\\.[0-9]{1,3}|true|inf|nan|\\[\\]|\\[1, \"a\"\\]|\\{a = 1\\})",
     ) {
         let table = keys::TABLES[table];
@@ -413,4 +413,43 @@ fn tariffs_are_read_and_wrong_hours_named() {
     );
     let told = problems(&text("[uplink]\nutc_offset = \"1\"\nmonthly_budget = 0"));
     assert!(told.contains("is no offset") && told.contains("is no budget"), "{told}");
+}
+
+#[test]
+fn what_a_class_avoids_prefers_and_falls_back_on_is_read_and_wrong_ones_named() {
+    let text = |lines: &str| format!("{LEAST}\n[[class]]\nname = \"a\"\n{lines}\n");
+    let good = "avoid = [\"rome\", \"bonn\", \"rome\"]\nprefer = [\"oslo\"]\nfallback = \"direct\"";
+    let config = parse(&text(good)).unwrap();
+    let policy = &config.classes[0].policy;
+    assert_eq!(
+        (&policy.avoid[..], &policy.prefer[..]),
+        (&["bonn".into(), "rome".into()][..], &["oslo".into()][..])
+    );
+    assert_eq!(policy.fallback, Fallback::Direct);
+    assert!(config.remarks().iter().all(|r| !r.contains("fallback")), "avoid is a limit");
+    assert_eq!(parse(LEAST).unwrap().classes[0].policy.fallback, Fallback::Hold);
+    for (lines, line, told) in [
+        (
+            "fallback = \"none\"",
+            10,
+            "fallback \"none\" is not known here; write one of \"hold\", \"direct\", \"drop\"",
+        ),
+        ("avoid = [\"Rome\"]", 10, "avoid (item 1) \"Rome\" is no node name; use 1 to 63"),
+        ("avoid = \"rome\"", 10, "avoid "),
+        (
+            "avoid = [\"rome\"]\nprefer = [\"rome\"]",
+            11,
+            "both avoids and prefers `rome`; take it out",
+        ),
+        ("avoids = [\"rome\"]", 10, "did you mean `avoid`"),
+    ] {
+        let problem = problems(&text(lines));
+        assert!(problem.starts_with(&format!("thalweg.toml:{line}: ")), "{lines}: {problem}");
+        assert!(problem.contains(told) && problem.lines().count() == 1, "{lines}: {problem}");
+    }
+    let idle = parse(&text("fallback = \"drop\"")).unwrap().remarks();
+    assert!(
+        idle.iter().any(|r| r.contains("`a` fallback = \"drop\": it has no limits")),
+        "{idle:?}"
+    );
 }

@@ -223,20 +223,28 @@ pub(super) fn dscp(value: &DeValue<'_>) -> Read<u8> {
     }
 }
 
-/// A transport protocol by name or number (IANA's registry of protocol numbers).
+/// Names of transport protocols (IANA's registry of protocol numbers).
+const PROTOCOLS: [(&str, u8); 8] = [
+    ("icmp", 1),
+    ("tcp", 6),
+    ("udp", 17),
+    ("gre", 47),
+    ("esp", 50),
+    ("icmpv6", 58),
+    ("sctp", 132),
+    ("udplite", 136),
+];
+
+/// The transport protocol of this name, or of this decimal number.
+pub fn protocol_by_name(text: &str) -> Option<u8> {
+    let by_name = PROTOCOLS.iter().find(|(name, _)| *name == text).map(|(_, v)| *v);
+    by_name.or_else(|| text.parse().ok())
+}
+
+/// A transport protocol by name or number.
 pub(super) fn protocol(value: &DeValue<'_>) -> Read<u8> {
-    const NAMES: [(&str, u8); 8] = [
-        ("icmp", 1),
-        ("tcp", 6),
-        ("udp", 17),
-        ("gre", 47),
-        ("esp", 50),
-        ("icmpv6", 58),
-        ("sctp", 132),
-        ("udplite", 136),
-    ];
     if value.as_str().is_some() {
-        return word(value, &NAMES);
+        return word(value, &PROTOCOLS);
     }
     match integer(value) {
         Ok(number @ 0..=255) => Ok(number as u8),

@@ -47,6 +47,7 @@ use crate::forward::{ForwardConfig, Forwarder};
 use crate::id::{Class, Lane, NodeId};
 use crate::node::{self, Node, NodeConfig, NodeEvent, ProbeTimes, Seed};
 use crate::report::{Answer, Command, Echo, Reloaded};
+use crate::route::choose::Why;
 use crate::session::trust::Certified;
 use crate::time::Instant;
 use crate::topology::member::Restored;
@@ -427,7 +428,9 @@ impl Driver {
         let over = self.account.is_over(uplink);
         if over != self.over_budget {
             let text = match over {
-                true => "the month's budget is spent: no more relaying for others",
+                true => {
+                    "the month's budget is spent: no more relaying for others, and cheap traffic falls back"
+                }
                 false => "within the month's budget again",
             };
             tracing::warn!("{text}");
@@ -571,6 +574,7 @@ pub fn node_config(config: &Config, seeds: Vec<Seed>, boot: u64) -> NodeConfig {
         relay: config.relay.relay,
         use_relays: config.relay.use_relays,
         price: config.uplink.price,
+        spent: false,
         probe: ProbeTimes {
             in_use: config.probe.in_use,
             idle: config.probe.idle,
@@ -587,11 +591,12 @@ pub fn node_config(config: &Config, seeds: Vec<Seed>, boot: u64) -> NodeConfig {
     }
 }
 
-/// The same at this hour's price, and without relaying where the budget is spent.
+/// The same at this hour's price, and with what follows where the budget is spent.
 fn decided(config: &Config, seeds: Vec<Seed>, boot: u64, over_budget: bool) -> NodeConfig {
     NodeConfig {
         price: config.uplink.price_at(machine_seconds()),
         relay: config.relay.relay && !over_budget,
+        spent: over_budget,
         ..node_config(config, seeds, boot)
     }
 }
@@ -707,7 +712,8 @@ fn told(
         }
         NodeEvent::PathMoved { destination, class: of, nodes, why } => {
             let way = match nodes.split_last() {
-                None => "no path is left".to_owned(),
+                None if *why == Why::Gone.name() => "no path is left".to_owned(),
+                None => "packets are dropped: no path keeps the limits".to_owned(),
                 Some((_, [])) => "direct".to_owned(),
                 Some((_, relays)) => {
                     let relays: Vec<_> = relays.iter().map(|&node| named(node)).collect();

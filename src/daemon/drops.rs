@@ -56,6 +56,11 @@ pub const REASONS: &[(&str, &str, &str)] = &[
         "see `thalweg paths` and `thalweg links`; the node may be down",
     ),
     (
+        "outside_limits",
+        "no path keeps the limits of its class, whose `fallback` is \"drop\"",
+        "see `thalweg explain` for the limit; loosen it, or let the class fall back otherwise",
+    ),
+    (
         "no_session",
         "no keys with its destination's node",
         "see the node's error in `thalweg peers`",

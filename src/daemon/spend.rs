@@ -1,8 +1,8 @@
 //! Money spent on sending, counted by the tariff in force and kept over restarts.
 //!
 //! What a provider bills are IP packets: UDP payload, and headers of IP and UDP around each datagram.
-//! A month whose budget is spent ends relaying for others; a node's own packets go on, since they have no
-//! other way than this uplink.
+//! A month whose budget is spent ends relaying for others. A node's own packets have no other way than this
+//! uplink, so what becomes of those that were to be cheap is for their class's fallback to say.
 
 use std::path::PathBuf;
 

@@ -13,7 +13,7 @@ use crate::wire::header::{Flags, RouteHeader, ticks};
 use super::classify::{Classified, Head, UDP};
 use super::event::ForwardEvent;
 use super::frame::{Load, Own, Packets};
-use super::paths::Way;
+use super::paths::{Taken, Way};
 use super::segment::{self, Layout, Outgoing, Splitter};
 use super::{DropReason, Forwarder, mss, too_big};
 
@@ -138,12 +138,16 @@ impl Forwarder {
         }
         let class = classified.class;
         let taken = self.paths.take(now, destination, class);
-        let (way, news) = taken.map(|(way, news)| (*way, news)).ok_or(DropReason::NoRoute)?;
+        let Taken { way, news, withheld } = taken.ok_or(DropReason::NoRoute)?;
         if !self.peers.contains_key(&destination) {
             return Err(DropReason::NoSession);
         }
         if news {
+            // Also where nothing is let through: its links are measured for a path that may be.
             self.told.push(ForwardEvent::InUse { destination, class });
+        }
+        if withheld {
+            return Err(DropReason::OutsideLimits);
         }
         let route = self.route_header(&way, &classified);
         Ok(Course { destination, way, classified, route })

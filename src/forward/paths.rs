@@ -57,6 +57,16 @@ impl Way {
     }
 }
 
+/// A path that a packet wants to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub(super) way: Way,
+    /// Whether it is news that packets go there.
+    pub(super) news: bool,
+    /// Whether the packet is to be dropped instead.
+    pub(super) withheld: bool,
+}
+
 /// How a link is, as far as paths care.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Standing {
@@ -74,6 +84,8 @@ struct Entry {
     primary: Way,
     backup: Option<Way>,
     on_backup: bool,
+    /// Whether packets are dropped instead.
+    withheld: bool,
     /// When it was last told that packets take it.
     told_use: Cell<Option<Instant>>,
 }
@@ -122,7 +134,8 @@ impl Paths {
             });
             let on_backup = on_backup && backup.is_some();
             let told_use = Cell::new(before.and_then(|b| b.told_use.get()));
-            self.entries.insert(key, Entry { primary, backup, on_backup, told_use });
+            let withheld = route.withheld;
+            self.entries.insert(key, Entry { primary, backup, on_backup, withheld, told_use });
         }
         self.table = Arc::clone(table);
         self.weigh(FlipReason::LinkDown, told);
@@ -270,20 +283,15 @@ impl Paths {
         self.way(self.entries.get(&(destination, class))?)
     }
 
-    /// The same for a packet that takes it; and whether that is news.
-    pub(super) fn take(
-        &self,
-        now: Instant,
-        destination: NodeId,
-        class: Class,
-    ) -> Option<(&Way, bool)> {
+    /// The same for a packet that wants to take it.
+    pub(super) fn take(&self, now: Instant, destination: NodeId, class: Class) -> Option<Taken> {
         let entry = self.entries.get(&(destination, class))?;
-        let way = self.way(entry)?;
+        let way = *self.way(entry)?;
         let news = entry.told_use.get().is_none_or(|at| now.since(at) >= USE_TOLD);
         if news {
             entry.told_use.set(Some(now));
         }
-        Some((way, news))
+        Some(Taken { way, news, withheld: entry.withheld })
     }
 
     fn way<'e>(&self, entry: &'e Entry) -> Option<&'e Way> {
@@ -358,7 +366,7 @@ mod tests {
 
     fn table(primary: Path, backup: Option<Path>) -> Arc<RouteTable> {
         let mut table = RouteTable::default();
-        table.routes.insert((node(9), Class(0)), Route { primary, backup });
+        table.routes.insert((node(9), Class(0)), Route { backup, ..Route::alone(primary) });
         Arc::new(table)
     }
 
@@ -378,6 +386,19 @@ mod tests {
 
     fn link(paths: &Paths) -> Option<u16> {
         paths.pick(node(9), Class(0)).map(|way| way.link.0)
+    }
+
+    #[test]
+    fn a_path_that_is_withheld_still_tells_that_packets_want_it() {
+        let (mut paths, mut told) = relayed();
+        let withheld = Route { withheld: true, ..Route::alone(path(0, &[2, 9])) };
+        let mut table = RouteTable::default();
+        table.routes.insert((node(9), Class(0)), withheld);
+        paths.install(&Arc::new(table), &mut told);
+        let taken = paths.take(Instant::ZERO, node(9), Class(0)).unwrap();
+        assert!(taken.withheld && taken.news);
+        paths.install(&super::tests::table(path(0, &[2, 9]), None), &mut told);
+        assert!(!paths.take(Instant::ZERO, node(9), Class(0)).unwrap().withheld);
     }
 
     #[test]

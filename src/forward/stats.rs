@@ -33,6 +33,8 @@ pub enum DropReason {
     NoOwner,
     /// No path to its destination's node, or none that works.
     NoRoute,
+    /// No path keeps its class's limits, and the class wants its packets dropped then.
+    OutsideLimits,
     /// No keys with its destination's node.
     NoSession,
     /// Larger than the path carries.
@@ -103,7 +105,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// How many reasons there are.
-    pub const COUNT: usize = 44;
+    pub const COUNT: usize = 45;
 
     /// Every reason, in the order of its counters.
     pub const ALL: [Self; Self::COUNT] = [
@@ -118,6 +120,7 @@ impl DropReason {
         Self::UnderlayLoop,
         Self::NoOwner,
         Self::NoRoute,
+        Self::OutsideLimits,
         Self::NoSession,
         Self::TooBig,
         Self::NoRoom,
@@ -167,6 +170,7 @@ impl DropReason {
             Self::UnderlayLoop => "underlay_loop",
             Self::NoOwner => "no_owner",
             Self::NoRoute => "no_route",
+            Self::OutsideLimits => "outside_limits",
             Self::NoSession => "no_session",
             Self::TooBig => "too_big",
             Self::NoRoom => "no_room",

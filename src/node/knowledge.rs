@@ -21,6 +21,7 @@ use crate::rng::Dice;
 use crate::route::choose::{ChooseConfig, Chooser};
 use crate::route::policy::Policy;
 use crate::route::table::{Path, Route, RouteTable};
+use crate::route::terms::Terms;
 use crate::session::trust::{Certified, Signer};
 use crate::time::{Deadline, Instant, micros};
 use crate::topology::graph::Graph;
@@ -54,6 +55,12 @@ impl Roll<'_> {
         session.or_else(|| self.members.member(node).map(|m| &m.record.certified))
     }
 
+    /// The number of the node of this name.
+    pub(super) fn named(&self, name: &str) -> Option<NodeId> {
+        let met = || self.peers.sessions().find(|(_, s)| s.peer.name == name);
+        self.members.by_name(name).or_else(|| met().map(|(node, _)| node))
+    }
+
     fn key(&self, node: NodeId) -> Option<[u8; 32]> {
         self.certified(node).map(|c| c.public_key)
     }
@@ -67,6 +74,8 @@ pub(super) struct Knowledge {
     use_relays: bool,
     /// Whether paths are computed and shown, and not taken.
     observe: bool,
+    /// Whether the month's money is spent.
+    spent: bool,
     links: Links,
     lsdb: Lsdb,
     originator: Originator,
@@ -84,7 +93,7 @@ pub(super) struct Knowledge {
 }
 
 fn policies(config: &NodeConfig) -> Vec<Policy> {
-    config.classes.iter().map(|c| c.policy).collect()
+    config.classes.iter().map(|c| c.policy.clone()).collect()
 }
 
 fn choosing(config: &NodeConfig) -> ChooseConfig {
@@ -101,6 +110,8 @@ fn choosing(config: &NodeConfig) -> ChooseConfig {
 pub(super) struct Standing {
     /// Whether the forwarder has moved onto the backup by itself.
     pub(super) on_backup: bool,
+    /// Whether packets are dropped instead of taking it.
+    pub(super) withheld: bool,
     /// Why the path in force is.
     pub(super) reason: &'static str,
     /// Since when.
@@ -134,6 +145,7 @@ impl Knowledge {
             classes: config.classes.len().min(Class::LIMIT) as u8,
             use_relays: config.use_relays,
             observe: config.observe,
+            spent: config.spent,
             links: Links::new(&config.probe, config.price, dice.fork(), now),
             lsdb: Lsdb::new(own.node),
             originator: Originator::new(spoken, own.node, boot, relay, dice.fork()),
@@ -184,6 +196,7 @@ impl Knowledge {
         self.links.on_times(now, &config.probe);
         self.use_relays = config.use_relays;
         self.observe = config.observe;
+        self.spent = config.spent;
         self.classes = config.classes.len().min(Class::LIMIT) as u8;
         if redecide {
             let now_is = |class: Class| before.iter().position(|was| *was == Some(class));
@@ -372,7 +385,8 @@ impl Knowledge {
         self.use_moved = false;
         let own_links = self.links.own_links();
         let may_relay = |node| self.use_relays && roll.certified(node).is_some_and(|c| c.relay);
-        let sight = Sight::new(&self.lsdb, &own_links, &may_relay);
+        let named = |name: &str| roll.named(name);
+        let sight = Sight::new(&self.lsdb, &own_links, &may_relay, &named, self.spent);
         self.chooser.weigh(now, &sight);
         while let Some(change) = self.chooser.poll_change() {
             let nodes = change.to.map(|to| to.nodes).unwrap_or_default();
@@ -443,17 +457,18 @@ impl Knowledge {
         // would be to drop it.
         for (link, peer) in self.links.up() {
             for class in (0..self.classes).map(Class) {
-                table.routes.entry((peer, class)).or_insert_with(|| Route {
-                    primary: Path { link, nodes: vec![peer], delay: Duration::ZERO },
-                    backup: None,
+                table.routes.entry((peer, class)).or_insert_with(|| {
+                    Route::alone(Path { link, nodes: vec![peer], delay: Duration::ZERO })
                 });
             }
         }
         table
     }
 
-    /// Puts the link to each destination in the place of what was chosen, where there is one that works.
+    /// Puts the link to each destination in the place of what was chosen, where there is one that works, and
+    /// lets every packet through.
     fn straighten(&self, table: &mut RouteTable) {
+        table.routes.values_mut().for_each(|route| route.withheld = false);
         for own in self.links.own_links().into_iter().filter(|own| own.up) {
             let delay = own.outward.map_or(Duration::ZERO, |state| state.present.delay);
             for class in (0..self.classes).map(Class) {
@@ -466,7 +481,7 @@ impl Knowledge {
                 };
                 let delay = said.map(|path| path.delay).filter(near).unwrap_or(delay);
                 let primary = Path { link: own.link, nodes: vec![own.peer], delay };
-                table.routes.insert((own.peer, class), Route { primary, backup: None });
+                table.routes.insert((own.peer, class), Route::alone(primary));
             }
         }
     }
@@ -475,6 +490,11 @@ impl Knowledge {
     pub(super) fn graph(&self, roll: &Roll<'_>) -> Graph {
         let may_relay = |node| self.use_relays && roll.certified(node).is_some_and(|c| c.relay);
         self.lsdb.graph(&self.links.own_links(), may_relay)
+    }
+
+    /// What a policy means now.
+    pub(super) fn terms(&self, policy: &Policy, roll: &Roll<'_>) -> Terms {
+        Terms::of(policy, |name| roll.named(name), self.spent)
     }
 
     /// Whether `a` says that it has a working link to `b`.
@@ -490,10 +510,14 @@ impl Knowledge {
     /// How the path of a destination and class came to be in force.
     pub(super) fn standing(&self, node: NodeId, class: Class) -> Standing {
         let held = self.chooser.held(node, class);
+        let withheld = self.table.lookup(node, class).is_some_and(|route| route.withheld);
         let chosen = Standing {
             on_backup: false,
+            withheld,
             reason: if self.observe {
                 "observed"
+            } else if withheld {
+                "withheld"
             } else {
                 held.map_or("unmeasured", |h| h.why.name())
             },

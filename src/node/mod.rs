@@ -93,6 +93,8 @@ pub struct NodeConfig {
     pub use_relays: bool,
     /// Price of sending, in force from the start (a change comes by [`Node::handle_price`]).
     pub price: Price,
+    /// Whether the month's money for sending is spent.
+    pub spent: bool,
     /// How often links are measured.
     pub probe: ProbeTimes,
     /// How many lanes the data path has.

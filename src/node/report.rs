@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Node;
+use super::explain::Asked;
 use super::knowledge::Roll;
 use super::peers::{LinkHealth, Session};
 use crate::control::carried_to;
@@ -36,8 +37,9 @@ impl Node {
                     }
                 }
             },
-            Command::Explain { destination, class, dscp } => {
-                self.explain(now, destination, class.as_deref(), *dscp)
+            Command::Explain { destination, class, dscp, protocol, port } => {
+                let (class, dscp, protocol, port) = (class.as_deref(), *dscp, *protocol, *port);
+                self.explain(now, destination, &Asked { class, dscp, protocol, port })
             }
             Command::Report => Answer::Report(Box::new(Report {
                 status: self.status(now),
@@ -46,8 +48,9 @@ impl Node {
                 paths: self.path_rows(now, None),
             })),
             Command::Matrix => Answer::Matrix(self.matrix()),
-            Command::Trace { destination, class, dscp } => {
-                self.trace(destination, class.as_deref(), *dscp)
+            Command::Trace { destination, class, dscp, protocol, port } => {
+                let (class, dscp, protocol, port) = (class.as_deref(), *dscp, *protocol, *port);
+                self.trace(destination, &Asked { class, dscp, protocol, port })
             }
             Command::Ping { destination, dscp } => self.echo(destination, *dscp),
             // The driver's: counters, the log of events, and the file, which the node has never seen.
@@ -179,7 +182,8 @@ impl Node {
         let graph = self.knowledge.graph(&self.roll());
         let mut rows = Vec::new();
         for (class, spec) in (0..).map(Class).zip(&self.config.classes) {
-            let solver = Solver::new(&graph, &spec.policy);
+            let terms = self.knowledge.terms(&spec.policy, &self.roll());
+            let solver = Solver::new(&graph, &terms);
             let of_class = table
                 .routes
                 .iter()
@@ -193,6 +197,7 @@ impl Node {
                     primary: Some(self.path_view(&route.primary, &solver)),
                     backup: route.backup.as_ref().map(|p| self.path_view(p, &solver)),
                     on_backup: standing.on_backup,
+                    withheld: standing.withheld,
                     reason: standing.reason.to_owned(),
                     changed_ago_s: standing.changed_at.map(|at| seconds(now.since(at))),
                     changes: standing.changes,

@@ -16,6 +16,8 @@ pub(super) struct Sight<'a> {
     by_link: BTreeMap<LinkId, &'a OwnLink>,
     alive: BTreeSet<NodeId>,
     may_relay: &'a dyn Fn(NodeId) -> bool,
+    named: &'a dyn Fn(&str) -> Option<NodeId>,
+    spent: bool,
     source: NodeId,
     graph: OnceCell<Graph>,
 }
@@ -25,10 +27,13 @@ impl<'a> Sight<'a> {
         lsdb: &'a Lsdb,
         own: &'a [OwnLink],
         may_relay: &'a dyn Fn(NodeId) -> bool,
+        named: &'a dyn Fn(&str) -> Option<NodeId>,
+        spent: bool,
     ) -> Self {
         let by_link = own.iter().map(|link| (link.link, link)).collect();
         let (alive, source) = (lsdb.alive(own), lsdb.own());
-        Self { lsdb, own, by_link, alive, may_relay, source, graph: OnceCell::new() }
+        let graph = OnceCell::new();
+        Self { lsdb, own, by_link, alive, may_relay, named, spent, source, graph }
     }
 }
 
@@ -63,5 +68,13 @@ impl Map for Sight<'_> {
 
     fn graph(&self) -> &Graph {
         self.graph.get_or_init(|| self.lsdb.graph(self.own, self.may_relay))
+    }
+
+    fn named(&self, name: &str) -> Option<NodeId> {
+        (self.named)(name)
+    }
+
+    fn spent(&self) -> bool {
+        self.spent
     }
 }

@@ -4,12 +4,17 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::Node;
+use super::explain::Asked;
 use crate::id::{LinkId, NodeId};
 use crate::quality::LinkState;
 use crate::report::{Answer, Echo, Matrix, MatrixNode, Stretch, Trace};
 use crate::route::policy::ClassSpec;
 use crate::route::solve::Solver;
 use crate::topology::graph::Graph;
+
+/// The protocols of echoes (IANA's registry of protocol numbers).
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
 
 impl Node {
     /// Answers `matrix`.
@@ -40,13 +45,13 @@ impl Node {
     }
 
     /// Answers `trace`.
-    pub(super) fn trace(&self, asked: &str, class: Option<&str>, dscp: Option<u8>) -> Answer {
+    pub(super) fn trace(&self, asked: &str, packets: &Asked<'_>) -> Answer {
         let Some(node) = self.find(asked) else {
             return Answer::NotFound(format!("no node answers to `{asked}`"));
         };
         let address: Option<IpAddr> = asked.parse().ok();
-        let Some((class, spec)) = self.class_of(node, address, class, dscp) else {
-            return Answer::NotFound(format!("no class is named `{}`", class.unwrap_or_default()));
+        let Some((class, spec)) = self.class_of(node, address, packets) else {
+            return Answer::NotFound(packets.unknown());
         };
         let table = self.knowledge.table();
         let Some(route) = table.lookup(node, class) else {
@@ -55,13 +60,14 @@ impl Node {
         let on_backup = self.knowledge.standing(node, class).on_backup;
         let path = route.backup.as_ref().filter(|_| on_backup).unwrap_or(&route.primary);
         let graph = self.knowledge.graph(&self.roll());
+        let terms = self.knowledge.terms(&spec.policy, &self.roll());
         Answer::Trace(Box::new(Trace {
             destination: self.name_of(node),
             node: node.get(),
             class: spec.name.clone(),
             on_backup,
             hops: self.hops(&graph, path.link, &path.nodes),
-            path: self.path_view(path, &Solver::new(&graph, &spec.policy)),
+            path: self.path_view(path, &Solver::new(&graph, &terms)),
         }))
     }
 
@@ -75,15 +81,18 @@ impl Node {
         let certified = own.or_else(|| roll.certified(node));
         let first = || certified.and_then(|c| c.addresses.first().copied());
         let address = asked.parse().ok().or_else(first);
-        let Some((class, spec)) = self.class_of(node, address, None, dscp) else {
+        let protocol = address.map(|a: IpAddr| if a.is_ipv4() { ICMP } else { ICMPV6 });
+        let packets = Asked { dscp, protocol, ..Asked::default() };
+        let Some((class, spec)) = self.class_of(node, address, &packets) else {
             return Answer::NotFound("no class takes it".into());
         };
         let graph = self.knowledge.graph(&roll);
+        let terms = self.knowledge.terms(&spec.policy, &roll);
         let table = self.knowledge.table();
         let on_backup = self.knowledge.standing(node, class).on_backup;
         let path = table.lookup(node, class).map(|route| {
             let path = route.backup.as_ref().filter(|_| on_backup).unwrap_or(&route.primary);
-            self.path_view(path, &Solver::new(&graph, &spec.policy))
+            self.path_view(path, &Solver::new(&graph, &terms))
         });
         Answer::Ping(Box::new(Echo {
             destination: self.name_of(node),

@@ -9,6 +9,9 @@
 //! - Everything else, slow decay and better paths that appear, waits for the full recomputation,
 //!   every five minutes by default: there too the margin decides, unless the path in force was chosen so
 //!   lately that the hold-down protects it.
+//! - Where no path keeps the limits, the class's [`Fallback`] decides: the path in force stays and moves only
+//!   as without limits, or gives way to the direct link, or its packets are dropped until one keeps
+//!   them again; a path in force is given as long to come back within them as for any other move.
 //! - When nothing leads to a living node any more, its last path stays in force: it is the best guess
 //!   there is. A dead node's is withdrawn.
 //!
@@ -16,15 +19,17 @@
 //! 20 % seventeen. Classes of one policy share their solution.
 
 use std::cell::LazyCell;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::id::{Class, NodeId};
 use crate::rng::Dice;
-use crate::route::cost::Priced;
-use crate::route::policy::{Objective, Policy};
+use crate::route::cost::{Limit, Priced};
+use crate::route::policy::{Fallback, Objective, Policy};
 use crate::route::solve::{Candidate, Map, Solution, Solver, weigh};
 use crate::route::table::{Route, RouteTable};
+use crate::route::terms::Terms;
 use crate::time::{Deadline, Instant, micros};
 use crate::unit::Ratio;
 
@@ -65,6 +70,8 @@ pub enum Why {
     Broken,
     /// The one before left the limits.
     Limits,
+    /// No path keeps the limits any more, and the class falls back.
+    Fallback,
     /// It is better by more than the margin.
     Better,
     /// The one before became much worse, and this one is better by more than the margin.
@@ -82,6 +89,7 @@ impl Why {
             Self::First => "first",
             Self::Broken => "broken",
             Self::Limits => "limits",
+            Self::Fallback => "fallback",
             Self::Better => "better",
             Self::Worse => "worse",
             Self::Gone => "gone",
@@ -99,7 +107,7 @@ pub struct Change {
     pub classes: Vec<Class>,
     /// The path before, at its last price.
     pub from: Option<Candidate>,
-    /// The path now.
+    /// The path now; `None` where packets are dropped from now on.
     pub to: Option<Candidate>,
     /// The reason.
     pub why: Why,
@@ -318,8 +326,8 @@ impl Chooser {
     }
 
     fn weigh_policy(&mut self, now: Instant, map: &dyn Map, index: usize, tick: bool) -> bool {
-        let policy = self.policies[index].0;
-        let solver = LazyCell::new(|| Solver::new(map.graph(), &policy));
+        let terms = map.terms(&self.policies[index].0);
+        let solver = LazyCell::new(|| Solver::new(map.graph(), &terms));
         let mut solved: Option<BTreeMap<NodeId, Solution>> = None;
         let known: BTreeSet<NodeId> = self.of(index).map(|(node, _)| node).collect();
         let living = map.nodes().into_iter().filter(|n| *n != map.source());
@@ -327,12 +335,14 @@ impl Chooser {
         let mut changed = false;
         for destination in nodes {
             let held = self.held.get(&(index, destination));
-            let weighed = held.and_then(|h| weigh(map, &policy, h.primary.link, &h.primary.nodes));
+            let weighed = held.and_then(|h| weigh(map, &terms, h.primary.link, &h.primary.nodes));
             let broken = weighed.as_ref().is_some_and(|w| w.broken.is_some());
             let violated_since =
                 if broken { held.and_then(|h| h.violated_since).or(Some(now)) } else { None };
-            let overdue =
-                violated_since.is_some_and(|since| now.since(since) >= self.config.violation);
+            // Nothing is lost by leaving a path that carries nothing.
+            let dropped = held.is_some_and(|h| h.said.withheld);
+            let overdue = violated_since
+                .is_some_and(|since| dropped || now.since(since) >= self.config.violation);
             let worse = held.zip(weighed.as_ref()).filter(|(h, w)| h.much_worse(&w.priced));
             let worse_since = worse.map(|(held, _)| held.worse_since.unwrap_or(now));
             let judged_at = worse.and_then(|(held, _)| self.judged_again_at(held, worse_since));
@@ -350,7 +360,7 @@ impl Chooser {
                 (Some(held), Some(weighed), Some(best)) => {
                     let better = if tick { Why::Better } else { Why::Worse };
                     let better = judged.then_some(better);
-                    self.should_move(now, policy.objective, held, weighed, &best.best, better)
+                    self.should_move(now, &terms, held, weighed, &best.best, better)
                 }
                 (Some(_), Some(_), None) => None,
             };
@@ -366,10 +376,17 @@ impl Chooser {
                     violated_since: best.best.broken.map(|_| now),
                     worse_since: None,
                     judged_us: best.best.priced.parts.total_us(),
-                    said: route(best.best.clone(), best.backup.clone()),
+                    said: Route {
+                        // What is chosen anew shall not break what is broken already.
+                        withheld: terms.withholds(best.best.broken),
+                        ..route(best.best.clone(), best.backup.clone())
+                    },
                 }),
                 (None, Some(old), Some(weighed)) => {
-                    let standing = |b: &Candidate| weigh(map, &policy, b.link, &b.nodes).is_some();
+                    let stands = |b: &Candidate| {
+                        let found = weigh(map, &terms, b.link, &b.nodes);
+                        found.map(|b| !terms.withholds(b.broken))
+                    };
                     let seek = |primary: &Candidate| solver.backup(primary);
                     let total_us = weighed.priced.parts.total_us();
                     let settled = judged && now >= self.held_until(old);
@@ -377,13 +394,26 @@ impl Chooser {
                     let judged_us = if settled { total_us } else { old.judged_us };
                     let old =
                         &Held { violated_since, worse_since: worse, judged_us, ..old.clone() };
-                    Some(keep(old, weighed, standing, seek, tick))
+                    let withheld = terms.withholds(weighed.broken)
+                        && (overdue || weighed.broken == Some(Limit::Avoid));
+                    let mut held = keep(old, weighed, stands, seek, tick);
+                    held.said.withheld = withheld;
+                    Some(held)
                 }
                 (None, old, _) => old.cloned(),
             };
             changed |= old.as_ref().map(|h| &h.said) != new.as_ref().map(|h| &h.said);
-            if let Some(why) = why {
-                let primary = |held: &Option<Held>| held.as_ref().map(|h| h.primary.clone());
+            let withheld = |held: &Option<Held>| held.as_ref().is_some_and(|h| h.said.withheld);
+            let turned = match (withheld(&old), withheld(&new)) {
+                (false, true) => Some(Why::Fallback),
+                (true, false) => Some(Why::Limits),
+                _ => None,
+            };
+            if let Some(why) = why.or(turned) {
+                let primary = |held: &Option<Held>| {
+                    let taken = held.as_ref().filter(|h| !h.said.withheld);
+                    taken.map(|h| h.primary.clone())
+                };
                 self.note(index, destination, primary(&old), primary(&new), why);
             }
             match new {
@@ -399,7 +429,7 @@ impl Chooser {
     fn should_move(
         &self,
         now: Instant,
-        objective: Objective,
+        terms: &Terms,
         held: &Held,
         weighed: &Candidate,
         best: &Candidate,
@@ -408,12 +438,17 @@ impl Chooser {
         if best.is_way(weighed.link, &weighed.nodes) {
             return None;
         }
-        match (weighed.broken, best.broken) {
-            (Some(_), None) => Some(Why::Limits),
-            (None, Some(_)) => None,
-            _ => {
+        let evil = |c: &Candidate| terms.evil(&c.nodes, c.broken);
+        match evil(best).cmp(&evil(weighed)) {
+            Ordering::Less if best.broken.is_some() && terms.fallback == Fallback::Direct => {
+                Some(Why::Fallback)
+            }
+            Ordering::Less => Some(Why::Limits),
+            Ordering::Greater => None,
+            Ordering::Equal => {
+                let (new, old, margin) = (&best.priced, &weighed.priced, self.config.margin);
                 let free = now >= self.held_until(held);
-                let better = beats(objective, &best.priced, &weighed.priced, self.config.margin);
+                let better = beats(terms.objective, new, old, margin);
                 judged.filter(|_| free && better)
             }
         }
@@ -450,7 +485,7 @@ fn distinct(policies: &[Policy]) -> Vec<(Policy, Vec<Class>)> {
         let class = Class(index as u8);
         match distinct.iter_mut().find(|(p, _)| p == policy) {
             Some((_, classes)) => classes.push(class),
-            None => distinct.push((*policy, vec![class])),
+            None => distinct.push((policy.clone(), vec![class])),
         }
     }
     distinct
@@ -463,20 +498,20 @@ const FIRST_NODE: NodeId = match NodeId::new(1) {
 };
 
 /// The decision stands: its figures are renewed, its backup where it broke or everything is renewed.
+/// `stands`: whether a backup may be used; `None` where its links are not in the graph.
 fn keep(
     old: &Held,
     weighed: Candidate,
-    standing: impl Fn(&Candidate) -> bool,
+    stands: impl Fn(&Candidate) -> Option<bool>,
     seek: impl Fn(&Candidate) -> Option<Candidate>,
     tick: bool,
 ) -> Held {
-    let backup = if !tick && old.backup.as_ref().is_some_and(standing) {
+    let standing = old.backup.as_ref().and_then(&stands);
+    let backup = if !tick && standing == Some(true) {
         old.backup.clone()
     } else {
-        seek(&weighed).or_else(|| {
-            // None in the graph: one that only went stale may still work, and costs nothing to hold.
-            old.backup.clone()
-        })
+        // Not in the graph: one that only went stale may still work, and costs nothing to hold.
+        seek(&weighed).or_else(|| old.backup.clone().filter(|_| standing != Some(false)))
     };
     let mut said = route(weighed.clone(), backup.clone());
     let moved = |new: Duration, old: Duration| {
@@ -495,7 +530,7 @@ fn keep(
 }
 
 fn route(primary: Candidate, backup: Option<Candidate>) -> Route {
-    Route { primary: primary.path(), backup: backup.map(|b| b.path()) }
+    Route { primary: primary.path(), backup: backup.map(|b| b.path()), withheld: false }
 }
 
 /// Whether one is better than the other by more than the margin. Money is weighed by itself, since it

@@ -6,3 +6,4 @@ pub mod policy;
 pub mod prefix;
 pub mod solve;
 pub mod table;
+pub mod terms;

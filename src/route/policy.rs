@@ -49,13 +49,47 @@ pub struct Limits {
     pub max_price: Option<Price>,
 }
 
-/// How paths are chosen.
+/// What becomes of a class's packets where no path keeps its limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fallback {
+    /// The last path stays for as long as it works; another takes its place only as it always would.
+    /// Where there was none, the least evil is taken.
+    #[default]
+    Hold,
+    /// The link to the destination, whatever its quality; where there is none, as [`Fallback::Hold`].
+    Direct,
+    /// They are dropped and counted.
+    Drop,
+}
+
+impl Fallback {
+    /// Every one, in the order they are shown.
+    pub const ALL: [Self; 3] = [Self::Hold, Self::Direct, Self::Drop];
+
+    /// The name in configuration and output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hold => "hold",
+            Self::Direct => "direct",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+/// How paths are chosen. Classes of equal policies share their paths.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// What is made best.
     pub objective: Objective,
     /// What must be kept.
     pub limits: Limits,
+    /// Nodes, by name and in order, that carry these packets only where nothing else leads to their
+    /// destination; such a path keeps no limits.
+    pub avoid: Vec<String>,
+    /// Nodes, by name and in order, that are favoured as relays.
+    pub prefer: Vec<String>,
+    /// What becomes of packets where no path keeps the limits.
+    pub fallback: Fallback,
 }
 
 /// How packets are delivered.

@@ -8,10 +8,11 @@
 //! 3. The backup: the best path that shares no relay and no first link with the primary, from the four
 //!    best beginnings to every relay (`reach`); within the limits where there is one.
 //!
-//! A node that does not consent to relay is only ever a destination. Where nothing keeps the
-//! limits, the least evil is taken and marked: delay and loss are let go before money is, since
-//! packets that come late are a bad call and money spent is gone. The same graph and policy always give
-//! the same answer.
+//! A node that does not consent to relay is only ever a destination, and so is one that the policy avoids
+//! wherever another way leads to the destination, within the limits or not. Where nothing keeps the
+//! limits, the least evil is taken and marked: the direct link where the policy falls back on it; else
+//! delay and loss are let go before money is, since packets that come late are a bad call and money
+//! spent is gone. The same graph and terms always give the same answer.
 
 pub mod dense;
 mod layered;
@@ -20,15 +21,16 @@ mod reach;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
-use petgraph::graph::{EdgeIndex, NodeIndex};
+use petgraph::graph::{EdgeIndex, EdgeReference, NodeIndex};
 use petgraph::visit::EdgeRef;
 
 use crate::id::{LinkId, NodeId};
 use crate::quality::LinkState;
-use crate::route::cost::{self, Bounds, Limit, Priced};
-use crate::route::policy::Policy;
+use crate::route::cost::{Bounds, Limit, Priced};
+use crate::route::policy::{Fallback, Policy};
 use crate::route::table::Path;
-use crate::topology::graph::Graph;
+use crate::route::terms::Terms;
+use crate::topology::graph::{Graph, GraphEdge};
 use dense::Dense;
 use reach::Beginnings;
 
@@ -104,6 +106,15 @@ pub trait Map {
     fn edge(&self, from: NodeId, to: NodeId, link: LinkId) -> Option<LinkState>;
     /// All of it.
     fn graph(&self) -> &Graph;
+    /// The number of the node of this name, where it is known.
+    fn named(&self, name: &str) -> Option<NodeId>;
+    /// Whether this node has spent its money for the month.
+    fn spent(&self) -> bool;
+
+    /// What a policy means on it.
+    fn terms(&self, policy: &Policy) -> Terms {
+        Terms::of(policy, |name| self.named(name), self.spent())
+    }
 }
 
 impl Map for Graph {
@@ -133,21 +144,31 @@ impl Map for Graph {
     fn graph(&self) -> &Graph {
         self
     }
+
+    /// A graph knows numbers alone.
+    fn named(&self, _: &str) -> Option<NodeId> {
+        None
+    }
+
+    fn spent(&self) -> bool {
+        false
+    }
 }
 
 /// This way through the mesh at today's prices; `None` where a link of it is gone or a relay withdrew its
 /// consent. The same as [`Solver::weigh`], without a graph.
-pub fn weigh(map: &dyn Map, policy: &Policy, link: LinkId, nodes: &[NodeId]) -> Option<Candidate> {
-    let mut at = map.source();
+pub fn weigh(map: &dyn Map, terms: &Terms, link: LinkId, nodes: &[NodeId]) -> Option<Candidate> {
+    let mut relay = None;
     let mut priced = Priced::NOTHING;
-    for (hop, &node) in nodes.iter().enumerate() {
-        if hop > 0 && !map.relays(at) {
+    for &node in nodes {
+        if relay.is_some_and(|relay| !map.relays(relay)) {
             return None;
         }
-        priced = priced.plus(cost::price(&map.edge(at, node, link)?, policy.objective));
-        at = node;
+        let from = relay.unwrap_or_else(|| map.source());
+        priced = priced.plus(terms.price(relay, &map.edge(from, node, link)?));
+        relay = Some(node);
     }
-    let broken = priced.broken(&Bounds::of(&policy.limits));
+    let broken = terms.broken(nodes, &priced);
     (!nodes.is_empty()).then(|| Candidate { link, nodes: nodes.to_vec(), priced, broken })
 }
 
@@ -155,34 +176,65 @@ pub fn weigh(map: &dyn Map, policy: &Policy, link: LinkId, nodes: &[NodeId]) -> 
 #[derive(Debug)]
 pub struct Solver<'a> {
     graph: &'a Graph,
+    terms: &'a Terms,
     priced: Vec<Priced>,
-    bounds: Bounds,
+    /// Whether the nodes that are avoided carry too.
+    open: bool,
     beginnings: OnceCell<Beginnings>,
+    /// The same where the nodes that are avoided carry too; none where none is.
+    opened: OnceCell<Option<Box<Self>>>,
 }
 
 impl<'a> Solver<'a> {
     /// Prices every edge once.
-    pub fn new(graph: &'a Graph, policy: &Policy) -> Self {
-        let edges = graph.inner().edge_weights();
-        let priced = edges.map(|edge| cost::price(&edge.state, policy.objective)).collect();
-        let bounds = Bounds::of(&policy.limits);
-        Self { graph, priced, bounds, beginnings: OnceCell::new() }
+    pub fn new(graph: &'a Graph, terms: &'a Terms) -> Self {
+        let inner = graph.inner();
+        let price = |edge: EdgeReference<'_, GraphEdge, u32>| {
+            let relay = (edge.source() != graph.source_position()).then(|| inner[edge.source()].id);
+            terms.price(relay, &edge.weight().state)
+        };
+        // In the order of their indices, since none is ever taken out.
+        let priced = inner.edge_references().map(price).collect();
+        Self::over(graph, terms, priced, false)
+    }
+
+    const fn over(graph: &'a Graph, terms: &'a Terms, priced: Vec<Priced>, open: bool) -> Self {
+        Self { graph, terms, priced, open, beginnings: OnceCell::new(), opened: OnceCell::new() }
+    }
+
+    /// The same with the nodes that are avoided; `None` where none is, or they carry here already.
+    fn opened(&self) -> Option<&Self> {
+        let any = || !self.open && self.terms.avoid.iter().any(|&node| self.graph.relays(node));
+        let open = || Box::new(Self::over(self.graph, self.terms, self.priced.clone(), true));
+        self.opened.get_or_init(|| any().then(open)).as_deref()
     }
 
     /// The best path and its backup for every destination that can be reached.
     pub fn solve(&self) -> BTreeMap<NodeId, Solution> {
-        let large = self.graph.inner().node_count() >= LARGE;
-        let optima = if large { self.optima_by_matrix() } else { layered::optima(self) };
+        let solution = |solver: &Self, to, edges: &[EdgeIndex<u32>]| {
+            let best = solver.best(to, solver.candidate(edges));
+            let backup = solver.backup_at(to, &best);
+            Solution { best, backup }
+        };
         let mut found = BTreeMap::new();
-        for (destination, edges) in optima {
-            let id = self.id(destination);
-            let optimum = self.candidate(&edges);
-            let best =
-                if optimum.broken.is_none() { optimum } else { self.within(destination, &optimum) };
-            let backup = self.backup_at(destination, &best);
-            found.insert(id, Solution { best, backup });
+        for (to, edges) in self.optima() {
+            found.insert(self.id(to), solution(self, to, &edges));
+        }
+        let others = self.graph.inner().node_count() - 1;
+        if found.len() < others
+            && let Some(open) = self.opened()
+        {
+            for (to, edges) in open.optima() {
+                found.entry(self.id(to)).or_insert_with(|| solution(open, to, &edges));
+            }
         }
         found
+    }
+
+    /// The best path to every destination, limits aside.
+    fn optima(&self) -> Vec<(NodeIndex<u32>, Vec<EdgeIndex<u32>>)> {
+        let large = self.graph.inner().node_count() >= LARGE;
+        if large { self.optima_by_matrix() } else { layered::optima(self) }
     }
 
     /// What [`layered::optima`] finds, by [`dense`].
@@ -224,7 +276,7 @@ impl<'a> Solver<'a> {
         let mut at = self.graph.source_position();
         let mut edges = Vec::with_capacity(nodes.len());
         for (hop, node) in nodes.iter().enumerate() {
-            if hop > 0 && !self.relays(at) {
+            if hop > 0 && !self.graph.inner()[at].relay {
                 return None;
             }
             let next = self.graph.position(*node)?;
@@ -249,7 +301,8 @@ impl<'a> Solver<'a> {
         let mut direct: Option<Weighed> = None;
         reach::each_path(self, at, |edges| {
             let candidate = self.candidate(edges);
-            let refusing = edges[1..].iter().map(|&e| self.ends(e).0).find(|&n| !self.relays(n));
+            let refuses = |&node: &NodeIndex<u32>| !self.graph.inner()[node].relay;
+            let refusing = edges[1..].iter().map(|&e| self.ends(e).0).find(refuses);
             let rejected = match (refusing, candidate.broken) {
                 (Some(_), _) if edges.len() > 2 => return,
                 (Some(relay), _) => Some(Rejection::NoConsent(self.id(relay))),
@@ -283,10 +336,30 @@ impl<'a> Solver<'a> {
         shown
     }
 
+    /// The best path of all, of which this is the best without limits.
+    fn best(&self, destination: NodeIndex<u32>, optimum: Candidate) -> Candidate {
+        let best = match optimum.priced.broken(&self.terms.bounds) {
+            Some(_) => self.within(destination, &optimum),
+            None => optimum,
+        };
+        let falls = best.broken.is_some() && self.terms.fallback == Fallback::Direct;
+        let direct = if falls { self.direct(destination) } else { None };
+        direct.unwrap_or(best)
+    }
+
+    /// The best link to a destination.
+    fn direct(&self, destination: NodeIndex<u32>) -> Option<Candidate> {
+        let inner = self.graph.inner();
+        let ours = inner.edges_connecting(self.graph.source_position(), destination);
+        let edge = ours.min_by_key(|e| (self.price_of(e.id()).cost, e.id()))?;
+        Some(self.candidate(&[edge.id()]))
+    }
+
     /// The best path within the limits; else within the price alone; else the cheapest.
     fn within(&self, destination: NodeIndex<u32>, optimum: &Candidate) -> Candidate {
-        let money_only = Bounds { money: self.bounds.money, ..Bounds::NONE };
-        for bounds in [self.bounds, money_only] {
+        let limits = self.terms.bounds;
+        let money_only = Bounds { money: limits.money, ..Bounds::NONE };
+        for bounds in [limits, money_only] {
             if let Some(edges) = reach::best_within(self, destination, &bounds, None) {
                 return self.candidate(&edges);
             }
@@ -296,18 +369,27 @@ impl<'a> Solver<'a> {
     }
 
     /// The best path that shares no relay and no first link with `primary`, within the limits if any is.
+    /// Where packets are rather dropped than sent outside the limits, there is none but within them.
     pub fn backup(&self, primary: &Candidate) -> Option<Candidate> {
         let destination = self.graph.position(*primary.nodes.last()?)?;
         self.backup_at(destination, primary)
     }
 
     fn backup_at(&self, destination: NodeIndex<u32>, primary: &Candidate) -> Option<Candidate> {
+        let found = self.apart_from(destination, primary);
+        let found =
+            found.or_else(|| self.opened().and_then(|o| o.apart_from(destination, primary)));
+        found.filter(|backup| !self.terms.withholds(backup.broken))
+    }
+
+    fn apart_from(&self, destination: NodeIndex<u32>, primary: &Candidate) -> Option<Candidate> {
         let taken = self.taken(primary);
         let beginnings = self.beginnings.get_or_init(|| Beginnings::build(self));
         let edges = beginnings.best(self, destination, &taken)?;
         let backup = self.candidate(&edges);
-        if backup.broken.is_some() {
-            let kept = reach::best_within(self, destination, &self.bounds, Some(&taken));
+        let bounds = &self.terms.bounds;
+        if backup.priced.broken(bounds).is_some() {
+            let kept = reach::best_within(self, destination, bounds, Some(&taken));
             return Some(kept.map_or(backup, |edges| self.candidate(&edges)));
         }
         Some(backup)
@@ -326,11 +408,12 @@ impl<'a> Solver<'a> {
         let priced = edges.iter().fold(Priced::NOTHING, |sum, e| sum.plus(self.priced[e.index()]));
         let inner = self.graph.inner();
         let link = edges.first().and_then(|&e| inner[e].link);
+        let nodes: Vec<NodeId> = edges.iter().map(|&e| self.id(self.ends(e).1)).collect();
         Candidate {
             link: link.expect("a path starts with an edge of ours, and the graph names those"),
-            nodes: edges.iter().map(|&e| self.id(self.ends(e).1)).collect(),
+            broken: self.terms.broken(&nodes, &priced),
+            nodes,
             priced,
-            broken: priced.broken(&self.bounds),
         }
     }
 
@@ -342,8 +425,10 @@ impl<'a> Solver<'a> {
         self.graph.inner()[node].id
     }
 
+    /// Whether a node carries here: it consents, and is not avoided.
     fn relays(&self, node: NodeIndex<u32>) -> bool {
-        self.graph.inner()[node].relay
+        let node = &self.graph.inner()[node];
+        node.relay && (self.open || !self.terms.avoid.contains(&node.id))
     }
 
     fn price_of(&self, edge: EdgeIndex<u32>) -> &Priced {

@@ -41,6 +41,16 @@ pub struct Route {
     /// The path the forwarder flips to by itself when the primary's first link dies or a relay says
     /// that it lost its next hop. Shares no relay and no first link with the primary.
     pub backup: Option<Path>,
+    /// Whether packets are dropped instead: no path keeps the limits, and their class wants it so. The paths
+    /// are those that are watched for one that does.
+    pub withheld: bool,
+}
+
+impl Route {
+    /// Packets take this path, and have no backup.
+    pub const fn alone(primary: Path) -> Self {
+        Self { primary, backup: None, withheld: false }
+    }
 }
 
 /// Every decision of this node.

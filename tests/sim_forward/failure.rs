@@ -154,7 +154,7 @@ fn a_new_session_of_a_peer_goes_on_where_the_old_one_stopped() {
             table.prefixes.insert(network(k), node(k));
         }
         let primary = Path { link: LinkId(m), nodes: vec![node(m)], delay: ms(10) };
-        table.routes.insert((node(m), Class(0)), Route { primary, backup: None });
+        table.routes.insert((node(m), Class(0)), Route::alone(primary));
         let snapshot = Snapshot { peers: Arc::new(peers), routes: Arc::new(table), tuning: None };
         let now = world.now;
         world.nodes.get_mut(&n).unwrap().install(now, &snapshot);

@@ -194,7 +194,7 @@ fn the_egress_takes_only_what_its_sender_is_certified_for() {
     table.prefixes.insert(network(2), node(2));
     table.prefixes.insert(network(8), node(2));
     let primary = Path { link: LinkId(2), nodes: vec![node(2)], delay: ms(10) };
-    table.routes.insert((node(2), Class(0)), Route { primary, backup: None });
+    table.routes.insert((node(2), Class(0)), Route::alone(primary));
     let snapshot =
         Snapshot { peers: Arc::new(world.peers(1)), routes: Arc::new(table), tuning: None };
     liar.install(world.now, &snapshot);
@@ -249,7 +249,7 @@ fn our_own_frames_are_not_carried_in_our_own_frames() {
     let mut table = RouteTable { generation: 1, ..Default::default() };
     table.prefixes.insert(network(2), node(2));
     let primary = Path { link: LinkId(2), nodes: vec![node(2)], delay: ms(10) };
-    table.routes.insert((node(2), Class(0)), Route { primary, backup: None });
+    table.routes.insert((node(2), Class(0)), Route::alone(primary));
     let snapshot = Snapshot { peers: Arc::new(peers), routes: Arc::new(table), tuning: None };
     let now = world.now;
     world.nodes.get_mut(&1).unwrap().install(now, &snapshot);

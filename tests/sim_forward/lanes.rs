@@ -108,11 +108,11 @@ impl Lanes {
         let mut table = RouteTable { generation: 1, ..Default::default() };
         for m in others() {
             table.prefixes.insert(network(m), node(m));
-            let route = Route { primary: path(&[m]), backup: None };
+            let route = Route::alone(path(&[m]));
             table.routes.insert((node(m), Class(0)), route);
         }
         for (primary, backup) in routes {
-            let route = Route { primary: path(primary), backup: backup.map(path) };
+            let route = Route { backup: backup.map(path), ..Route::alone(path(primary)) };
             table.routes.insert((node(*primary.last().unwrap()), Class(0)), route);
         }
         let snapshot =

@@ -217,13 +217,13 @@ impl World {
         for m in self.nodes.keys().copied() {
             table.prefixes.insert(network(m), node(m));
             if m != n {
-                let route = Route { primary: path(&[m]), backup: None };
+                let route = Route::alone(path(&[m]));
                 table.routes.insert((node(m), Class(0)), route);
             }
         }
         for (primary, backup) in routes {
             let to = node(*primary.last().unwrap());
-            let route = Route { primary: path(primary), backup: backup.map(path) };
+            let route = Route { backup: backup.map(path), ..Route::alone(path(primary)) };
             table.routes.insert((to, Class(0)), route);
         }
         let snapshot =

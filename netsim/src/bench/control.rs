@@ -261,7 +261,7 @@ fn table(ms: u64, others: &[u16], over: u16) -> anyhow::Result<Arc<RouteTable>> 
         let primary = Path { link, nodes: vec![node(other)?], delay };
         let relayed = Path { link: LinkId(0), nodes: vec![node(over)?, node(other)?], delay };
         let backup = (other != over).then_some(relayed);
-        table.routes.insert((node(other)?, Class(0)), Route { primary, backup });
+        table.routes.insert((node(other)?, Class(0)), Route { backup, ..Route::alone(primary) });
     }
     Ok(Arc::new(table))
 }

@@ -369,7 +369,7 @@ fn snapshot(n: u16, route: &[u16]) -> Snapshot {
             nodes: nodes.iter().map(|&n| node(n)).collect(),
             delay: Duration::from_millis(1),
         };
-        table.routes.insert((node(m), CLASS), Route { primary, backup: None });
+        table.routes.insert((node(m), CLASS), Route::alone(primary));
     }
     Snapshot { peers: Arc::new(peers), routes: Arc::new(table), tuning: None }
 }

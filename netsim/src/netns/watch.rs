@@ -78,6 +78,8 @@ impl Watch {
                 destination: self.names[to].clone(),
                 class: Some(self.class.clone()),
                 dscp: None,
+                protocol: None,
+                port: None,
             };
             if let Ok(Answer::Explain(why)) = fleet.ask(from, &question) {
                 self.moves[i].why = Some(*why);

@@ -64,7 +64,7 @@ fn routes(paths: &[(u16, &[u16])]) -> Arc<RouteTable> {
         }
         let nodes = nodes.iter().map(|&n| node(n)).collect();
         let primary = Path { link: LinkId(0), nodes, delay: Duration::from_millis(1) };
-        table.routes.insert((node(destination), Class(0)), Route { primary, backup: None });
+        table.routes.insert((node(destination), Class(0)), Route::alone(primary));
     }
     Arc::new(table)
 }

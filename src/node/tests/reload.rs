@@ -125,7 +125,13 @@ fn who_only_observes_computes_everything_and_goes_straight() {
     assert_eq!(world.path(1, 3), [3], "and it stays so");
     assert_eq!(world.path(2, 3), [3], "others go as they like");
     let host = world.hosts.get_mut(&1).unwrap();
-    let asked = Command::Explain { destination: "node-3".into(), class: None, dscp: None };
+    let asked = Command::Explain {
+        destination: "node-3".into(),
+        class: None,
+        dscp: None,
+        protocol: None,
+        port: None,
+    };
     let Answer::Explain(told) = host.node.handle_command(at(1500.0), &asked) else { panic!() };
     assert!(told.observe && told.why.contains("(observed)"), "{}", told.why);
     assert!(told.why.ends_with("observing only: nothing is moved"), "{}", told.why);

@@ -8,7 +8,7 @@ use crate::node::knowledge::Roll;
 use crate::node::{NodeConfig, NodeEvent};
 use crate::quality::{LinkQuality, LinkState};
 use crate::report::{Answer, Command};
-use crate::route::policy::{Limits, Objective, Policy};
+use crate::route::policy::{Limits, Match, Objective, Policy};
 use crate::session::toy::ToySigner;
 use crate::topology::lsa::{Lsa, LsaLink, Version};
 use crate::unit::{Price, Ratio};
@@ -34,7 +34,7 @@ fn seeded(_: u16) -> NodeConfig {
 fn limited(limits: Limits) -> impl Fn(u16) -> NodeConfig {
     move |_| {
         let mut config = config(&[1]);
-        config.classes[0].policy = Policy { objective: Objective::Latency, limits };
+        config.classes[0].policy = Policy { limits, ..Policy::default() };
         config
     }
 }
@@ -246,6 +246,8 @@ fn explain_shows_every_path_and_which_is_in_force() {
             destination: destination.into(),
             class: class.map(str::to_owned),
             dscp: None,
+            protocol: None,
+            port: None,
         };
         world.hosts.get_mut(&1).unwrap().node.handle_command(at(30.0), &command)
     };
@@ -334,4 +336,87 @@ fn sixteen_nodes_come_together_and_speak_little_when_nothing_happens() {
     let per_node_second = (world.messages - before.0) as f64 / 16.0 / 30.0;
     assert!(per_node_second < 2.0, "{per_node_second} messages per node and second");
     assert_eq!(world.dials, before.1, "nobody is dialled any more");
+}
+
+#[test]
+fn a_node_to_avoid_relays_where_nothing_else_leads_and_explain_says_why_not_else() {
+    let avoiding = |_| {
+        let mut config = config(&[1]);
+        config.classes[0].policy.avoid = vec![super::world::name(2), "nobody".into()];
+        config
+    };
+    let mut world = mesh(4, avoiding);
+    world.set_delay(1, 3, 100);
+    world.set_delay(1, 2, 10);
+    world.set_delay(2, 3, 10);
+    world.run(at(5.0));
+    until_path(&mut world, 1, 3, &[4, 3], 330.0);
+    let now = world.now;
+    let asked = Command::Explain {
+        destination: "node-3".into(),
+        class: None,
+        dscp: None,
+        protocol: None,
+        port: None,
+    };
+    let host = world.hosts.get_mut(&1).unwrap();
+    let Answer::Explain(told) = host.node.handle_command(now, &asked) else { panic!() };
+    assert_eq!((&told.avoid[0], told.in_force), (&super::world::name(2), Some(0)));
+    let over = told.candidates.iter().find(|c| c.path.nodes == ["node-2", "node-3"]).unwrap();
+    let verdict = &over.limits[0];
+    assert!(!over.eligible && !verdict.kept);
+    assert_eq!(
+        (verdict.limit.as_str(), verdict.bound.as_str(), verdict.value.as_str()),
+        ("avoid", "node-2", "node-2")
+    );
+    // The others go; it is better than nothing.
+    world.kill(4);
+    world.cut(1, 3, true);
+    until_path(&mut world, 1, 3, &[2, 3], 15.0);
+    world.cut(1, 3, false);
+    until_path(&mut world, 1, 3, &[3], 30.0);
+}
+
+#[test]
+fn explain_finds_the_class_by_protocol_and_port() {
+    let classed = |_| {
+        let mut config = config(&[1]);
+        let mut class = |name: &str, protocols: &[u8], ports: &[(u16, u16)]| {
+            let mut spec = config.classes.last().unwrap().clone();
+            spec.name = name.into();
+            spec.matches =
+                Match { protocols: protocols.to_vec(), ports: ports.to_vec(), ..Match::default() };
+            let before = config.classes.len() - 1;
+            config.classes.insert(before, spec);
+        };
+        class("calls", &[17], &[(3478, 3481)]);
+        class("web", &[], &[(443, 443)]);
+        class("echoes", &[1], &[]);
+        config
+    };
+    let mut world = mesh(2, classed);
+    world.run(at(10.0));
+    let mut class = |protocol, port| {
+        let asked = Command::Explain {
+            destination: "node-2".into(),
+            class: None,
+            dscp: None,
+            protocol,
+            port,
+        };
+        match world.hosts.get_mut(&1).unwrap().node.handle_command(at(10.0), &asked) {
+            Answer::Explain(told) => told.class,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(class(Some(17), Some(3478)), "calls");
+    assert_eq!(class(Some(17), Some(3482)), "default");
+    assert_eq!(class(Some(6), Some(3478)), "default");
+    assert_eq!((class(Some(6), Some(443)), class(None, Some(443))), ("web".into(), "web".into()));
+    assert_eq!(class(Some(47), Some(443)), "default", "it has no ports");
+    assert_eq!((class(Some(1), None), class(None, None)), ("echoes".into(), "default".into()));
+    let asked = Command::Ping { destination: "node-2".into(), dscp: None };
+    let host = world.hosts.get_mut(&1).unwrap();
+    let Answer::Ping(echo) = host.node.handle_command(at(10.0), &asked) else { panic!() };
+    assert_eq!(echo.class, "echoes");
 }

@@ -68,6 +68,7 @@ pub(super) fn config(seeds: &[u16]) -> NodeConfig {
         margin: Ratio::from_ppm(30_000),
         hold_down: Duration::from_secs(10),
         observe: false,
+        spent: false,
         member_expiry: Duration::from_secs(86_400),
         boot_floor: 0,
     }

@@ -39,6 +39,36 @@ fn graph(direct_ms: u64, first_ms: u64, second_ms: u64) -> Graph {
     graph
 }
 
+/// A graph whose nodes are named by their numbers, seen by a node that has spent its money, or not.
+struct Named(Graph, bool);
+
+impl Map for Named {
+    fn source(&self) -> NodeId {
+        Graph::source(&self.0)
+    }
+    fn nodes(&self) -> Vec<NodeId> {
+        Map::nodes(&self.0)
+    }
+    fn lives(&self, node: NodeId) -> bool {
+        self.0.lives(node)
+    }
+    fn relays(&self, node: NodeId) -> bool {
+        self.0.relays(node)
+    }
+    fn edge(&self, from: NodeId, to: NodeId, link: LinkId) -> Option<LinkState> {
+        self.0.edge(from, to, link)
+    }
+    fn graph(&self) -> &Graph {
+        &self.0
+    }
+    fn named(&self, name: &str) -> Option<NodeId> {
+        NodeId::new(name.parse().ok()?)
+    }
+    fn spent(&self) -> bool {
+        self.1
+    }
+}
+
 fn chooser(policies: &[Policy]) -> Chooser {
     Chooser::new(ChooseConfig::default(), policies, Dice::new(1), at(0))
 }
@@ -214,6 +244,110 @@ fn where_no_path_keeps_the_limits_the_machine_does_not_spin() {
     assert_eq!(path(&c), [3]);
     let next = c.poll_timeout().unwrap();
     assert!(next.at > at(33), "{next:?}");
+}
+
+#[test]
+fn a_class_that_holds_keeps_its_last_path_outside_the_limits_until_it_breaks() {
+    let mut c = settled(within(70));
+    for second in 30..40 {
+        c.weigh(at(second), &graph(90, 60, 60));
+        assert_eq!(path(&c), [3]);
+    }
+    c.weigh(at(40), &graph(0, 60, 60));
+    assert_eq!((path(&c), c.poll_change().unwrap().why), (vec![2, 3], Why::Broken));
+    assert!(!withheld(&c));
+}
+
+/// Whether the table in force drops packets to node 3.
+fn withheld(c: &Chooser) -> bool {
+    let mut table = RouteTable::default();
+    c.fill(&mut table);
+    table.lookup(n(3), Class(0)).unwrap().withheld
+}
+
+#[test]
+fn a_class_that_falls_back_on_the_direct_link_takes_it_whatever_its_quality() {
+    let mut c = chooser(&[Policy { fallback: Fallback::Direct, ..within(70) }]);
+    c.weigh(at(0), &graph(500, 30, 30));
+    c.weigh(at(20), &graph(500, 30, 30));
+    assert_eq!(path(&c), [2, 3]);
+    c.changes.clear();
+    let hopeless = graph(500, 60, 60);
+    c.weigh(at(30), &hopeless);
+    c.weigh(at(32), &hopeless);
+    assert_eq!(path(&c), [2, 3], "it may come back");
+    assert!(c.weigh(at(33), &hopeless));
+    assert_eq!((path(&c), c.poll_change().unwrap().why), (vec![3], Why::Fallback));
+    c.weigh(c.recompute_at(), &hopeless);
+    assert_eq!(path(&c), [3], "no margin leads back to what breaks the limits as well");
+    let again = c.recomputed_at().unwrap().plus(Duration::from_secs(1));
+    c.weigh(again, &graph(500, 30, 30));
+    assert_eq!((path(&c), c.poll_change().unwrap().why), (vec![2, 3], Why::Limits));
+    c.weigh(again.plus(Duration::from_secs(9)), &graph(0, 60, 60));
+    assert_eq!(path(&c), [2, 3], "without such a link the last path stays");
+}
+
+#[test]
+fn a_class_that_drops_is_let_through_again_as_soon_as_a_path_keeps_its_limits() {
+    let policy = Policy { fallback: Fallback::Drop, ..within(70) };
+    let mut c = settled(policy.clone());
+    let hopeless = graph(90, 60, 60);
+    c.weigh(at(30), &hopeless);
+    c.weigh(at(32), &hopeless);
+    assert!(!withheld(&c), "a blink is forgiven");
+    assert!(c.weigh(at(33), &hopeless));
+    assert!(withheld(&c));
+    let change = c.poll_change().unwrap();
+    assert_eq!((change.why, change.to), (Why::Fallback, None));
+    assert_eq!(
+        c.held(n(3), Class(0)).unwrap().backup,
+        None,
+        "what breaks them stands by for nobody"
+    );
+    assert!(!c.weigh(at(34), &hopeless));
+    assert!(c.weigh(at(35), &graph(90, 30, 30)), "another path keeps them");
+    assert_eq!((path(&c), withheld(&c)), (vec![2, 3], false));
+    let change = c.poll_change().unwrap();
+    assert_eq!((change.why, change.from), (Why::Limits, None));
+    c.weigh(at(40), &hopeless);
+    c.weigh(at(43), &hopeless);
+    assert!(withheld(&c));
+    c.weigh(at(44), &graph(90, 30, 30));
+    assert!(!withheld(&c), "the same path, back within them");
+    // What is chosen for the first time is not given the benefit of the doubt.
+    let mut c = chooser(&[policy]);
+    c.weigh(at(0), &hopeless);
+    assert!(withheld(&c));
+    c.weigh(at(1), &graph(20, 60, 60));
+    assert!(!withheld(&c));
+}
+
+#[test]
+fn a_path_over_a_node_to_avoid_is_left_for_any_other_and_at_once_where_it_must_not_be() {
+    let avoiding = Policy { avoid: vec!["2".into()], ..Policy::default() };
+    let mut c = chooser(std::slice::from_ref(&avoiding));
+    c.weigh(at(0), &Named(graph(0, 30, 30), false));
+    assert_eq!((path(&c), withheld(&c)), (vec![2, 3], false), "nothing else leads there");
+    c.weigh(at(20), &Named(graph(900, 30, 30), false));
+    assert_eq!((path(&c), c.changes.back().unwrap().why), (vec![3], Why::Limits));
+    c.weigh(c.recompute_at(), &Named(graph(900, 30, 30), false));
+    assert_eq!(path(&c), [3]);
+    let strict = Policy { fallback: Fallback::Drop, ..avoiding };
+    c.reconfigure(at(500), ChooseConfig::default(), &[strict], &[Some(Class(0))]);
+    c.weigh(at(500), &Named(graph(0, 30, 30), false));
+    assert!(withheld(&c), "not for a moment");
+}
+
+#[test]
+fn a_spent_budget_drops_what_was_to_be_cheap_if_its_class_says_so() {
+    let cheap =
+        Policy { objective: Objective::Cost, fallback: Fallback::Drop, ..Policy::default() };
+    let mut c = settled(cheap);
+    c.weigh(at(30), &Named(graph(20, 30, 30), true));
+    c.weigh(at(33), &Named(graph(20, 30, 30), true));
+    assert_eq!((path(&c), withheld(&c)), (vec![3], true));
+    c.weigh(at(34), &Named(graph(20, 30, 30), false));
+    assert!(!withheld(&c));
 }
 
 #[test]

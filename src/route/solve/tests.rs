@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::quality::{LinkQuality, LinkState};
+use crate::route::cost;
 use crate::route::policy::{Limits, Objective};
 use crate::unit::{Price, Ratio};
 
@@ -43,13 +44,22 @@ fn graph(nodes: &[(u16, bool)], edges: &[(u16, u16, u64, u32, u32)]) -> Graph {
     graph
 }
 
+/// What a policy means where a node's name is its number.
+fn terms(policy: &Policy) -> Terms {
+    Terms::of(policy, |name| NodeId::new(name.parse().ok()?), false)
+}
+
+fn plain() -> Terms {
+    terms(&Policy::default())
+}
+
 /// Every usable path by plain recursion over the list of edges: shares no code with the solver.
-fn oracle(graph: &Graph, to: NodeId, objective: Objective) -> Vec<(Vec<NodeId>, LinkId, Priced)> {
+fn oracle(graph: &Graph, to: NodeId, terms: &Terms) -> Vec<(Vec<NodeId>, LinkId, Priced)> {
     fn walk(
         graph: &Graph,
         at: NodeId,
         to: NodeId,
-        objective: Objective,
+        terms: &Terms,
         so_far: &(Vec<NodeId>, Option<LinkId>, Priced),
         found: &mut Vec<(Vec<NodeId>, LinkId, Priced)>,
     ) {
@@ -60,16 +70,18 @@ fn oracle(graph: &Graph, to: NodeId, objective: Objective) -> Vec<(Vec<NodeId>, 
             let mut path = so_far.clone();
             path.0.push(next);
             path.1 = path.1.or(edge.link);
-            path.2 = path.2.plus(cost::price(&edge.state, objective));
+            let priced = cost::price(&edge.state, terms.objective);
+            let favoured = at != graph.source() && terms.prefer.contains(&at);
+            path.2 = path.2.plus(if favoured { priced.favoured() } else { priced });
             if next == to {
                 found.push((path.0, path.1.unwrap(), path.2));
             } else if path.0.len() < 3 && graph.node(next).unwrap().relay {
-                walk(graph, next, to, objective, &path, found);
+                walk(graph, next, to, terms, &path, found);
             }
         }
     }
     let mut found = Vec::new();
-    walk(graph, graph.source(), to, objective, &(Vec::new(), None, Priced::NOTHING), &mut found);
+    walk(graph, graph.source(), to, terms, &(Vec::new(), None, Priced::NOTHING), &mut found);
     found
 }
 
@@ -82,7 +94,7 @@ fn apart(a: &Candidate, nodes: &[NodeId], link: LinkId) -> bool {
 fn a_relay_that_is_faster_is_taken_and_direct_backs_it_up() {
     let graph =
         graph(&[(2, true), (3, false)], &[(1, 3, 80, 0, 0), (1, 2, 20, 0, 0), (2, 3, 20, 0, 0)]);
-    let found = Solver::new(&graph, &Policy::default()).solve();
+    let found = Solver::new(&graph, &plain()).solve();
     let solution = &found[&n(3)];
     assert_eq!(solution.best.nodes, [n(2), n(3)]);
     assert_eq!(solution.best.link, LinkId(1));
@@ -95,7 +107,8 @@ fn a_relay_that_is_faster_is_taken_and_direct_backs_it_up() {
 fn a_node_without_consent_is_never_a_relay() {
     let graph =
         graph(&[(2, false), (3, true)], &[(1, 3, 80, 0, 0), (1, 2, 20, 0, 0), (2, 3, 20, 0, 0)]);
-    let solver = Solver::new(&graph, &Policy::default());
+    let terms = plain();
+    let solver = Solver::new(&graph, &terms);
     assert_eq!(solver.solve()[&n(3)].best.nodes, [n(3)]);
     assert_eq!(solver.weigh(LinkId(1), &[n(2), n(3)]), None);
     let shown = solver.explain(n(3), 8);
@@ -107,7 +120,7 @@ fn a_node_without_consent_is_never_a_relay() {
 fn two_relays_are_used_and_three_are_not() {
     let ring = [(1, 2, 1, 0, 0), (2, 3, 1, 0, 0), (3, 4, 1, 0, 0), (4, 5, 1, 0, 0)];
     let all = [(2, true), (3, true), (4, true), (5, true)];
-    let found = Solver::new(&graph(&all, &ring), &Policy::default()).solve();
+    let found = Solver::new(&graph(&all, &ring), &plain()).solve();
     assert_eq!(found[&n(4)].best.nodes, [n(2), n(3), n(4)]);
     assert!(!found.contains_key(&n(5)));
 }
@@ -125,7 +138,7 @@ fn the_forecast_decides_where_it_is_confident_and_the_present_where_it_is_not() 
         graph.add_edge(n(1), n(3), Some(LinkId(0)), direct);
         graph.add_edge(n(1), n(2), Some(LinkId(1)), leg);
         graph.add_edge(n(2), n(3), None, leg);
-        Solver::new(&graph, &Policy::default()).solve()[&n(3)].best.clone()
+        Solver::new(&graph, &plain()).solve()[&n(3)].best.clone()
     };
     let trusted = state(Ratio::from_ppm(900_000));
     assert_eq!(trusted.nodes, [n(2), n(3)], "the direct link is about to become slow");
@@ -144,8 +157,8 @@ fn limits_turn_the_choice_and_the_least_evil_is_marked() {
     ];
     let graph = graph(&[(2, true), (3, true), (4, true)], &edges);
     let best = |limits| {
-        let policy = Policy { objective: Objective::Cost, limits };
-        Solver::new(&graph, &policy).solve()[&n(3)].best.clone()
+        let terms = terms(&Policy { objective: Objective::Cost, limits, ..Policy::default() });
+        Solver::new(&graph, &terms).solve()[&n(3)].best.clone()
     };
     assert_eq!(best(Limits::default()).nodes, [n(2), n(3)], "free, though it loses");
     let clean = Limits { max_loss: Some(Ratio::from_ppm(1000)), ..Limits::default() };
@@ -158,9 +171,65 @@ fn limits_turn_the_choice_and_the_least_evil_is_marked() {
 }
 
 #[test]
+fn a_node_to_avoid_relays_only_where_nothing_else_leads() {
+    let edges = [(1, 3, 900, 0, 0), (1, 2, 5, 0, 0), (2, 3, 5, 0, 0), (2, 4, 5, 0, 0)];
+    let graph = graph(&[(2, true), (3, false), (4, false)], &edges);
+    let policy = Policy { avoid: vec!["2".into()], ..Policy::default() };
+    let found = Solver::new(&graph, &terms(&policy)).solve();
+    let way = |to: u16| {
+        let best = &found[&n(to)].best;
+        (best.nodes.iter().map(|n| n.get()).collect::<Vec<_>>(), best.broken)
+    };
+    assert_eq!(way(3), (vec![3], None), "however long the other way is");
+    assert_eq!(found[&n(3)].backup.as_ref().unwrap().broken, Some(Limit::Avoid));
+    assert_eq!(way(4), (vec![2, 4], Some(Limit::Avoid)));
+    assert_eq!(way(2), (vec![2], None), "as a destination it is like any other");
+    let strict = Policy { fallback: Fallback::Drop, ..policy };
+    let strict = Solver::new(&graph, &terms(&strict)).solve();
+    assert_eq!(strict[&n(3)].backup, None, "not for a moment");
+}
+
+#[test]
+fn a_preferred_relay_wins_where_it_is_longer_by_no_more_than_5_ms() {
+    let best = |prefer: &str, leg_ms| {
+        let edges = [
+            (1, 2, 20, 0, 0),
+            (2, 3, 20, 0, 0),
+            (1, 4, 20, 0, 0),
+            (4, 3, leg_ms, 0, 0),
+            (2, 4, 17, 0, 0),
+        ];
+        let graph = graph(&[(2, true), (3, false), (4, true)], &edges);
+        let terms = terms(&Policy { prefer: vec![prefer.into()], ..Policy::default() });
+        let found = Solver::new(&graph, &terms).solve();
+        assert_eq!(found[&n(4)].best.nodes, [n(4)], "not as a destination");
+        found[&n(3)].best.clone()
+    };
+    assert_eq!(best("4", 24).nodes, [n(4), n(3)]);
+    assert_eq!(best("4", 24).priced.delay(), ms(44), "it is as long as it is");
+    assert_eq!(best("4", 26).nodes, [n(2), n(3)]);
+    assert_eq!(best("nobody", 24).nodes, [n(2), n(3)]);
+}
+
+#[test]
+fn a_spent_budget_breaks_every_path_of_what_was_to_be_cheap_and_turns_none() {
+    let edges = [(1, 3, 30, 0, 9), (1, 2, 5, 0, 0), (2, 3, 5, 0, 0)];
+    let graph = graph(&[(2, true), (3, false)], &edges);
+    let best = |objective, fallback| {
+        let policy = Policy { objective, fallback, ..Policy::default() };
+        let terms = Terms::of(&policy, |_| None, true);
+        let best = Solver::new(&graph, &terms).solve()[&n(3)].best.clone();
+        (best.nodes.len(), best.broken)
+    };
+    assert_eq!(best(Objective::Latency, Fallback::Direct), (2, None));
+    assert_eq!(best(Objective::Cost, Fallback::Hold), (2, Some(Limit::Budget)));
+    assert_eq!(best(Objective::Cost, Fallback::Direct), (1, Some(Limit::Budget)));
+}
+
+#[test]
 fn parallel_links_back_each_other_up() {
     let graph = graph(&[(2, false)], &[(1, 2, 10, 0, 0), (1, 2, 30, 0, 0)]);
-    let found = Solver::new(&graph, &Policy::default()).solve();
+    let found = Solver::new(&graph, &plain()).solve();
     let solution = &found[&n(2)];
     assert_eq!(solution.best.link, LinkId(0));
     assert_eq!(solution.backup.as_ref().unwrap().link, LinkId(1));
@@ -197,7 +266,13 @@ prop_compose! {
         jitter in proptest::option::of(1..20u64),
         loss in proptest::option::of(0..40_000u32),
         price in proptest::option::of(0..60u32),
+        wishes in proptest::collection::vec(0..8u8, 6),
+        fallback in 0..3usize,
     ) -> Policy {
+        let wished = |what| {
+            let names = (2..).zip(&wishes).filter(move |(_, wish)| **wish == what);
+            names.map(|(node, _)| format!("{node}")).collect()
+        };
         Policy {
             objective: Objective::ALL[objective],
             limits: Limits {
@@ -206,6 +281,9 @@ prop_compose! {
                 max_loss: loss.map(Ratio::from_ppm),
                 max_price: price.map(Price),
             },
+            avoid: wished(0),
+            prefer: wished(1),
+            fallback: Fallback::ALL[fallback],
         }
     }
 }
@@ -215,11 +293,12 @@ proptest! {
     fn best_and_backup_are_what_exhaustive_search_finds(
         graph in any_graph(), policy in any_policy(),
     ) {
-        let solver = Solver::new(&graph, &policy);
+        let terms = terms(&policy);
+        let solver = Solver::new(&graph, &terms);
         let found = solver.solve();
-        let bounds = Bounds::of(&policy.limits);
+        let bounds = terms.bounds;
         for node in graph.nodes().filter(|node| node.id != n(1)) {
-            let all = oracle(&graph, node.id, policy.objective);
+            let all = oracle(&graph, node.id, &terms);
             let Some(solution) = found.get(&node.id) else {
                 prop_assert!(all.is_empty(), "{} can be reached", node.id);
                 continue;
@@ -229,30 +308,39 @@ proptest! {
                 all.iter().any(|(p, l, x)| best.is_way(*l, p) && *x == best.priced),
                 "{best:?} is a path"
             );
-            prop_assert_eq!(best.broken, best.priced.broken(&bounds));
+            let shunned = |p: &[NodeId]| p[..p.len() - 1].iter().any(|r| terms.avoid.contains(r));
+            let clean = all.iter().any(|(p, ..)| !shunned(p));
+            let pool: Vec<_> = all.iter().filter(|(p, ..)| !clean || !shunned(p)).collect();
+            let broken = if clean { best.priced.broken(&bounds) } else { Some(Limit::Avoid) };
+            prop_assert_eq!(best.broken, broken);
             let kept = |x: &Priced| x.broken(&bounds).is_none();
             let least = |kept: &dyn Fn(&Priced) -> bool| {
-                all.iter().filter(|(_, _, x)| kept(x)).map(|(_, _, x)| x.cost).min()
+                pool.iter().filter(|(_, _, x)| kept(x)).map(|(_, _, x)| x.cost).min()
             };
             let affordable = |x: &Priced| x.parts.money <= bounds.money;
+            let direct = all.iter().filter(|(p, ..)| p.len() == 1).map(|(_, _, x)| x.cost).min();
+            let direct = direct.filter(|_| terms.fallback == Fallback::Direct);
             if let Some(least) = least(&kept) {
-                prop_assert_eq!((best.broken, best.priced.cost), (None, least));
+                prop_assert_eq!((kept(&best.priced), best.priced.cost), (true, least));
+            } else if let Some(direct) = direct {
+                prop_assert_eq!((best.nodes.len(), best.priced.cost), (1, direct));
             } else if let Some(least) = least(&affordable) {
                 prop_assert!(affordable(&best.priced));
                 prop_assert_eq!(best.priced.cost, least);
             } else {
-                let money = all.iter().map(|(_, _, x)| (x.parts.money, x.cost)).min().unwrap();
+                let money = pool.iter().map(|(_, _, x)| (x.parts.money, x.cost)).min().unwrap();
                 prop_assert_eq!((best.priced.parts.money, best.priced.cost), money);
             }
             let others: Vec<_> = all.iter().filter(|(p, l, _)| apart(best, p, *l)).collect();
+            let clean = others.iter().any(|(p, ..)| !shunned(p));
+            let pool: Vec<_> = others.iter().filter(|(p, ..)| !clean || !shunned(p)).collect();
+            let within = pool.iter().filter(|(_, _, x)| kept(x)).map(|(_, _, x)| x.cost).min();
+            let least = pool.iter().map(|(_, _, x)| x.cost).min();
+            let strict = terms.fallback == Fallback::Drop;
+            let wanted = if strict { within.filter(|_| clean) } else { within.or(least) };
             let backup = solution.backup.as_ref();
-            prop_assert_eq!(backup.is_none(), others.is_empty());
-            if let Some(backup) = backup {
-                prop_assert!(apart(best, &backup.nodes, backup.link));
-                let within = others.iter().filter(|(_, _, x)| kept(x)).map(|(_, _, x)| x.cost).min();
-                let least = others.iter().map(|(_, _, x)| x.cost).min().unwrap();
-                prop_assert_eq!(backup.priced.cost, within.unwrap_or(least));
-            }
+            prop_assert_eq!(backup.map(|b| b.priced.cost), wanted);
+            prop_assert!(backup.is_none_or(|b| apart(best, &b.nodes, b.link)));
             prop_assert_eq!(solver.weigh(best.link, &best.nodes).map(|c| c.priced.cost), Some(best.priced.cost));
             let shown = solver.explain(node.id, 4);
             if best.broken.is_none() {

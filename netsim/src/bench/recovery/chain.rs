@@ -465,7 +465,7 @@ fn snapshot(n: u16, count: u16, one_way: Duration, flows: usize) -> Snapshot {
         let delay = one_way * u32::from(n.abs_diff(m)) / u32::from(count - 1);
         let primary = Path { link: LinkId(nodes[0].get()), nodes, delay };
         for class in 0..flows as u8 {
-            let route = Route { primary: primary.clone(), backup: None };
+            let route = Route::alone(primary.clone());
             table.routes.insert((node(m), Class(class)), route);
         }
     }
