@@ -346,6 +346,17 @@ fn overlay6(at: usize) -> IpAddr {
 
 const SITES: [&str; 3] = ["alpha", "bravo", "charlie"];
 
+/// These sites, started together and meshed; none where namespaces are not allowed.
+fn meshed(sites: &[&'static str]) -> Option<Lab> {
+    allowed().then(|| {
+        let mut lab = Lab::new(sites);
+        let all: Vec<usize> = (0..sites.len()).collect();
+        all.iter().for_each(|&at| lab.start(at));
+        lab.until_meshed(&all);
+        lab
+    })
+}
+
 /// Starts in this order, and has traffic cross every pair both ways.
 fn joins_in_order(order: [usize; 3]) -> Lab {
     let mut lab = Lab::new(&SITES);
@@ -533,12 +544,7 @@ fn papers_change_while_daemons_run_and_who_is_revoked_is_put_out_by_all() {
 
 #[test]
 fn a_daemon_whose_address_changes_is_followed_and_its_streams_go_on() {
-    if !allowed() {
-        return;
-    }
-    let mut lab = Lab::new(&SITES);
-    (0..3).for_each(|at| lab.start(at));
-    lab.until_meshed(&[0, 1, 2]);
+    let Some(lab) = meshed(&SITES) else { return };
     let space = lab.namespace("bravo");
     // In this order: with the first address of a network the kernel takes away the others.
     ip(&["-n", &space, "addr", "del", "192.168.77.2/24", "dev", "eth0"]);
@@ -621,12 +627,7 @@ fn daemons_meet_over_ipv6_as_well() {
 
 #[test]
 fn a_daemon_whose_device_is_taken_away_makes_another_and_carries_on() {
-    if !allowed() {
-        return;
-    }
-    let mut lab = Lab::new(&SITES[..2]);
-    (0..2).for_each(|at| lab.start(at));
-    lab.until_meshed(&[0, 1]);
+    let Some(lab) = meshed(&SITES[..2]) else { return };
     assert!(lab.crosses(0, overlay(1)));
     ip(&["-n", &lab.namespace("alpha"), "link", "del", "thw0"]);
     assert!(within(20, || lab.crosses(0, overlay(1))), "{}", lab.log(0));
@@ -703,12 +704,7 @@ fn lost_meanwhile(lab: &Lab, from: usize, to: usize, meanwhile: impl FnOnce()) -
 
 #[test]
 fn a_reload_loses_no_packet_and_a_bad_file_changes_nothing() {
-    if !allowed() {
-        return;
-    }
-    let mut lab = Lab::new(&SITES[..2]);
-    (0..2).for_each(|at| lab.start(at));
-    lab.until_meshed(&[0, 1]);
+    let Some(lab) = meshed(&SITES[..2]) else { return };
     assert!(lab.crosses(0, overlay(1)));
     let file = lab.home(0).join("thalweg.toml");
     let good = fs::read_to_string(&file).unwrap();

@@ -1,6 +1,6 @@
 //! Carriers: QUIC datagrams over the overlay, for pairs without a direct path.
 
-use thalweg::forward::{DropReason, ForwardConfig, Forwarder};
+use thalweg::forward::DropReason;
 
 use crate::world::*;
 
@@ -42,19 +42,7 @@ fn datagrams_cross_a_relay_both_ways_and_come_out_as_they_went_in() {
 #[test]
 fn who_does_not_relay_passes_no_carrier_on() {
     let mut world = chain();
-    let config = ForwardConfig {
-        node: node(2),
-        boot: 2,
-        mtu: 1340,
-        classes: Vec::new(),
-        networks: vec![network(2)],
-        relay: false,
-        tun_udp: true,
-        lane: thalweg::id::Lane::ONLY,
-        max_rate_bps: None,
-    };
-    world.nodes.insert(2, Forwarder::new(config, 2, world.now));
-    world.install(2, &[]);
+    world.start_unwilling(2, 2);
     world.run_for(ms(1500));
     carry(&mut world, 1, 3, b"x");
     assert!(arrived(&mut world, 3).is_empty());

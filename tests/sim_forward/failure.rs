@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use thalweg::forward::DropReason;
 use thalweg::forward::event::{FlipReason, ForwardEvent};
 use thalweg::forward::snapshot::Snapshot;
-use thalweg::forward::{DropReason, ForwardConfig, Forwarder};
 use thalweg::id::{Class, LinkId};
 use thalweg::route::table::{Path, Route, RouteTable};
 use thalweg::session::keys::Secret;
@@ -31,20 +31,8 @@ fn links_come_up_in_a_round_trip_and_stay_silent_strangers_do_not() {
 #[test]
 fn a_node_that_does_not_relay_says_so_and_the_source_takes_its_backup() {
     let mut world = World::mesh(3, ms(10), PLAIN);
-    let config = ForwardConfig {
-        node: node(2),
-        boot: 1,
-        mtu: 1340,
-        classes: Vec::new(),
-        networks: vec![network(2)],
-        relay: false,
-        tun_udp: true,
-        lane: thalweg::id::Lane::ONLY,
-        max_rate_bps: None,
-    };
     world.air.clear();
-    world.nodes.insert(2, Forwarder::new(config, 2, world.now));
-    world.install(2, &[]);
+    world.start_unwilling(2, 1);
     world.install(1, &[(&[2, 3], Some(&[3]))]);
     world.run_until(at_ms(1500));
     world.flow(1, 3, 20, ms(5));

@@ -173,9 +173,6 @@ fn the_egress_takes_only_what_its_sender_is_certified_for() {
     let mut world = World::mesh(2, ms(10), PLAIN);
     // Node 1's daemon believes that node 9's and node 8's addresses are its own and node 2's.
     let config = ForwardConfig {
-        node: node(1),
-        boot: 2,
-        mtu: 1340,
         classes: vec![ClassSpec {
             name: "default".into(),
             matches: Default::default(),
@@ -184,10 +181,7 @@ fn the_egress_takes_only_what_its_sender_is_certified_for() {
             marking: Default::default(),
         }],
         networks: vec![network(1), network(9)],
-        relay: true,
-        tun_udp: true,
-        lane: thalweg::id::Lane::ONLY,
-        max_rate_bps: None,
+        ..one_lane(1, 2)
     };
     let mut liar = Forwarder::new(config, 5, world.now);
     let mut table = RouteTable { generation: 1, ..Default::default() };

@@ -136,6 +136,21 @@ pub(crate) fn peer_entry(n: u16, m: u16, lanes: u8) -> PeerEntry {
     }
 }
 
+/// A node of one lane that relays, and knows no classes.
+pub(crate) fn one_lane(n: u16, boot: u64) -> ForwardConfig {
+    ForwardConfig {
+        node: node(n),
+        boot,
+        mtu: 1340,
+        classes: Vec::new(),
+        networks: vec![network(n)],
+        relay: true,
+        tun_udp: true,
+        lane: Lane::ONLY,
+        max_rate_bps: None,
+    }
+}
+
 impl World {
     /// Nodes 1 to `count`, every pair joined by `delay`, sessions everywhere, direct routes.
     pub(crate) fn mesh(count: u16, delay: Duration, delivery: Delivery) -> Self {
@@ -172,17 +187,7 @@ impl World {
             stolen: Vec::new(),
         };
         for n in 1..=count {
-            let config = ForwardConfig {
-                node: node(n),
-                boot: 1,
-                mtu: 1340,
-                classes: vec![spec.clone()],
-                networks: vec![network(n)],
-                relay: true,
-                tun_udp: true,
-                lane: Lane::ONLY,
-                max_rate_bps: None,
-            };
+            let config = ForwardConfig { classes: vec![spec.clone()], ..one_lane(n, 1) };
             world.nodes.insert(n, Forwarder::new(config, u64::from(n), world.now));
             for m in (1..=count).filter(|&m| m != n) {
                 world.lines.insert((n, m), Line { delay, loss_ppm: 0, cut: false });
@@ -192,6 +197,13 @@ impl World {
             world.install(n, &[]);
         }
         world
+    }
+
+    /// Node `n` starts anew with this boot counter, and relays for nobody.
+    pub(crate) fn start_unwilling(&mut self, n: u16, boot: u64) {
+        let config = ForwardConfig { relay: false, ..one_lane(n, boot) };
+        self.nodes.insert(n, Forwarder::new(config, u64::from(n), self.now));
+        self.install(n, &[]);
     }
 
     pub(crate) fn peers(&self, n: u16) -> Vec<PeerEntry> {

@@ -19,6 +19,15 @@ fn mesh() -> World {
     world
 }
 
+/// The same where packets from 1 to 3 have come to go over 2.
+fn relayed() -> World {
+    let mut world = mesh();
+    world.set_delay(1, 3, 200);
+    world.run(at(700.0));
+    assert_eq!(world.path(1, 3), [2, 3]);
+    world
+}
+
 #[test]
 fn new_classes_and_their_routes_come_in_one_snapshot() {
     let mut world = mesh();
@@ -61,10 +70,7 @@ fn new_classes_and_their_routes_come_in_one_snapshot() {
 
 #[test]
 fn a_consent_that_is_taken_back_ends_after_the_others_have_moved() {
-    let mut world = mesh();
-    world.set_delay(1, 3, 200);
-    world.run(at(700.0));
-    assert_eq!(world.path(1, 3), [2, 3]);
+    let mut world = relayed();
     let mut unwilling = config(&[1]);
     unwilling.relay = false;
     world.reload(2, unwilling);
@@ -83,10 +89,7 @@ fn a_consent_that_is_taken_back_ends_after_the_others_have_moved() {
 
 #[test]
 fn a_node_that_wants_no_relays_any_more_goes_straight_at_once() {
-    let mut world = mesh();
-    world.set_delay(1, 3, 200);
-    world.run(at(700.0));
-    assert_eq!(world.path(1, 3), [2, 3]);
+    let mut world = relayed();
     let mut straight = config(&[1]);
     straight.use_relays = false;
     world.reload(1, straight);
@@ -113,10 +116,7 @@ fn endpoints_and_seeds_that_are_new_are_told_and_dialled() {
 
 #[test]
 fn who_only_observes_computes_everything_and_goes_straight() {
-    let mut world = mesh();
-    world.set_delay(1, 3, 200);
-    world.run(at(700.0));
-    assert_eq!(world.path(1, 3), [2, 3]);
+    let mut world = relayed();
     let mut observing = config(&[1]);
     observing.observe = true;
     world.reload(1, observing);
