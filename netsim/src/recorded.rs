@@ -12,6 +12,20 @@ use netsim::replay::{self, Plan, Sinks};
 use netsim::score::{self, Ask, Figure, Part};
 use thalweg::probe::model::Model;
 
+/// Files of what is said of a record: written by `replay`, judged by `score`.
+#[derive(Args)]
+struct Said {
+    /// Forecasts: slice,h,from,to,rtt_ms or trace,epoch_s,h,rtt_ms.
+    #[arg(long, value_name = "FILE")]
+    forecasts: Option<PathBuf>,
+    /// Paths in force: slice,from,to,via (`-` direct, `12` one relay, `12+40` two).
+    #[arg(long, value_name = "FILE")]
+    choices: Option<PathBuf>,
+    /// Level shifts, when they are seen: trace,epoch_s or slice,from,to.
+    #[arg(long, value_name = "FILE")]
+    shifts: Option<PathBuf>,
+}
+
 #[derive(Args)]
 pub(crate) struct Replay {
     /// The record: matrices (`.rttm`) or traces (`.csv`), gzipped or not; several files are one record.
@@ -26,15 +40,8 @@ pub(crate) struct Replay {
     /// How far ahead forecasts look, in slices or samples.
     #[arg(long, value_name = "H,...", value_delimiter = ',', default_value = "1")]
     horizons: Vec<u32>,
-    /// Write forecasts here: slice,h,from,to,rtt_ms or trace,epoch_s,h,rtt_ms.
-    #[arg(long, value_name = "FILE")]
-    forecasts: Option<PathBuf>,
-    /// Write the paths in force here: slice,from,to,via (`-` direct, `12` one relay, `12+40` two).
-    #[arg(long, value_name = "FILE")]
-    choices: Option<PathBuf>,
-    /// Write level shifts here when they are seen: trace,epoch_s or slice,from,to.
-    #[arg(long, value_name = "FILE")]
-    shifts: Option<PathBuf>,
+    #[command(flatten)]
+    said: Said,
     /// Seconds between two slices. Without it a number in the first file's name (mesh-240s); else 15.7
     /// where rows stand unchanged over several slices, 240 where they do not.
     #[arg(long, value_name = "SECONDS")]
@@ -52,15 +59,8 @@ pub(crate) struct Score {
     /// The record that was played.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Forecasts to judge.
-    #[arg(long, value_name = "FILE")]
-    forecasts: Option<PathBuf>,
-    /// Paths to judge.
-    #[arg(long, value_name = "FILE")]
-    choices: Option<PathBuf>,
-    /// Level shifts to judge.
-    #[arg(long, value_name = "FILE")]
-    shifts: Option<PathBuf>,
+    #[command(flatten)]
+    said: Said,
     /// How far ahead paths are judged, in slices.
     #[arg(long, value_name = "H,...", value_delimiter = ',', default_value = "1")]
     horizons: Vec<u32>,
@@ -86,9 +86,9 @@ impl Replay {
             model: model(&self.model)?.map(Arc::new),
             seed: self.seed,
         };
-        let mut forecasts = sink(self.forecasts.as_deref())?;
-        let mut choices = sink(self.choices.as_deref())?;
-        let mut shifts = sink(self.shifts.as_deref())?;
+        let mut forecasts = sink(self.said.forecasts.as_deref())?;
+        let mut choices = sink(self.said.choices.as_deref())?;
+        let mut shifts = sink(self.said.shifts.as_deref())?;
         let sinks = Sinks {
             forecasts: forecasts.as_mut().map(|f| f as &mut dyn Write),
             choices: choices.as_mut().map(|f| f as &mut dyn Write),
@@ -119,9 +119,9 @@ impl Score {
     /// Judges and prints; true.
     pub(crate) fn run(self) -> anyhow::Result<bool> {
         let ask = Ask {
-            forecasts: self.forecasts,
-            choices: self.choices,
-            shifts: self.shifts,
+            forecasts: self.said.forecasts,
+            choices: self.said.choices,
+            shifts: self.said.shifts,
             horizons: self.horizons,
             part: self.part,
             step: seconds(self.step)?,

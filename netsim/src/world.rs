@@ -10,6 +10,7 @@ mod packet;
 mod site;
 mod streams;
 mod tally;
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -19,12 +20,11 @@ use std::time::Duration;
 use anyhow::Context;
 use thalweg::buf::{Offload, RecvBatch, TunBatch, TunWrites, TxBatch};
 use thalweg::control::{ConnectionId, ControlInput, ControlOutput};
-use thalweg::forward::held::Held;
-use thalweg::forward::{Forwarder, Stats};
+use thalweg::forward::Forwarder;
 use thalweg::id::NodeId;
 use thalweg::node::{Node, NodeEvent};
-use thalweg::report::{Answer, Command, Report};
 use thalweg::rng::Dice;
+use thalweg::route::choose::Why;
 use thalweg::route::table::RouteTable;
 use thalweg::session::keys::Secret;
 use thalweg::session::trust::Trust;
@@ -83,7 +83,7 @@ impl Host {
             NodeEvent::LinkDown { peer, .. } | NodeEvent::SessionEnded { peer, .. } => {
                 self.up.remove(peer);
             }
-            NodeEvent::PathMoved { destination, nodes, .. } if nodes.is_empty() => {
+            NodeEvent::PathMoved { destination, why, .. } if *why == Why::Gone.name() => {
                 self.gone.insert(*destination, now);
             }
             _ => {}
@@ -244,93 +244,6 @@ impl World {
         }
         self.now = self.now.max(until);
         Ok(())
-    }
-
-    /// The virtual time.
-    pub fn now(&self) -> Instant {
-        self.now
-    }
-
-    /// What each flow's packets met.
-    pub fn ledgers(&self) -> &[SharedLedger] {
-        &self.ledgers
-    }
-
-    /// What the links carried.
-    pub fn carried(&self) -> Carried {
-        self.carried
-    }
-
-    /// What the nodes said to each other beside their users' packets.
-    pub fn said(&self) -> Said {
-        self.said
-    }
-
-    /// How many links are up, each counted at both of its ends.
-    pub fn links_up(&self) -> usize {
-        self.hosts.values().map(|host| host.up.len()).sum()
-    }
-
-    /// When a site's node last learnt that another site's is gone, if it did.
-    pub fn knew_gone(&self, site: usize, gone: usize) -> Option<Instant> {
-        self.hosts.get(&site)?.gone.get(&site::node_id(gone)).copied()
-    }
-
-    /// The paths in force at a site, and the site of each of their nodes.
-    pub fn routes(&self, site: usize) -> Option<&RouteTable> {
-        Some(&*self.hosts.get(&site)?.routes)
-    }
-
-    /// The site of a node.
-    pub fn site_of(node: NodeId) -> usize {
-        site_of(node)
-    }
-
-    /// The node of a site.
-    pub fn node_of(site: usize) -> NodeId {
-        site::node_id(site)
-    }
-
-    /// The trace so far.
-    pub fn trace(&self) -> &Trace {
-        &self.trace
-    }
-
-    /// Sites whose node lives.
-    pub fn living(&self) -> Vec<usize> {
-        self.hosts.keys().copied().collect()
-    }
-
-    /// Everything a node would tell an operator.
-    pub fn report(&mut self, site: usize) -> Option<Report> {
-        let now = self.now;
-        match self.hosts.get_mut(&site)?.node.handle_command(now, &Command::Report) {
-            Answer::Report(report) => Some(*report),
-            _ => None,
-        }
-    }
-
-    /// What lies in a node's data path, and what it counts beside.
-    pub fn held(&self, site: usize) -> Option<Held> {
-        Some(self.hosts.get(&site)?.forward.held())
-    }
-
-    /// What a node's data path has counted.
-    pub fn stats(&self, site: usize) -> Option<&Stats> {
-        Some(self.hosts.get(&site)?.forward.stats())
-    }
-
-    /// The sites on the path in force from one site to another for a class, both ends included.
-    pub fn path(&mut self, from: usize, to: usize, class: &str) -> Option<Vec<usize>> {
-        let now = self.now;
-        let name = self.scenario.sites.get(to)?.name.clone();
-        let ask = Command::Paths { destination: Some(name) };
-        let host = self.hosts.get_mut(&from)?;
-        let Answer::Paths(rows) = host.node.handle_command(now, &ask) else { return None };
-        let row = rows.into_iter().find(|row| row.class == class)?;
-        let view = if row.on_backup { row.backup } else { row.primary }?;
-        let nodes = view.nodes.iter().map(|name| self.scenario.site(name));
-        [Some(from)].into_iter().chain(nodes).collect()
     }
 
     /// Changes what lies between two sites, one way.
