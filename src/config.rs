@@ -118,6 +118,8 @@ pub struct RelayConfig {
     pub relay: bool,
     /// Whether this node's packets may cross others.
     pub use_relays: bool,
+    /// Most of one source that crosses this node, bit/s of frames. `None`: no quota.
+    pub max_rate_per_source_bps: Option<u64>,
 }
 
 /// What sending costs, and how much may be sent.
@@ -323,6 +325,7 @@ fn read_all(reader: &mut Reader<'_>, root: &DeTable<'_>, file: &Path) -> Option<
     let relay = RelayConfig {
         relay: relay.read(reader, "relay", value::boolean).unwrap_or(true),
         use_relays: relay.read(reader, "use_relays", value::boolean).unwrap_or(true),
+        max_rate_per_source_bps: relay.read(reader, "max_rate_per_source", max_rate).flatten(),
     };
     let uplink = reader.table(root, "uplink");
     let uplink = UplinkConfig {

@@ -60,6 +60,7 @@ const ROWS: &[Row] = rows! {
     live "peer" "" peers;
     live "relay" "relay" relay.relay;
     live "relay" "use_relays" relay.use_relays;
+    start "relay" "max_rate_per_source" relay.max_rate_per_source_bps;
     live "uplink" "price_per_gb" uplink.price;
     live "uplink" "utc_offset" uplink.utc_offset_min;
     live "uplink" "monthly_budget" uplink.budget;

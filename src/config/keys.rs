@@ -57,7 +57,11 @@ pub const TABLES: &[Table] = &[
     table("overlay", false, &[key("interface", "\"thalweg0\""), key("mtu", "1340")]),
     table("forward", false, &[key("lanes", "")]),
     table("peer", true, &[key("name", ""), key("endpoint", "")]),
-    table("relay", false, &[key("relay", "true"), key("use_relays", "true")]),
+    table(
+        "relay",
+        false,
+        &[key("relay", "true"), key("use_relays", "true"), key("max_rate_per_source", "\"off\"")],
+    ),
     table(
         "uplink",
         false,

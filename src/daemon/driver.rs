@@ -151,10 +151,12 @@ impl Driver {
             lane: Lane::ONLY,
             max_rate_bps: config.uplink.max_rate_bps,
         };
+        let relayed = config.relay.max_rate_per_source_bps;
         let parts = Lane::all(lanes).zip(sockets.into_iter().zip(tuns));
         let parts = parts.map(|(lane, (sockets, tun))| {
             let config = ForwardConfig { lane, ..forward.clone() };
-            let forwarder = Forwarder::new(config, random(), clock.now());
+            let mut forwarder = Forwarder::new(config, random(), clock.now());
+            forwarder.limit_relaying(relayed);
             LaneParts { forwarder, sockets, tun }
         });
         let (data, news) = data::start(clock, parts.collect())?;

@@ -218,6 +218,11 @@ pub const REASONS: &[(&str, &str, &str)] = &[
         "nothing, if few: pieces are lost like any other frame, and repair sends them again",
     ),
     (
+        "relay_quota",
+        "to be passed on, beyond what its source may send through here",
+        "raise `[relay] max_rate_per_source`, or look who sends so much",
+    ),
+    (
         "udp_send_buffer_full",
         "not sent: the send buffer stayed full",
         "the network card is slower than what is sent; set `max_rate`",

@@ -41,6 +41,7 @@ mod paths;
 mod peer;
 mod pieces;
 pub mod queue;
+mod quota;
 mod relay;
 mod retune;
 mod roam;
@@ -166,6 +167,8 @@ pub struct Forwarder {
     tuning: Option<Arc<Tuning>>,
     /// When each source was last told that its route is broken here, or narrow.
     noticed: BTreeMap<(NodeId, NodeId, bool), Instant>,
+    /// How much of each source is carried.
+    quota: quota::Quota,
     /// How many senders may still be told that their packets are too long.
     answers: too_big::Quota,
     told: Vec<ForwardEvent>,
@@ -208,12 +211,20 @@ impl Forwarder {
             uplink: Self::uplink(&config, now),
             tuning: None,
             noticed: BTreeMap::new(),
+            quota: quota::Quota::default(),
             answers: too_big::Quota::new(now),
             told: Vec::new(),
             events: VecDeque::new(),
             stats: Stats::default(),
             config,
         }
+    }
+
+    /// Of each source at most so many bit/s are passed on by all of this node's lanes together; `None`: as
+    /// many as come.
+    pub fn limit_relaying(&mut self, bps: Option<u64>) {
+        let lanes = u64::from(self.config.lane.count());
+        self.quota = quota::Quota::new(bps.map(|bps| (bps / 8 / lanes).max(1)));
     }
 
     /// Packets came from the TUN device; they are taken out of the batch.

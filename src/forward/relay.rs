@@ -40,6 +40,9 @@ impl Forwarder {
             self.notice(now, from, route, NoticeReason::Refused);
             return Err(DropReason::RelayRefused);
         }
+        if !self.quota.admits(now, route.source, bytes.len()) {
+            return Err(DropReason::RelayQuota);
+        }
         let Some(link) = self.link_to(next) else {
             self.notice(now, from, route, NoticeReason::NextHopDown);
             return Err(DropReason::NextHopDown);

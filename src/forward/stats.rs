@@ -101,11 +101,13 @@ pub enum DropReason {
     CarrierQuota,
     /// A frame that came in pieces of which some did not, or not in time.
     PieceMissing,
+    /// To be passed on, beyond what its source may send through here.
+    RelayQuota,
 }
 
 impl DropReason {
     /// How many reasons there are.
-    pub const COUNT: usize = 45;
+    pub const COUNT: usize = 46;
 
     /// Every reason, in the order of its counters.
     pub const ALL: [Self; Self::COUNT] = [
@@ -154,6 +156,7 @@ impl DropReason {
         Self::LaneFull,
         Self::CarrierQuota,
         Self::PieceMissing,
+        Self::RelayQuota,
     ];
 
     /// The label in logs and metrics.
@@ -204,6 +207,7 @@ impl DropReason {
             Self::LaneFull => "lane_full",
             Self::CarrierQuota => "carrier_quota",
             Self::PieceMissing => "piece_missing",
+            Self::RelayQuota => "relay_quota",
         }
     }
 }

@@ -2,11 +2,36 @@
 
 use std::time::Duration;
 
+use thalweg::buf::Offload;
 use thalweg::id::LinkId;
 use thalweg::route::policy::Delivery;
 use thalweg::unit::Ratio;
 
 use crate::world::*;
+
+#[test]
+fn a_source_that_floods_a_relay_gets_its_quota_and_others_lose_nothing() {
+    let mut world = World::mesh(4, ms(5), Delivery::NONE);
+    world.install(1, &[(&[3, 4], None)]);
+    world.install(2, &[(&[3, 4], None)]);
+    world.nodes.get_mut(&3).unwrap().limit_relaying(Some(800_000));
+    world.run_until(at_ms(100));
+    for n in 0..2000_u32 {
+        // A packet of 306 bytes a millisecond from one, and one in ten from the other.
+        for from in [1, 2].into_iter().filter(|&from| from == 1 || n % 10 == 0) {
+            let flow = packet(from, 4, 5000 + (n % 50) as u16, &[from as u8; 200]);
+            world.send(from, &flow, Offload::None);
+        }
+        world.run_for(ms(1));
+    }
+    world.run_for(ms(100));
+    let of = |from: u8| world.out[&4].iter().filter(|(_, p, _)| p[40] == from).count();
+    // 100 kB a second for two seconds and 64 KiB at once, of frames of 306 bytes.
+    assert!((840..=880).contains(&of(1)), "{}", of(1));
+    assert_eq!(of(2), 200);
+    let dropped = world.dropped(3, thalweg::forward::DropReason::RelayQuota);
+    assert_eq!(of(1) as u64 + dropped, 2000);
+}
 
 /// Time for rounds, and time for symbols alone.
 const MENDED: [Delivery; 2] =
