@@ -217,6 +217,11 @@ pub const SERIES: &[Series] = &[
     counter("thalweg_link_probes_sent_total", LINK, "Probes sent."),
     counter("thalweg_link_probes_lost_total", LINK, "Probes without a reply in time."),
     counter(
+        "thalweg_link_moves_total",
+        LINK,
+        "Times the peer was followed to another address or port, after it answered from there.",
+    ),
+    counter(
         "thalweg_link_bytes_total",
         &["peer", "link", "direction", "kind"],
         "UDP payload by what it was for.",
@@ -474,6 +479,7 @@ fn link(sink: &mut Sink, link: &LinkRow) {
     let count = |counted: Option<u64>| counted.map(|c| c as f64);
     sink.maybe("thalweg_link_probes_sent_total", labels, count(link.probes_sent));
     sink.maybe("thalweg_link_probes_lost_total", labels, count(link.probes_lost));
+    sink.maybe("thalweg_link_moves_total", labels, count(link.moves));
     for (name, bytes) in [("sent", &link.sent), ("received", &link.received)] {
         for (kind, count) in bytes.iter().flat_map(Bytes::kinds) {
             let labels: &[&str] = &[&link.peer, &number, name, kind];
@@ -691,6 +697,7 @@ mod tests {
                 ..ForecastRow::default()
             }),
             probes_sent: Some(40),
+            moves: Some(2),
             sent: Some(Bytes { data: 5000, repair: 100, ..Bytes::default() }),
             retransmits: Some(3),
             symbols: Some(8),
@@ -774,6 +781,7 @@ mod tests {
             ("thalweg_link_burst_seconds{peer=\"lyon\",link=\"2\"}", 0.008),
             ("thalweg_link_repair_overhead_ratio{peer=\"lyon\",link=\"2\"}", 0.06),
             ("thalweg_link_probes_sent_total{peer=\"lyon\",link=\"2\"}", 40.0),
+            ("thalweg_link_moves_total{peer=\"lyon\",link=\"2\"}", 2.0),
             (
                 "thalweg_link_bytes_total{peer=\"lyon\",link=\"2\",direction=\"sent\",kind=\"repair\"}",
                 100.0,

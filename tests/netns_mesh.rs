@@ -552,7 +552,9 @@ fn a_daemon_whose_address_changes_is_followed_and_its_streams_go_on() {
     for at in [0, 2] {
         lab.until(at, 10, "bravo at its new address", |report| {
             let there = |l: &thalweg::report::LinkRow| l.endpoint == "192.168.77.99:4600";
-            report.links.iter().any(|l| l.peer == "bravo" && there(l) && l.state.name() == "up")
+            report.links.iter().any(|l| {
+                l.peer == "bravo" && there(l) && l.state.name() == "up" && l.moves == Some(1)
+            })
         });
         assert!(lab.crosses(at, overlay(1)) && lab.crosses(1, overlay(at)), "{}", lab.log(at));
     }

@@ -48,6 +48,8 @@ struct Link {
     inward: Option<LinkState>,
     probes_sent: u64,
     probes_lost: u64,
+    /// How often the peer was followed to another endpoint.
+    moves: u64,
     rtt: Histogram,
     hop: HopView,
     /// The search for the longest datagram it carries; none where the peer does not answer it.
@@ -111,6 +113,7 @@ impl Links {
             inward: None,
             probes_sent: 0,
             probes_lost: 0,
+            moves: 0,
             rtt: Histogram::default(),
             hop: HopView::default(),
             mtu: None,
@@ -182,6 +185,9 @@ impl Links {
 
     /// The peer is at another endpoint.
     pub(super) fn on_moved(&mut self, now: Instant, link: LinkId, v6: bool) {
+        if let Some(held) = self.links.get_mut(&link) {
+            held.moves += 1;
+        }
         if let Some(search) = self.search(link) {
             search.on_moved(now, v6);
             self.arm(link);
@@ -408,6 +414,7 @@ impl Links {
         row.price_per_gb = self.price.as_f64();
         row.probes_sent = Some(held.probes_sent);
         row.probes_lost = Some(held.probes_lost);
+        row.moves = Some(held.moves);
         row.rtt_s = held.rtt;
         row.hop = held.hop.row(now);
         row.mtu = held.mtu.as_ref().and_then(MtuSearch::path_mtu);

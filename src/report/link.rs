@@ -46,6 +46,8 @@ pub struct LinkRow {
     pub probes_sent: Option<u64>,
     /// Probes whose reply did not come in time.
     pub probes_lost: Option<u64>,
+    /// How often the peer was followed to another endpoint.
+    pub moves: Option<u64>,
     /// Bytes sent on it, by kind, UDP payload.
     pub sent: Option<Bytes>,
     /// Bytes received on it, by kind, UDP payload.
