@@ -302,18 +302,19 @@ pub fn price(state: &LinkState, objective: Objective) -> Priced {
     let raw = quality.loss.as_f64();
     // What repair leaves was measured on data; it cannot exceed what was lost to begin with by more
     // than the two measurements' errors, so it is used as it is.
-    let left = state.residual.map_or(raw, Ratio::as_f64);
+    let raw_nats = nats(raw);
+    let left_nats = state.residual.map_or(raw_nats, |residual| nats(residual.as_f64()));
     let factor = if objective == Objective::Reliability { RELIABILITY_FACTOR } else { 1 };
     let delay_us = micros(quality.delay);
-    let left_nats = nats(left);
     let (now, then) = (state.present, state.expected.unwrap_or(state.present));
     let sure = basis == Basis::Forecast;
     let worst = |now: u64, then: u64| if sure { now.max(then) } else { now };
-    let worst_left = state.residual.map_or_else(
-        || worst(nats(now.loss.as_f64()), nats(then.loss.as_f64())),
-        |residual| nats(residual.as_f64()),
-    );
-    let loss_us = nats_price(left_nats) + nats_price(nats(raw)) / REPAIRED_DIVISOR;
+    // Logarithms are most of what a price takes to work out: none is taken twice.
+    let worst_left = match state.residual {
+        None if sure => raw_nats.max(nats(now.loss.as_f64())),
+        _ => left_nats,
+    };
+    let loss_us = nats_price(left_nats) + nats_price(raw_nats) / REPAIRED_DIVISOR;
     let mut parts = Parts {
         delay_us,
         jitter_us: jitter_price(quality.jitter),
@@ -357,6 +358,9 @@ fn cap(parts: &mut Parts, objective: Objective) {
 
 /// `−ln(1−p)` in billionths.
 fn nats(loss: f64) -> u64 {
+    if loss <= 0.0 {
+        return 0;
+    }
     (-(-loss.min(LOSS_LIMIT)).ln_1p() * NAT).round() as u64
 }
 
