@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use rustls::pki_types::CertificateDer;
 use thalweg::buf::Segmentation;
 use thalweg::config::{Config, class};
@@ -214,7 +214,7 @@ pub fn dialogue(bytes: &[u8]) {
         let (one, next) = after.split_at(length);
         rest = next;
         now = now.plus(std::time::Duration::from_millis(u64::from(*low)));
-        if dialogue.on_message(now, one).is_err() {
+        if dialogue.on_message(now, &Bytes::copy_from_slice(one)).is_err() {
             return;
         }
     }

@@ -7,6 +7,7 @@
 //! Contract of each turn as for any driver: one `handle_*`, then every `poll_*` until all are empty.
 
 mod packet;
+mod reading;
 mod site;
 mod streams;
 mod tally;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use bytes::Bytes;
 use thalweg::buf::{Offload, RecvBatch, TunBatch, TunWrites, TxBatch};
 use thalweg::control::{ConnectionId, ControlInput, ControlOutput};
 use thalweg::forward::Forwarder;
@@ -37,6 +39,7 @@ use crate::scenario::{Happening, Scenario};
 use crate::trace::Trace;
 
 use packet::{arrive, packet, search};
+use reading::Once;
 use site::{LabTrust, Plan, endpoint, site_at, site_of};
 use streams::Streams;
 pub use tally::Said;
@@ -132,6 +135,8 @@ pub struct World {
     disks: Vec<Vec<u8>>,
     links: BTreeMap<(usize, usize), LinkModel>,
     streams: Streams,
+    /// What all nodes read link state with.
+    reader: Arc<Once>,
     due: BTreeMap<(Instant, u64), Due>,
     serial: u64,
     dice: Dice,
@@ -171,6 +176,7 @@ impl World {
             disks: vec![Vec::new(); sites],
             links,
             streams: Streams::default(),
+            reader: Arc::default(),
             due: BTreeMap::new(),
             serial: 0,
             dice,
@@ -271,7 +277,8 @@ impl World {
         let life = self.serial;
         let seed = self.dice.next_u64();
         let forward = Forwarder::new(plan.forward(boot), seed ^ 1, now);
-        let node = Node::new(plan.node(boot), plan.identity()?, &restored, seed, now);
+        let mut node = Node::new(plan.node(boot), plan.identity()?, &restored, seed, now);
+        node.read_by(self.reader.clone());
         self.streams.forget(site);
         let host = Host {
             life,
@@ -571,7 +578,7 @@ impl World {
         Ok(())
     }
 
-    fn say(&mut self, site: usize, connection: ConnectionId, bytes: Vec<u8>) {
+    fn say(&mut self, site: usize, connection: ConnectionId, bytes: Bytes) {
         let now = self.now;
         let Some(far) = self.streams.direction(site, connection).map(|d| d.far) else { return };
         let delay = self.delay(site, far.site);

@@ -11,6 +11,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::control::message::{Hello, Message, Topic, VERSION};
 use crate::id::NodeId;
 use crate::time::{Instant, micros};
@@ -101,11 +103,11 @@ impl Dialogue {
     ///
     /// # Errors
     /// What ends the stream.
-    pub fn on_message(&mut self, now: Instant, bytes: &[u8]) -> Result<Heard, Breach> {
+    pub fn on_message(&mut self, now: Instant, bytes: &Bytes) -> Result<Heard, Breach> {
         if !self.rate.take(now) {
             return Ok(Heard::Throttled);
         }
-        let message = Message::parse(bytes).map_err(Breach::Unreadable)?;
+        let message = Message::parse_shared(bytes).map_err(Breach::Unreadable)?;
         match (self.stage, message) {
             (Stage::Hello, Message::Hello(hello)) => {
                 if hello.node != self.peer {
@@ -183,7 +185,7 @@ mod tests {
         NodeId::new(n).unwrap()
     }
 
-    fn hello(n: u16) -> Vec<u8> {
+    fn hello(n: u16) -> Bytes {
         Message::Hello(Hello {
             version: VERSION,
             capabilities: 0,
@@ -194,10 +196,11 @@ mod tests {
             endpoints: vec![],
         })
         .to_bytes()
+        .into()
     }
 
-    fn digest(topic: Topic) -> Vec<u8> {
-        Message::Digest { topic, entries: vec![] }.to_bytes()
+    fn digest(topic: Topic) -> Bytes {
+        Message::Digest { topic, entries: vec![] }.to_bytes().into()
     }
 
     #[test]
@@ -216,10 +219,13 @@ mod tests {
     fn words_out_of_order_end_the_stream() {
         let now = Instant::ZERO;
         let mut d = Dialogue::new(node(2), now);
-        let bye = Message::Bye(ByeReason::Stopping).to_bytes();
+        let bye = Bytes::from(Message::Bye(ByeReason::Stopping).to_bytes());
         assert_eq!(d.on_message(now, &bye), Err(Breach::HelloExpected));
         assert_eq!(d.on_message(now, &hello(3)), Err(Breach::WrongNode));
-        assert!(matches!(d.on_message(now, &[99]), Err(Breach::Unreadable(_))));
+        assert!(matches!(
+            d.on_message(now, &Bytes::from_static(&[99])),
+            Err(Breach::Unreadable(_))
+        ));
         d.on_message(now, &hello(2)).unwrap();
         assert_eq!(d.on_message(now, &hello(2)), Err(Breach::HelloRepeated));
     }

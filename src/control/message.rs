@@ -20,6 +20,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use bytes::Bytes;
+
 use crate::control::MAX_MESSAGE;
 use crate::id::NodeId;
 use crate::wire::{Reader, WireError};
@@ -130,7 +132,7 @@ pub enum Message {
         /// How long ago it was made, as far as the speaker knows, ms.
         age_ms: u32,
         /// The signed bytes.
-        record: Vec<u8>,
+        record: Bytes,
     },
     /// What the speaker holds.
     Digest {
@@ -174,6 +176,18 @@ impl Message {
     /// # Errors
     /// Anything but exactly one well-formed message within the limits of this file.
     pub fn parse(bytes: &[u8]) -> Result<Self, WireError> {
+        Self::read(bytes, Bytes::copy_from_slice)
+    }
+
+    /// The same; link state is kept where it lies.
+    ///
+    /// # Errors
+    /// As [`Message::parse`].
+    pub fn parse_shared(bytes: &Bytes) -> Result<Self, WireError> {
+        Self::read(bytes, |part| bytes.slice_ref(part))
+    }
+
+    fn read(bytes: &[u8], keep: impl Fn(&[u8]) -> Bytes) -> Result<Self, WireError> {
         if bytes.len() > MAX_MESSAGE {
             return Err(WireError::Value("message"));
         }
@@ -200,7 +214,7 @@ impl Message {
                 if record.is_empty() || record.len() > MAX_LSA {
                     return Err(WireError::Value("lsa"));
                 }
-                return Ok(Self::Lsa { age_ms, record: record.to_vec() });
+                return Ok(Self::Lsa { age_ms, record: keep(record) });
             }
             4 => {
                 let topic = topic(&mut r)?;
@@ -442,7 +456,8 @@ mod tests {
         prop_oneof![
             hello,
             prop::collection::vec(bytes(), 0..5).prop_map(Message::Members),
-            (any::<u32>(), bytes()).prop_map(|(age_ms, record)| Message::Lsa { age_ms, record }),
+            (any::<u32>(), bytes())
+                .prop_map(|(age_ms, record)| Message::Lsa { age_ms, record: record.into() }),
             (topic(), prop::collection::vec(entry, 0..20))
                 .prop_map(|(topic, entries)| Message::Digest { topic, entries }),
             (topic(), prop::collection::vec(any_node(), 0..20))

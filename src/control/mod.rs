@@ -9,6 +9,8 @@ pub mod message;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use bytes::Bytes;
+
 use crate::id::NodeId;
 use crate::session::keys::Secret;
 use crate::session::trust::Certified;
@@ -61,7 +63,7 @@ pub enum ControlInput {
         /// On this stream.
         connection: ConnectionId,
         /// The message.
-        bytes: Vec<u8>,
+        bytes: Bytes,
     },
     /// The stream is gone; nothing more will come of this number.
     Closed {
@@ -95,8 +97,8 @@ pub enum ControlOutput {
     Send {
         /// On this stream.
         connection: ConnectionId,
-        /// The message.
-        bytes: Vec<u8>,
+        /// The message; what is said to many is one piece of memory.
+        bytes: Bytes,
     },
     /// The peer at the other end is at another endpoint now; the stream goes on.
     Moved {

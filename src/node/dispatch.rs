@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::knowledge::Roll;
 use super::peers::{Opened, Verdict};
 use super::react::News;
@@ -71,7 +73,7 @@ impl Node {
         }
     }
 
-    fn on_message(&mut self, now: Instant, id: ConnectionId, bytes: &[u8]) {
+    fn on_message(&mut self, now: Instant, id: ConnectionId, bytes: &Bytes) {
         let Some(connection) = self.peers.connection_mut(id) else { return };
         let peer = connection.peer.node;
         match connection.dialogue.on_message(now, bytes) {
@@ -154,7 +156,8 @@ impl Node {
             observed: Some(connection.endpoint).filter(|&at| carried_to(at).is_none()),
             endpoints,
         });
-        self.control.push_back(ControlOutput::Send { connection: id, bytes: hello.to_bytes() });
+        self.control
+            .push_back(ControlOutput::Send { connection: id, bytes: hello.to_bytes().into() });
     }
 
     fn on_closed(&mut self, now: Instant, id: ConnectionId, why: &str) {
@@ -243,7 +246,7 @@ impl Node {
     }
 
     /// Sends what a peer asked for or lacks, as far as one answer goes.
-    fn hand_over(&mut self, now: Instant, peer: NodeId, topic: Topic, nodes: &[NodeId]) {
+    pub(super) fn hand_over(&mut self, now: Instant, peer: NodeId, topic: Topic, nodes: &[NodeId]) {
         let nodes = &nodes[..nodes.len().min(MAX_ANSWERS)];
         match topic {
             Topic::Members => {
@@ -276,7 +279,7 @@ impl Node {
                         continue;
                     };
                     for record in records {
-                        self.tell(peer, &Message::Lsa { age_ms, record: record.to_vec() });
+                        self.tell(peer, &Message::Lsa { age_ms, record });
                     }
                 }
             }
@@ -284,7 +287,7 @@ impl Node {
     }
 
     /// Link state, from its origin or by way of another.
-    fn on_lsa(&mut self, now: Instant, from: NodeId, age: Duration, record: Vec<u8>) {
+    fn on_lsa(&mut self, now: Instant, from: NodeId, age: Duration, record: Bytes) {
         // What a peer passes on of others is bounded by its own rate of messages.
         if Lsa::origin_of(&record) == Ok(from) && !self.flood.admit(now, from) {
             return self.refuse(Some(from), "origin_rate");
@@ -313,8 +316,19 @@ impl Node {
 
     /// Says something to a peer, if it has an open stream.
     pub(super) fn tell(&mut self, peer: NodeId, message: &Message) {
-        let Some(connection) = self.peers.session(peer).and_then(|s| s.connection) else { return };
-        self.control.push_back(ControlOutput::Send { connection, bytes: message.to_bytes() });
+        self.tell_all([peer], message);
+    }
+
+    /// Says the same to each of them that has an open stream.
+    pub(super) fn tell_all(&mut self, peers: impl IntoIterator<Item = NodeId>, message: &Message) {
+        let mut bytes = None;
+        for peer in peers {
+            let Some(connection) = self.peers.session(peer).and_then(|s| s.connection) else {
+                continue;
+            };
+            let bytes = bytes.get_or_insert_with(|| Bytes::from(message.to_bytes())).clone();
+            self.control.push_back(ControlOutput::Send { connection, bytes });
+        }
     }
 }
 

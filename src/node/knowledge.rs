@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::links::Links;
 use super::peers::{Peers, Session};
 use super::sight::Sight;
@@ -29,11 +31,15 @@ use crate::topology::lsa::Version;
 use crate::topology::lsdb::{Install, Lsdb};
 use crate::topology::member::Members;
 use crate::topology::originate::{OriginateConfig, Originator};
+use crate::topology::reading::Reader;
 use crate::unit::Price;
 
 /// How long news of life and death is gathered before paths are weighed: a node that dies
 /// takes all its links down within this.
 const WEIGH_URGENT: Duration = Duration::from_millis(20);
+/// So much longer for each node that is known: of a large mesh the news comes from more of them, and
+/// each weighing takes longer. What a dead link carried has been moved onto its backup before that.
+const WEIGH_PER_NODE: Duration = Duration::from_micros(200);
 /// How long other news is gathered: limits are kept within seconds.
 const WEIGH_MOVED: Duration = Duration::from_secs(1);
 /// With so few links all that a path names is watched, used or not: it costs little, and what is first to
@@ -82,6 +88,12 @@ pub(super) struct Knowledge {
     chooser: Chooser,
     /// When paths are weighed next because of news.
     weigh_at: Option<Instant>,
+    /// Whether the news may touch any path.
+    all_touched: bool,
+    /// Whether the table must be written anew whatever becomes of the paths.
+    tabulate: bool,
+    /// Else the nodes that it is of.
+    touched: BTreeSet<NodeId>,
     table: Arc<RouteTable>,
     /// Destinations and classes that the forwarder has moved onto their backup, and why.
     flipped: BTreeMap<(NodeId, Class), (Instant, FlipReason)>,
@@ -151,6 +163,9 @@ impl Knowledge {
             originator: Originator::new(spoken, own.node, boot, relay, dice.fork()),
             chooser: Chooser::new(choose, &policies, dice.fork(), now),
             weigh_at: None,
+            all_touched: false,
+            tabulate: false,
+            touched: BTreeSet::new(),
             table: RouteTable::empty(),
             flipped: BTreeMap::new(),
             switches: BTreeMap::new(),
@@ -159,27 +174,44 @@ impl Knowledge {
         }
     }
 
+    /// Link state is read by this reader.
+    pub(super) fn read_by(&mut self, reader: Arc<dyn Reader>) {
+        self.lsdb.read_by(reader);
+    }
+
     /// Keys with a peer came into force.
     pub(super) fn on_session(&mut self, now: Instant, session: &Session) {
         let v6 = session.takes_sizes.then_some(session.endpoint.is_ipv6());
         self.links.add(now, session.link, session.peer.node, v6);
         self.tell_originator(session.link);
-        self.weigh_within(now, WEIGH_URGENT);
+        self.on_standing(now, session.peer.node);
+    }
+
+    /// A link of ours to this node came, went, or changed sides between life and death.
+    fn on_standing(&mut self, now: Instant, peer: NodeId) {
+        self.touched.insert(peer);
+        self.tabulate = true;
+        self.weigh_urgently(now);
     }
 
     /// The session on this link is over.
     pub(super) fn on_session_ended(&mut self, now: Instant, link: LinkId) {
         if let Some(peer) = self.links.remove(link) {
             self.originator.on_neighbour_gone(peer);
-            self.weigh_within(now, WEIGH_URGENT);
+            self.touched.insert(peer);
         }
+        // A session that took its place, over the overlay, may have had no link: keys came all the same.
+        self.tabulate = true;
+        self.weigh_urgently(now);
     }
 
     /// The forwarder holds a link for up or down.
     pub(super) fn on_link(&mut self, now: Instant, link: LinkId, up: bool) {
         if self.links.on_verdict(now, link, up) {
             self.tell_originator(link);
-            self.weigh_within(now, WEIGH_URGENT);
+            if let Some(peer) = self.links.peer(link) {
+                self.on_standing(now, peer);
+            }
         }
     }
 
@@ -210,7 +242,7 @@ impl Knowledge {
             self.chooser.reconfigure(now, choosing(config), &policies(config), before);
         }
         // Before the next packet: routes and classes change together.
-        self.weigh_at = Some(now);
+        self.weigh_within(now, Duration::ZERO);
     }
 
     /// This node has a new certificate.
@@ -264,8 +296,7 @@ impl Knowledge {
     /// The forwarder measured something.
     pub(super) fn on_measured(&mut self, now: Instant, event: &ForwardEvent) {
         if let Some(link) = self.links.on_measured(now, event) {
-            self.tell_originator(link);
-            self.weigh_within(now, WEIGH_MOVED);
+            self.on_reading(now, link);
         }
     }
 
@@ -294,6 +325,13 @@ impl Knowledge {
         self.links.take_mtu_moved()
     }
 
+    /// How a link is has moved.
+    fn on_reading(&mut self, now: Instant, link: LinkId) {
+        self.tell_originator(link);
+        self.touched.extend(self.links.peer(link));
+        self.weigh_soon(now, WEIGH_MOVED);
+    }
+
     /// What the originator should know of a link.
     fn tell_originator(&mut self, link: LinkId) {
         if let Some(told) = self.links.told(link) {
@@ -306,19 +344,25 @@ impl Knowledge {
         &mut self,
         now: Instant,
         age: Duration,
-        record: &[u8],
+        record: &Bytes,
         roll: &Roll<'_>,
     ) -> Install {
         let install = self.lsdb.install(now, age, record, |node| roll.key(node));
         if matches!(install, Install::Newer { .. }) {
-            self.originator.on_mesh_size(self.lsdb.iter(now).count());
+            self.originator.on_mesh_size(self.lsdb.len());
         }
         if let Install::Newer { origin, urgent: true, .. } = install {
             self.doubt_what_it_lost(now, origin);
         }
         match install {
-            Install::Newer { urgent: true, .. } => self.weigh_within(now, WEIGH_URGENT),
-            Install::Newer { changed: true, .. } => self.weigh_within(now, WEIGH_MOVED),
+            Install::Newer { origin, urgent: true, .. } => {
+                self.touched.insert(origin);
+                self.weigh_urgently(now);
+            }
+            Install::Newer { origin, changed: true, .. } => {
+                self.touched.insert(origin);
+                self.weigh_soon(now, WEIGH_MOVED);
+            }
             Install::OwnNewer(seen) => self.originator.on_own_record(seen),
             _ => {}
         }
@@ -345,14 +389,30 @@ impl Knowledge {
         self.originator.withdraw();
     }
 
+    /// What a node's certificate grants has changed.
+    pub(super) fn on_granted(&mut self, now: Instant) {
+        self.weigh_within(now, WEIGH_MOVED);
+    }
+
+    fn weigh_urgently(&mut self, now: Instant) {
+        let nodes = u32::try_from(self.lsdb.len()).unwrap_or(u32::MAX);
+        self.weigh_soon(now, WEIGH_URGENT + WEIGH_PER_NODE.saturating_mul(nodes));
+    }
+
+    /// Any path may be touched.
     fn weigh_within(&mut self, now: Instant, span: Duration) {
+        self.all_touched = true;
+        self.weigh_soon(now, span);
+    }
+
+    fn weigh_soon(&mut self, now: Instant, span: Duration) {
         let at = now.plus(span);
         self.weigh_at = Some(self.weigh_at.map_or(at, |before| before.min(at)));
     }
 
     /// Our next record, if one is due: to be told to every peer.
-    pub(super) fn poll_record(&mut self, now: Instant, signer: &dyn Signer) -> Option<Vec<u8>> {
-        let record = self.originator.poll_record(now, signer)?;
+    pub(super) fn poll_record(&mut self, now: Instant, signer: &dyn Signer) -> Option<Bytes> {
+        let record = Bytes::from(self.originator.poll_record(now, signer)?);
         self.lsdb.install_own(now, &record, &self.own.public_key);
         Some(record)
     }
@@ -367,12 +427,8 @@ impl Knowledge {
         if self.lsdb.handle_timeout(now) {
             self.weigh_within(now, WEIGH_MOVED);
         }
-        let moved = self.links.handle_timeout(now);
-        if !moved.is_empty() {
-            self.weigh_within(now, WEIGH_MOVED);
-        }
-        for link in moved {
-            self.tell_originator(link);
+        for link in self.links.handle_timeout(now) {
+            self.on_reading(now, link);
         }
         let used = self.in_use.len();
         self.in_use.retain(|_, until| *until > now);
@@ -387,7 +443,14 @@ impl Knowledge {
         let may_relay = |node| self.use_relays && roll.certified(node).is_some_and(|c| c.relay);
         let named = |name: &str| roll.named(name);
         let sight = Sight::new(&self.lsdb, &own_links, &may_relay, &named, self.spent);
-        self.chooser.weigh(now, &sight);
+        let all = std::mem::take(&mut self.all_touched);
+        let anew = std::mem::take(&mut self.tabulate) || all || self.observe;
+        let touched = std::mem::take(&mut self.touched);
+        let changed = if all {
+            self.chooser.weigh(now, &sight)
+        } else {
+            self.chooser.weigh_touched(now, &sight, &touched)
+        };
         while let Some(change) = self.chooser.poll_change() {
             let nodes = change.to.map(|to| to.nodes).unwrap_or_default();
             for class in change.classes {
@@ -399,6 +462,9 @@ impl Knowledge {
                     why: change.why.name(),
                 });
             }
+        }
+        if !changed && !anew {
+            return self.put_in_force(now, None);
         }
         let table = self.tabulate(roll);
         let same = table.routes == self.table.routes
@@ -495,6 +561,12 @@ impl Knowledge {
     /// What a policy means now.
     pub(super) fn terms(&self, policy: &Policy, roll: &Roll<'_>) -> Terms {
         Terms::of(policy, |name| roll.named(name), self.spent)
+    }
+
+    /// To whom a node says that it has working links, in order.
+    pub(super) fn reached_by(&self, node: NodeId) -> impl Iterator<Item = NodeId> {
+        let links = self.lsdb.lsa(node).map_or(&[][..], |lsa| &lsa.links);
+        links.iter().filter(|link| link.up).map(|link| link.neighbour)
     }
 
     /// Whether `a` says that it has a working link to `b`.
@@ -594,7 +666,7 @@ impl Knowledge {
     }
 
     /// A node's records, whole before difference, and their age in ms.
-    pub(super) fn records(&self, node: NodeId, now: Instant) -> Option<(Vec<Arc<[u8]>>, u32)> {
+    pub(super) fn records(&self, node: NodeId, now: Instant) -> Option<(Vec<Bytes>, u32)> {
         let (records, age) = self.lsdb.records(node, now)?;
         Some((records, u32::try_from(micros(age) / 1000).unwrap_or(u32::MAX)))
     }

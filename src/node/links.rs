@@ -383,6 +383,11 @@ impl Links {
         moved
     }
 
+    /// The other end of a link.
+    pub(super) fn peer(&self, link: LinkId) -> Option<NodeId> {
+        self.links.get(&link).map(|held| held.peer)
+    }
+
     /// What is told of a link.
     pub(super) fn told(&self, link: LinkId) -> Option<LsaLink> {
         let held = self.links.get(&link)?;

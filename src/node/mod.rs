@@ -48,6 +48,7 @@ use crate::session::trust::{Certified, Signer, Trust};
 use crate::time::{Deadline, Instant};
 use crate::topology::flood::Flood;
 use crate::topology::member::{Members, Record, Restored};
+use crate::topology::reading::Reader;
 use crate::unit::{Price, Ratio};
 
 use knowledge::Knowledge;
@@ -388,6 +389,11 @@ impl Node {
     /// The price of sending in force.
     pub const fn price(&self) -> Price {
         self.config.price
+    }
+
+    /// Link state is read by this reader, which a process of many nodes shares among them.
+    pub fn read_by(&mut self, reader: Arc<dyn Reader>) {
+        self.knowledge.read_by(reader);
     }
 
     /// Forecasts are corrected by this model instead of the shipped one.

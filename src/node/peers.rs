@@ -245,8 +245,12 @@ impl Peers {
     }
 
     pub(super) fn connection_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
-        self.due.set(None);
-        self.connections.get_mut(&id)
+        let connection = self.connections.get_mut(&id)?;
+        // Of what may change here a hello alone is waited for.
+        if connection.dialogue.hello_due().is_some() {
+            self.due.set(None);
+        }
+        Some(connection)
     }
 
     pub(super) fn connections(&self) -> impl Iterator<Item = (ConnectionId, &Connection)> {
@@ -387,10 +391,15 @@ impl Peers {
         Some(session)
     }
 
-    /// Peers with an open, introduced stream.
+    /// Peers with an open, introduced stream, in order.
+    pub(super) fn open(&self) -> impl Iterator<Item = NodeId> {
+        let open = self.sessions.iter().filter(|(_, s)| s.connection.is_some());
+        open.map(|(node, _)| *node)
+    }
+
+    /// The same as a set.
     pub(super) fn reachable(&self) -> BTreeSet<NodeId> {
-        let open = |s: &&Session| s.connection.is_some();
-        self.sessions.values().filter(open).map(|s| s.peer.node).collect()
+        self.open().collect()
     }
 
     /// The peers as the forwarder sees them. `mtu`: what is known of a link's longest datagram.

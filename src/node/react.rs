@@ -13,6 +13,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::peers::{LinkHealth, Session};
 use super::{Node, NodeEvent};
 use crate::control::ControlOutput;
@@ -20,6 +22,7 @@ use crate::control::message::{Message, Topic};
 use crate::forward::event::ForwardEvent;
 use crate::id::{LinkId, NodeId};
 use crate::time::Instant;
+use crate::topology::flood;
 use crate::topology::member::Record;
 
 /// What happened, in the words of the node.
@@ -57,10 +60,10 @@ pub(super) enum News {
         /// How old it is.
         age_ms: u32,
         /// The signed bytes.
-        record: Vec<u8>,
+        record: Bytes,
     },
     /// A record of our own is due.
-    OwnLsa(Vec<u8>),
+    OwnLsa(Bytes),
     /// A member expired.
     MemberGone(NodeId),
     /// Others hold a newer record of ours: from an earlier life.
@@ -91,7 +94,7 @@ impl Node {
                 let own = self.record.bytes.clone();
                 self.tell(peer, &Message::Members(vec![own]));
                 self.tell_lists(peer);
-                self.tell_held(peer);
+                self.greet(now, peer);
             }
             News::Bye(peer) => self.end_session(now, peer, "left"),
             News::Abandoned(peer) => self.end_session(now, peer, "silent for too long"),
@@ -100,6 +103,7 @@ impl Node {
                 if session.is_up() {
                     return;
                 }
+                let new = matches!(session.health, LinkHealth::New(_));
                 session.health = LinkHealth::Up(now);
                 session.redialled = false;
                 let (name, open) = (session.peer.name.clone(), session.connection.is_some());
@@ -109,8 +113,11 @@ impl Node {
                 self.members.on_alive(peer, now);
                 self.knowledge.on_link(now, link, true);
                 self.say(NodeEvent::LinkUp { link, peer });
-                // After an outage each lacks what the other heard meanwhile.
-                self.tell_held(peer);
+                // After an outage each lacks what the other heard meanwhile; and where the session is
+                // new, what was heard while the link came up.
+                if !new || self.peers.sessions().count() <= FEW {
+                    self.greet(now, peer);
+                }
             }
             News::LinkDown(link, silence) => {
                 let Some((peer, session)) = self.peers.on_link(link) else { return };
@@ -159,29 +166,28 @@ impl Node {
                 {
                     session.peer = certified;
                     self.snapshot_due = true;
+                    self.knowledge.on_granted(now);
                 }
                 if new {
                     self.say(NodeEvent::MemberNew { node, name });
                 }
-                for other in self.flood.introduce(node, from, &self.peers.reachable()) {
-                    self.tell(other, &Message::Members(vec![bytes.clone()]));
-                }
+                let others = self.flood.introduce(node, from, &self.peers.reachable());
+                self.tell_all(others, &Message::Members(vec![bytes]));
                 self.persist_soon(now);
             }
             News::Lsa { origin, from, urgent, age_ms, record } => {
+                let reached = self.knowledge.reached_by(origin);
+                let unreached = flood::unreached(origin, from, self.peers.open(), reached);
+                if unreached.is_empty() {
+                    return;
+                }
                 let peers = self.peers.reachable();
                 let reaches = |a, b| self.knowledge.reaches(a, b);
-                let told = self.flood.pass_on(origin, from, urgent, &peers, reaches);
-                let message = Message::Lsa { age_ms, record };
-                for peer in told {
-                    self.tell(peer, &message);
-                }
+                let told = self.flood.pass_on(origin, unreached, urgent, &peers, reaches);
+                self.tell_all(told, &Message::Lsa { age_ms, record });
             }
             News::OwnLsa(record) => {
-                let message = Message::Lsa { age_ms: 0, record };
-                for peer in self.peers.reachable() {
-                    self.tell(peer, &message);
-                }
+                self.tell_all(self.peers.reachable(), &Message::Lsa { age_ms: 0, record });
             }
             News::MemberGone(node) => {
                 self.knowledge.on_gone(now, node);
@@ -239,6 +245,15 @@ impl Node {
         self.snapshot_due = true;
     }
 
+    /// Tells a peer that is new or back what it may lack.
+    fn greet(&mut self, now: Instant, peer: NodeId) {
+        if self.flood.greets(now, self.peers.sessions().count()) {
+            self.tell_held(peer);
+        } else {
+            self.hand_over(now, peer, Topic::LinkState, &[self.own.node]);
+        }
+    }
+
     /// Tells a peer what we hold.
     pub(super) fn tell_held(&mut self, peer: NodeId) {
         for topic in [Topic::Members, Topic::LinkState] {
@@ -293,11 +308,13 @@ impl Node {
         self.record =
             Record::sign(self.own.clone(), &self.certificate, &endpoints, version, signer);
         self.members.on_own(version);
-        for peer in self.peers.reachable() {
-            self.tell(peer, &Message::Members(vec![self.record.bytes.clone()]));
-        }
+        let own = Message::Members(vec![self.record.bytes.clone()]);
+        self.tell_all(self.peers.reachable(), &own);
     }
 }
+
+/// With so many peers both sides tell what they hold once more when the link of a new session works.
+const FEW: usize = 16;
 
 /// Endpoints advertised on the word of peers: a NAT that gives each peer another is of no use.
 const MAX_OBSERVED: usize = 4;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{LinkId, NodeId};
 use crate::quality::LinkState;
-use crate::route::solve::Map;
+use crate::route::solve::{Map, Show};
 use crate::topology::graph::Graph;
 use crate::topology::lsdb::{Lsdb, OwnLink};
 
@@ -64,6 +64,15 @@ impl Map for Sight<'_> {
         }
         let own = self.by_link.get(&link).filter(|own| own.peer == to)?;
         self.lsdb.own_state(own)
+    }
+
+    fn each_edge(&self, show: &mut Show<'_>) {
+        for own in self.own.iter().filter(|own| own.up && self.lives(own.peer)) {
+            if let Some(state) = self.lsdb.own_state(own) {
+                show(self.source, own.peer, Some(own.link), &state);
+            }
+        }
+        self.lsdb.each_state(&self.alive, |from, to, state| show(from, to, None, state));
     }
 
     fn graph(&self) -> &Graph {

@@ -145,9 +145,7 @@ impl Node {
 
     /// The last record is out: every peer hears that nothing follows.
     fn say_goodbye(&mut self) {
-        for peer in self.peers.reachable() {
-            self.tell(peer, &Message::Bye(ByeReason::Stopping));
-        }
+        self.tell_all(self.peers.reachable(), &Message::Bye(ByeReason::Stopping));
         self.persist();
         self.say(NodeEvent::Withdrawn);
     }

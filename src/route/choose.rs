@@ -18,7 +18,7 @@
 //! Margins are small: on recorded paths 5 % over a good estimate costs 2 of 59 points of the gain, 10 % five,
 //! 20 % seventeen. Classes of one policy share their solution.
 
-use std::cell::LazyCell;
+use std::cell::{LazyCell, OnceCell};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -27,7 +27,8 @@ use crate::id::{Class, NodeId};
 use crate::rng::Dice;
 use crate::route::cost::{Limit, Priced};
 use crate::route::policy::{Fallback, Objective, Policy};
-use crate::route::solve::{Candidate, Map, Solution, Solver, weigh};
+use crate::route::solve::field::{Field, Seeker};
+use crate::route::solve::{self, Candidate, Map, Solution, weigh};
 use crate::route::table::{Route, RouteTable};
 use crate::route::terms::Terms;
 use crate::time::{Deadline, Instant, micros};
@@ -136,6 +137,12 @@ pub struct Held {
     said: Route,
 }
 
+/// Up to so many nodes, whatever is lacking is sought with every news.
+const FEW: usize = 32;
+/// Among more, paths and backups that were sought in vain are sought again no sooner than so long for each
+/// node: to solve a mesh of hundreds takes a good part of a second, and while it comes together
+/// something is always lacking.
+const SEEK_PER_NODE: Duration = Duration::from_millis(10);
 impl Held {
     /// Whether the path costs much more than when it was last judged: no swing that nobody would leave it
     /// for, and what a user calls a fault.
@@ -166,6 +173,16 @@ pub struct Chooser {
     ticked_at: Option<Instant>,
     /// When the next path will have been outside its limits, or much worse, for too long.
     overdue_at: Option<Instant>,
+    /// Policies and living destinations that have no path that works.
+    hopeless: BTreeSet<(usize, NodeId)>,
+    /// Before this, what was sought in vain is not sought again.
+    seek_at: Instant,
+    /// How long after it was: twice as long each time that nothing was found.
+    seek_gap: Duration,
+    /// How many paths and backups are lacking.
+    lacking: usize,
+    /// Whether some of it was not sought because it was too soon.
+    seek_later: bool,
     dice: Dice,
     changes: VecDeque<Change>,
     switches: BTreeMap<(Class, Why), u64>,
@@ -181,6 +198,11 @@ impl Chooser {
             held: BTreeMap::new(),
             ticked_at: None,
             overdue_at: None,
+            hopeless: BTreeSet::new(),
+            seek_at: now,
+            seek_gap: Duration::ZERO,
+            lacking: 0,
+            seek_later: false,
             dice,
             changes: VecDeque::new(),
             switches: BTreeMap::new(),
@@ -226,6 +248,7 @@ impl Chooser {
             let of_it = counted.iter().filter(|((counted, _), _)| Some(*counted) == *was);
             self.switches.extend(of_it.map(|((_, why), count)| ((class, *why), *count)));
         }
+        self.hopeless.clear();
         self.config = config;
         (self.tick_at, self.overdue_at) = (now, None);
     }
@@ -234,14 +257,51 @@ impl Chooser {
     /// where the table has changed. Cheap between recomputations while nothing is wrong (only the paths in
     /// force are priced), so call it whenever readings moved: limits are only kept by being watched.
     pub fn weigh(&mut self, now: Instant, map: &dyn Map) -> bool {
+        self.weigh_anew(now, map, None)
+    }
+
+    /// The same, where all that is new since the last time is news of these nodes, that were and are
+    /// there: paths that cross none of them are as they were.
+    pub fn weigh_touched(
+        &mut self,
+        now: Instant,
+        map: &dyn Map,
+        touched: &BTreeSet<NodeId>,
+    ) -> bool {
+        self.weigh_anew(now, map, Some(touched))
+    }
+
+    fn weigh_anew(
+        &mut self,
+        now: Instant,
+        map: &dyn Map,
+        touched: Option<&BTreeSet<NodeId>>,
+    ) -> bool {
         let tick = now >= self.tick_at;
         if tick {
             self.tick_at = now.plus(self.dice.jitter(self.config.recompute));
             self.ticked_at = Some(now);
         }
-        let mut changed = false;
+        let living: BTreeSet<NodeId> =
+            map.nodes().into_iter().filter(|n| *n != map.source()).collect();
+        let seek = tick || living.len() <= FEW || now >= self.seek_at;
+        let (mut changed, mut sought) = (false, false);
+        let lacked = std::mem::take(&mut self.lacking);
+        let objectives: Vec<Objective> = self.policies.iter().map(|(p, _)| p.objective).collect();
+        let (living, objectives) = (&living, &objectives[..]);
+        let turn = Turn { map, living, objectives, touched, tick, seek, field: OnceCell::new() };
         for index in 0..self.policies.len() {
-            changed |= self.weigh_policy(now, map, index, tick);
+            changed |= self.weigh_policy(now, index, &turn, &mut sought);
+        }
+        self.hopeless.retain(|(_, node)| living.contains(node));
+        self.seek_later = !seek && self.lacking > 0;
+        if sought {
+            let least =
+                SEEK_PER_NODE.saturating_mul(u32::try_from(living.len()).unwrap_or(u32::MAX));
+            let vain = self.lacking == lacked;
+            self.seek_gap = if vain { self.seek_gap * 2 } else { least };
+            self.seek_gap = self.seek_gap.clamp(least, self.config.recompute.max(least));
+            self.seek_at = now.plus(self.seek_gap);
         }
         let newcomer = |h: &Held| h.why == Why::First && h.changed_at == now;
         if self.held.values().any(newcomer) {
@@ -263,8 +323,9 @@ impl Chooser {
     /// When [`Chooser::weigh`] must be called even without news.
     pub fn poll_timeout(&self) -> Option<Deadline> {
         let tick = Deadline { at: self.tick_at, why: "full recomputation" };
-        let due = self.overdue_at;
-        Deadline::earlier(Some(tick), due.map(|at| Deadline { at, why: "limits left, or worse" }))
+        let late = self.overdue_at.map(|at| Deadline { at, why: "limits left, or worse" });
+        let seek = self.seek_later.then_some(Deadline { at: self.seek_at, why: "path sought" });
+        Deadline::earlier(Some(tick), Deadline::earlier(late, seek))
     }
 
     /// Writes the paths in force into a table.
@@ -325,15 +386,38 @@ impl Chooser {
         self.config.margin
     }
 
-    fn weigh_policy(&mut self, now: Instant, map: &dyn Map, index: usize, tick: bool) -> bool {
+    fn weigh_policy(
+        &mut self,
+        now: Instant,
+        index: usize,
+        turn: &Turn<'_>,
+        sought: &mut bool,
+    ) -> bool {
+        let &Turn { map, living, touched, tick, seek, .. } = turn;
         let terms = map.terms(&self.policies[index].0);
-        let solver = LazyCell::new(|| Solver::new(map.graph(), &terms));
-        let mut solved: Option<BTreeMap<NodeId, Solution>> = None;
-        let known: BTreeSet<NodeId> = self.of(index).map(|(node, _)| node).collect();
-        let living = map.nodes().into_iter().filter(|n| *n != map.source());
-        let nodes: BTreeSet<NodeId> = known.iter().copied().chain(living).collect();
+        let seeker = LazyCell::new(|| Seeker::new(map, &terms, turn.field()));
+        let mut nodes: Vec<NodeId> = self.of(index).map(|(node, _)| node).collect();
+        nodes.extend(living.iter().filter(|node| !self.held.contains_key(&(index, **node))));
+        nodes.sort_unstable();
         let mut changed = false;
         for destination in nodes {
+            // A node that is no more takes its paths along, whatever they cross.
+            if !tick
+                && living.contains(&destination)
+                && let Some(held) = self.held.get_mut(&(index, destination))
+            {
+                let crossed = touched.is_none_or(|touched| held.crosses(touched));
+                match crossed.then(|| held.stand(map, &terms)) {
+                    Some(Stands::No) => {}
+                    _ if seek && held.backup.is_none() => {}
+                    None if held.is_in_doubt() => {}
+                    stands => {
+                        changed |= matches!(stands, Some(Stands::As { told: true }));
+                        self.lacking += usize::from(held.backup.is_none());
+                        continue;
+                    }
+                }
+            }
             let held = self.held.get(&(index, destination));
             let weighed = held.and_then(|h| weigh(map, &terms, h.primary.link, &h.primary.nodes));
             let broken = weighed.as_ref().is_some_and(|w| w.broken.is_some());
@@ -347,16 +431,28 @@ impl Chooser {
             let worse_since = worse.map(|(held, _)| held.worse_since.unwrap_or(now));
             let judged_at = worse.and_then(|(held, _)| self.judged_again_at(held, worse_since));
             let judged = tick || judged_at.is_some_and(|at| at <= now);
-            let best = if judged || weighed.is_none() || overdue {
-                solved.get_or_insert_with(|| solver.solve()).get(&destination)
+            // What is not there has no path; what has just broken is mended at once, and what could not be
+            // in its turn.
+            let lives = map.lives(destination);
+            let vain = held.is_none() || self.hopeless.contains(&(index, destination));
+            let broke = weighed.is_none() && lives && (seek || !vain);
+            let best = if judged || broke || (overdue && seek) {
+                *sought |= vain || overdue;
+                seeker.best(destination)
             } else {
                 None
             };
-            let why = match (held, &weighed, best) {
+            if weighed.is_none() && best.is_none() && lives {
+                self.hopeless.insert((index, destination));
+                self.lacking += 1;
+            } else {
+                self.hopeless.remove(&(index, destination));
+            }
+            let why = match (held, &weighed, &best) {
                 (None, _, Some(_)) => Some(Why::First),
                 (None, _, None) => None,
                 (Some(_), None, Some(_)) => Some(Why::Broken),
-                (Some(_), None, None) => (!map.lives(destination)).then_some(Why::Gone),
+                (Some(_), None, None) => (!lives).then_some(Why::Gone),
                 (Some(held), Some(weighed), Some(best)) => {
                     let better = if tick { Why::Better } else { Why::Worse };
                     let better = judged.then_some(better);
@@ -367,27 +463,32 @@ impl Chooser {
             let old = self.held.get(&(index, destination)).cloned();
             let new = match (why, old.as_ref(), weighed) {
                 (Some(Why::Gone), _, _) => None,
-                (Some(why), old, _) => best.map(|best| Held {
-                    primary: best.best.clone(),
-                    backup: best.backup.clone(),
+                (Some(why), old, _) => best.map(|Solution { best, backup }| Held {
                     why,
                     changed_at: now,
                     changes: old.map_or(0, |o| o.changes + 1),
-                    violated_since: best.best.broken.map(|_| now),
+                    violated_since: best.broken.map(|_| now),
                     worse_since: None,
-                    judged_us: best.best.priced.parts.total_us(),
+                    judged_us: best.priced.parts.total_us(),
                     said: Route {
                         // What is chosen anew shall not break what is broken already.
-                        withheld: terms.withholds(best.best.broken),
-                        ..route(best.best.clone(), best.backup.clone())
+                        withheld: terms.withholds(best.broken),
+                        ..route(&best, backup.as_ref())
                     },
+                    primary: best,
+                    backup,
                 }),
                 (None, Some(old), Some(weighed)) => {
                     let stands = |b: &Candidate| {
                         let found = weigh(map, &terms, b.link, &b.nodes);
                         found.map(|b| !terms.withholds(b.broken))
                     };
-                    let seek = |primary: &Candidate| solver.backup(primary);
+                    let backed = old.backup.is_some();
+                    let find = |primary: &Candidate| {
+                        let may = seek || backed;
+                        *sought |= may && !backed;
+                        may.then(|| seeker.backup(primary)).flatten()
+                    };
                     let total_us = weighed.priced.parts.total_us();
                     let settled = judged && now >= self.held_until(old);
                     let worse = worse_since.filter(|_| !settled);
@@ -396,7 +497,7 @@ impl Chooser {
                         &Held { violated_since, worse_since: worse, judged_us, ..old.clone() };
                     let withheld = terms.withholds(weighed.broken)
                         && (overdue || weighed.broken == Some(Limit::Avoid));
-                    let mut held = keep(old, weighed, stands, seek, tick);
+                    let mut held = keep(old, weighed, stands, find, tick);
                     held.said.withheld = withheld;
                     Some(held)
                 }
@@ -417,7 +518,11 @@ impl Chooser {
                 self.note(index, destination, primary(&old), primary(&new), why);
             }
             match new {
-                Some(new) => drop(self.held.insert((index, destination), new)),
+                Some(new) => {
+                    let violated = overdue && new.violated_since.is_some();
+                    self.lacking += usize::from(new.backup.is_none() || violated);
+                    self.held.insert((index, destination), new);
+                }
                 None => drop(self.held.remove(&(index, destination))),
             }
         }
@@ -497,13 +602,86 @@ const FIRST_NODE: NodeId = match NodeId::new(1) {
     None => unreachable!(),
 };
 
+/// What all policies are weighed with at one moment.
+struct Turn<'a> {
+    map: &'a dyn Map,
+    /// Every node that can be reached, but the source.
+    living: &'a BTreeSet<NodeId>,
+    /// Nodes of which there is news; none where everything may be new.
+    touched: Option<&'a BTreeSet<NodeId>>,
+    /// Whether everything is computed anew.
+    tick: bool,
+    /// Whether what was sought in vain is sought again.
+    seek: bool,
+    /// Of all policies.
+    objectives: &'a [Objective],
+    /// Made once anything is sought.
+    field: OnceCell<Option<Field>>,
+}
+
+impl Turn<'_> {
+    fn field(&self) -> Option<&Field> {
+        self.field.get_or_init(|| Field::of(self.map, self.objectives)).as_ref()
+    }
+}
+
+/// Whether a decision stands without being looked at closely.
+enum Stands {
+    No,
+    As {
+        /// Whether its delay is told anew.
+        told: bool,
+    },
+}
+
+impl Held {
+    /// Whether its path or its backup touches any of these nodes.
+    fn crosses(&self, touched: &BTreeSet<NodeId>) -> bool {
+        let backup = self.backup.iter().flat_map(|backup| &backup.nodes);
+        self.primary.nodes.iter().chain(backup).any(|node| touched.contains(node))
+    }
+
+    /// Whether the clock alone may move it.
+    fn is_in_doubt(&self) -> bool {
+        self.violated_since.is_some() || self.worse_since.is_some()
+    }
+
+    /// Prices the path anew, where it and its backup work as well as before: what [`keep`] would make of it.
+    fn stand(&mut self, map: &dyn Map, terms: &Terms) -> Stands {
+        let works = |way: &Candidate| {
+            let priced = solve::price(map, terms, way.link, &way.nodes)?;
+            Some((priced, terms.broken(&way.nodes, &priced)))
+        };
+        let Some((priced, broken)) = works(&self.primary) else { return Stands::No };
+        let backed = self
+            .backup
+            .as_ref()
+            .is_none_or(|backup| works(backup).is_some_and(|(_, broken)| !terms.withholds(broken)));
+        let bad = broken.is_some() || self.said.withheld || self.much_worse(&priced);
+        if !backed || bad || self.is_in_doubt() {
+            return Stands::No;
+        }
+        (self.primary.priced, self.primary.broken) = (priced, None);
+        let told = moved(priced.delay(), self.said.primary.delay);
+        if told {
+            self.said.primary.delay = priced.delay();
+        }
+        Stands::As { told }
+    }
+}
+
+/// Whether a delay is told anew.
+fn moved(new: Duration, old: Duration) -> bool {
+    micros(new).abs_diff(micros(old)) > micros(DELAY_NEWS).max(micros(old) / 5)
+}
+
 /// The decision stands: its figures are renewed, its backup where it broke or everything is renewed.
 /// `stands`: whether a backup may be used; `None` where its links are not in the graph.
 fn keep(
     old: &Held,
     weighed: Candidate,
     stands: impl Fn(&Candidate) -> Option<bool>,
-    seek: impl Fn(&Candidate) -> Option<Candidate>,
+    seek: impl FnOnce(&Candidate) -> Option<Candidate>,
     tick: bool,
 ) -> Held {
     let standing = old.backup.as_ref().and_then(&stands);
@@ -513,10 +691,7 @@ fn keep(
         // Not in the graph: one that only went stale may still work, and costs nothing to hold.
         seek(&weighed).or_else(|| old.backup.clone().filter(|_| standing != Some(false)))
     };
-    let mut said = route(weighed.clone(), backup.clone());
-    let moved = |new: Duration, old: Duration| {
-        micros(new).abs_diff(micros(old)) > micros(DELAY_NEWS).max(micros(old) / 5)
-    };
+    let mut said = route(&weighed, backup.as_ref());
     if !moved(said.primary.delay, old.said.primary.delay) {
         said.primary.delay = old.said.primary.delay;
     }
@@ -529,8 +704,8 @@ fn keep(
     Held { primary: weighed, backup, said, ..old.clone() }
 }
 
-fn route(primary: Candidate, backup: Option<Candidate>) -> Route {
-    Route { primary: primary.path(), backup: backup.map(|b| b.path()), withheld: false }
+fn route(primary: &Candidate, backup: Option<&Candidate>) -> Route {
+    Route { primary: primary.path(), backup: backup.map(Candidate::path), withheld: false }
 }
 
 /// Whether one is better than the other by more than the margin. Money is weighed by itself, since it

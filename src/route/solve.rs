@@ -2,7 +2,7 @@
 //!
 //! 1. The optimum without limits, for all destinations at once: Dijkstra on a layered graph
 //!    (node × hops used), so that at most two relays are used (`layered`); from `LARGE` nodes on by
-//!    min-plus passes over a matrix ([`dense`]).
+//!    min-plus passes over a matrix ([`dense`]), which a node fills without any graph ([`field`]).
 //! 2. Where it breaks a limit: every path of at most two relays, cut as soon as a limit or the best
 //!    cost so far is passed. Exact, and paid only by destinations that need it (`reach`).
 //! 3. The backup: the best path that shares no relay and no first link with the primary, from the four
@@ -15,6 +15,7 @@
 //! spent is gone. The same graph and terms always give the same answer.
 
 pub mod dense;
+pub mod field;
 mod layered;
 mod reach;
 
@@ -34,8 +35,9 @@ use crate::topology::graph::{Graph, GraphEdge};
 use dense::Dense;
 use reach::Beginnings;
 
-/// Meshes of so many nodes are solved by a matrix: below, the layered graph takes less than a millisecond.
-const LARGE: usize = 100;
+/// Meshes of so many nodes are solved by a matrix: below, graph and layered graph take less than half a
+/// millisecond.
+const LARGE: usize = 32;
 
 /// A path with its price.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +93,9 @@ pub struct Weighed {
     pub rejected: Option<Rejection>,
 }
 
+/// Is shown an edge: from, to, our name of the link where it is ours, and how it is.
+pub type Show<'a> = dyn FnMut(NodeId, NodeId, Option<LinkId>, &LinkState) + 'a;
+
 /// The mesh as paths are judged on it: asked edge by edge, and made a graph only where paths are
 /// sought. Most news seeks none, and in a mesh of hundreds the graph costs more than all the rest.
 pub trait Map {
@@ -104,6 +109,12 @@ pub trait Map {
     fn relays(&self, node: NodeId) -> bool;
     /// How an edge is; from the source over this link of ours.
     fn edge(&self, from: NodeId, to: NodeId, link: LinkId) -> Option<LinkState>;
+    /// Shows every edge.
+    fn each_edge(&self, show: &mut Show<'_>) {
+        for (from, to, edge) in self.graph().edges() {
+            show(from, to, edge.link, &edge.state);
+        }
+    }
     /// All of it.
     fn graph(&self) -> &Graph;
     /// The number of the node of this name, where it is known.
@@ -158,6 +169,13 @@ impl Map for Graph {
 /// This way through the mesh at today's prices; `None` where a link of it is gone or a relay withdrew its
 /// consent. The same as [`Solver::weigh`], without a graph.
 pub fn weigh(map: &dyn Map, terms: &Terms, link: LinkId, nodes: &[NodeId]) -> Option<Candidate> {
+    let priced = price(map, terms, link, nodes)?;
+    let broken = terms.broken(nodes, &priced);
+    Some(Candidate { link, nodes: nodes.to_vec(), priced, broken })
+}
+
+/// What this way through the mesh costs today, as [`weigh`].
+pub fn price(map: &dyn Map, terms: &Terms, link: LinkId, nodes: &[NodeId]) -> Option<Priced> {
     let mut relay = None;
     let mut priced = Priced::NOTHING;
     for &node in nodes {
@@ -168,8 +186,7 @@ pub fn weigh(map: &dyn Map, terms: &Terms, link: LinkId, nodes: &[NodeId]) -> Op
         priced = priced.plus(terms.price(relay, &map.edge(from, node, link)?));
         relay = Some(node);
     }
-    let broken = terms.broken(nodes, &priced);
-    (!nodes.is_empty()).then(|| Candidate { link, nodes: nodes.to_vec(), priced, broken })
+    (!nodes.is_empty()).then_some(priced)
 }
 
 /// A graph with every edge priced under one policy.

@@ -2,10 +2,12 @@
 //!
 //! In a full mesh the origin reaches everyone itself, so nobody passes on what it heard: N messages
 //! instead of N². Two exceptions keep those informed whom the origin cannot reach: the death of a
-//! link is passed on at once to every peer that the origin does not count among its own, other news
-//! to those of them for whom we are the first in line. What is lost nevertheless is found by
-//! digests: every 30 s each node tells two random peers what it holds, asks for what they have
-//! newer, and hands over what they lack.
+//! link is passed on at once to every peer that the origin does not count among its own (where those are
+//! many, to a few of them at random, who do the same), other news to those of them for whom we are the
+//! first in line. What is lost nevertheless is found by digests: every 30 s each node tells two random
+//! peers what it holds, asks for what they have newer, and hands over what they lack; so it does with new
+//! peers, as long as it has few. A mesh of hundreds that comes together would otherwise hand everything to
+//! everyone N² times.
 //!
 //! An origin that announces faster than its rate is passed over and counted; its last word comes
 //! with the next digest.
@@ -36,8 +38,13 @@ const ORIGIN_PER_SECOND: u64 = 2;
 const DIGEST_BURST: u64 = 8;
 /// Digests of one peer answered each second in the long run.
 const DIGEST_PER_SECOND: u64 = 1;
-/// Up to so many peers a member is introduced to all of them.
+/// Up to so many peers a member is introduced to all of them, deaths are told to all whom the origin does
+/// not reach, and each new peer is told what we hold.
 const FEW: usize = 16;
+/// Beyond them so many new peers at once are, and [`GREETED_PER_SECOND`].
+const GREETED_BURST: u64 = 16;
+/// New peers told what we hold each second in the long run, beyond [`FEW`].
+const GREETED_PER_SECOND: u64 = 1;
 /// Else to so many of them by each who hears of it: who hears of nothing, e⁻⁸ of all, waits for a digest.
 const INTRODUCED: usize = 8;
 /// Origins whose rate is watched: as many as members.
@@ -51,6 +58,7 @@ pub struct Flood {
     origins: BTreeMap<NodeId, Bucket>,
     digests: BTreeMap<NodeId, Bucket>,
     digest_at: Instant,
+    greetings: Bucket,
     throttled: u64,
 }
 
@@ -59,7 +67,8 @@ impl Flood {
     pub fn new(own: NodeId, mut dice: Dice, now: Instant) -> Self {
         let digest_at = now.plus(dice.jitter(DIGEST_INTERVAL));
         let (origins, digests) = (BTreeMap::new(), BTreeMap::new());
-        Self { own, dice, origins, digests, digest_at, throttled: 0 }
+        let greetings = Bucket::new(GREETED_BURST, GREETED_PER_SECOND, now);
+        Self { own, dice, origins, digests, digest_at, greetings, throttled: 0 }
     }
 
     /// Whether news of this origin may be looked at now. What is refused is counted.
@@ -90,12 +99,18 @@ impl Flood {
         self.digests.remove(&origin);
     }
 
-    /// Whom to pass on news of `origin` that `from` brought: those of `peers` that the origin does
-    /// not reach by itself. `reaches(a, b)` is whether `a` counts a working link to `b`.
+    /// Whether one more peer of so many, new or back from an outage, is told all that we hold. Else our
+    /// own links are enough: the others tell it theirs, and digests the rest.
+    pub fn greets(&mut self, now: Instant, peers: usize) -> bool {
+        peers <= FEW || self.greetings.take(now)
+    }
+
+    /// Whom to pass on news of `origin`: of `peers` those whom it does not reach by itself,
+    /// [`unreached`]. `reaches(a, b)` is whether `a` counts a working link to `b`.
     pub fn pass_on(
-        &self,
+        &mut self,
         origin: NodeId,
-        from: NodeId,
+        unreached: Vec<NodeId>,
         death: bool,
         peers: &BTreeSet<NodeId>,
         reaches: impl Fn(NodeId, NodeId) -> bool,
@@ -104,8 +119,20 @@ impl Flood {
             let before = peers.range(..self.own);
             !before.copied().any(|n| n != target && reaches(origin, n) && reaches(n, target))
         };
-        let aside = |&n: &NodeId| n != origin && n != from && !reaches(origin, n);
-        peers.iter().copied().filter(aside).filter(|&n| death || first_in_line(n)).collect()
+        if death && unreached.len() > FEW {
+            return self.some_of(unreached);
+        }
+        unreached.into_iter().filter(|&n| death || first_in_line(n)).collect()
+    }
+
+    /// A few at random.
+    fn some_of(&mut self, mut nodes: Vec<NodeId>) -> Vec<NodeId> {
+        for place in 0..INTRODUCED.min(nodes.len()) {
+            let left = nodes.len() - place;
+            nodes.swap(place, place + self.dice.below(left as u64) as usize);
+        }
+        nodes.truncate(INTRODUCED);
+        nodes
     }
 
     /// Whom to tell of a member whose word is new here and came from `from`. While peers are few, who
@@ -118,17 +145,12 @@ impl Flood {
         from: NodeId,
         peers: &BTreeSet<NodeId>,
     ) -> Vec<NodeId> {
-        let mut others: Vec<NodeId> =
-            peers.iter().copied().filter(|&n| n != member && n != from).collect();
+        let others = peers.iter().copied().filter(|&n| n != member && n != from);
+        let others: Vec<NodeId> = others.collect();
         if others.len() <= FEW {
             return if from == member { others } else { Vec::new() };
         }
-        for place in 0..INTRODUCED {
-            let left = others.len() - place;
-            others.swap(place, place + self.dice.below(left as u64) as usize);
-        }
-        others.truncate(INTRODUCED);
-        others
+        self.some_of(others)
     }
 
     /// The clock reached `now`: the peers to send digests to, none where it is not yet time.
@@ -155,6 +177,22 @@ impl Flood {
     pub const fn throttled(&self) -> u64 {
         self.throttled
     }
+}
+
+/// Of `peers` those who do not hear news of `origin` from itself: neither it nor `from` who brought it, nor
+/// any of the neighbours it reaches. Both lists in order.
+pub fn unreached(
+    origin: NodeId,
+    from: NodeId,
+    peers: impl IntoIterator<Item = NodeId>,
+    reached: impl IntoIterator<Item = NodeId>,
+) -> Vec<NodeId> {
+    let mut reached = reached.into_iter().peekable();
+    let aside = |&peer: &NodeId| {
+        while reached.next_if(|node| *node < peer).is_some() {}
+        peer != origin && peer != from && reached.peek() != Some(&peer)
+    };
+    peers.into_iter().filter(aside).collect()
 }
 
 /// What two holders of news lack of each other's.
@@ -203,10 +241,10 @@ mod tests {
 
     #[test]
     fn in_a_whole_mesh_nothing_is_passed_on_not_even_deaths() {
-        let f = flood(1);
-        let whole = |_, _| true;
+        let peers = set(&[2, 3, 4]);
+        let aside = unreached(node(2), node(2), peers.clone(), set(&[1, 3, 4]));
         for death in [false, true] {
-            assert_eq!(f.pass_on(node(2), node(2), death, &set(&[2, 3, 4]), whole), []);
+            assert_eq!(flood(1).pass_on(node(2), aside.clone(), death, &peers, |_, _| true), []);
         }
     }
 
@@ -217,7 +255,9 @@ mod tests {
         let told = |own: u16, death| {
             let mut peers = peers.clone();
             peers.remove(&node(own));
-            flood(own).pass_on(node(2), node(2), death, &peers, reaches)
+            let theirs = peers.iter().copied().filter(|n| reaches(node(2), *n));
+            let aside = unreached(node(2), node(2), peers.clone(), theirs.collect::<Vec<_>>());
+            flood(own).pass_on(node(2), aside, death, &peers, reaches)
         };
         assert_eq!(told(1, false), [node(4)]);
         assert_eq!(told(3, false), [], "node 1 is before us");
@@ -243,6 +283,24 @@ mod tests {
         assert_ne!(chosen[0], chosen[1]);
         assert!(f.poll_timeout().unwrap().at > due);
         assert_eq!(f.handle_timeout(f.poll_timeout().unwrap().at, &set(&[])), []);
+    }
+
+    #[test]
+    fn a_death_is_told_to_a_few_of_many_whom_the_origin_does_not_reach() {
+        let peers: BTreeSet<NodeId> = (2..200).map(node).collect();
+        let aside = unreached(node(2), node(3), peers.clone(), []);
+        let told = flood(1).pass_on(node(2), aside, true, &peers, |_, _| false);
+        let distinct: BTreeSet<_> = told.iter().collect();
+        assert_eq!((told.len(), distinct.len()), (INTRODUCED, INTRODUCED));
+        assert!(!told.contains(&node(2)) && !told.contains(&node(3)));
+    }
+
+    #[test]
+    fn a_crowd_of_new_peers_is_not_all_told_what_we_hold() {
+        let mut f = flood(1);
+        let greeted = (1..=500).filter(|&peers| f.greets(Instant::ZERO, peers)).count();
+        assert_eq!(greeted, FEW + GREETED_BURST as usize);
+        assert!(f.greets(Instant::from_micros(1_000_000), 500), "one that comes back later is");
     }
 
     #[test]

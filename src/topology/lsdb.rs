@@ -19,11 +19,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::id::{LinkId, NodeId};
 use crate::quality::LinkState;
 use crate::time::{Deadline, Instant, micros};
 use crate::topology::graph::Graph;
 use crate::topology::lsa::{Lsa, LsaError, Version};
+use crate::topology::reading::{Plain, Reader};
 
 /// What became of a record that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +37,8 @@ pub enum Install {
         origin: NodeId,
         /// Whether it says anything new; a refresh does not.
         changed: bool,
-        /// Whether a link died or came back, or the node did: such news is passed on at once.
+        /// Whether a link died or came back, or the node did: such news is passed on at once. Among few
+        /// nodes so is a link not known before.
         urgent: bool,
     },
     /// It is in force already.
@@ -117,11 +121,11 @@ pub struct OwnLink {
 #[derive(Debug)]
 struct Held {
     /// What is known by both records.
-    lsa: Lsa,
+    lsa: Arc<Lsa>,
     /// The whole record.
-    record: Arc<[u8]>,
+    record: Bytes,
     /// The newest difference from it.
-    difference: Option<Arc<[u8]>>,
+    difference: Option<Bytes>,
     /// The record's age counts from here; before our clock's origin if it was old when it came.
     made_at: Instant,
     /// Age it already had at `made_at`, where that lies before the clock's origin.
@@ -148,6 +152,7 @@ pub struct Lsdb {
     expiry_floor: Option<Instant>,
     generation: u64,
     stats: LsdbStats,
+    reader: Arc<dyn Reader>,
 }
 
 impl Lsdb {
@@ -156,8 +161,20 @@ impl Lsdb {
 
     /// An empty database.
     pub fn new(own: NodeId) -> Self {
-        let (held, stats) = (BTreeMap::new(), LsdbStats::default());
-        Self { own, held, limit: Self::LIMIT, expiry_floor: None, generation: 0, stats }
+        Self {
+            own,
+            held: BTreeMap::new(),
+            limit: Self::LIMIT,
+            expiry_floor: None,
+            generation: 0,
+            stats: LsdbStats::default(),
+            reader: Arc::new(Plain),
+        }
+    }
+
+    /// Records are read by this reader from now on.
+    pub fn read_by(&mut self, reader: Arc<dyn Reader>) {
+        self.reader = reader;
     }
 
     /// A record came, `age` after its making as far as those know who carried it. `key_of` gives the
@@ -166,7 +183,7 @@ impl Lsdb {
         &mut self,
         now: Instant,
         age: Duration,
-        record: &[u8],
+        record: &Bytes,
         key_of: impl Fn(NodeId) -> Option<[u8; 32]>,
     ) -> Install {
         let verdict = self.weigh(now, age, record, key_of);
@@ -185,7 +202,7 @@ impl Lsdb {
         &mut self,
         now: Instant,
         age: Duration,
-        record: &[u8],
+        record: &Bytes,
         key_of: impl Fn(NodeId) -> Option<[u8; 32]>,
     ) -> Install {
         let origin = match Lsa::origin_of(record) {
@@ -194,12 +211,12 @@ impl Lsdb {
         };
         let held = self.held.get(&origin);
         // The same bytes need no second look at their signature: floods bring most records twice.
-        let known = |h: &Held| *h.record == *record || h.difference.as_deref() == Some(record);
+        let known = |h: &Held| h.record == *record || h.difference.as_ref() == Some(record);
         if held.is_some_and(known) {
             return Install::Known;
         }
         let Some(key) = key_of(origin) else { return Install::Refused(Refusal::Foreign) };
-        let lsa = match Lsa::open(record, &key) {
+        let lsa = match self.reader.open(record, &key) {
             Ok(lsa) => lsa,
             Err(why) => return Install::Refused(Refusal::Broken(why)),
         };
@@ -221,8 +238,8 @@ impl Lsdb {
     }
 
     /// A record that this node has just written.
-    pub fn install_own(&mut self, now: Instant, record: &[u8], public_key: &[u8; 32]) -> Install {
-        match Lsa::open(record, public_key) {
+    pub fn install_own(&mut self, now: Instant, record: &Bytes, public_key: &[u8; 32]) -> Install {
+        match self.reader.open(record, public_key) {
             Ok(lsa) => {
                 let origin = lsa.origin;
                 self.put(now, Duration::ZERO, lsa, record).unwrap_or(Install::Gap { origin })
@@ -232,18 +249,24 @@ impl Lsdb {
     }
 
     /// Takes a record in; `None` where it differs from one that is not held.
-    fn put(&mut self, now: Instant, age: Duration, lsa: Lsa, record: &[u8]) -> Option<Install> {
+    fn put(
+        &mut self,
+        now: Instant,
+        age: Duration,
+        lsa: Arc<Lsa>,
+        record: &Bytes,
+    ) -> Option<Install> {
         let origin = lsa.origin;
         let before = self.held.get(&origin);
         let (lsa, whole, difference) = match lsa.base {
-            None => (lsa, Arc::from(record), None),
+            None => (lsa, record.clone(), None),
             Some(_) => {
                 let whole = &before?.record;
-                (lsa.over(&Lsa::reopen(whole).ok()?)?, Arc::clone(whole), Some(Arc::from(record)))
+                (self.reader.lay_over(record, whole)?, whole.clone(), Some(record.clone()))
             }
         };
-        let before = before.map(|h| &h.lsa);
-        let (changed, urgent) = before.map_or((true, true), |old| news(old, &lsa));
+        let few = self.held.len() <= FEW;
+        let (changed, urgent) = before.map_or((true, few), |h| news(&h.lsa, &lsa, few));
         let made_at = now.minus(age);
         let age_then = age.saturating_sub(now.since(made_at));
         let held = Held { lsa, record: whole, difference, made_at, age_then };
@@ -297,7 +320,7 @@ impl Lsdb {
 
     /// The records that say all that is known of a node, in the order in which they are passed on, with
     /// their age: a whole one, and the newest difference where there is one.
-    pub fn records(&self, origin: NodeId, now: Instant) -> Option<(Vec<Arc<[u8]>>, Duration)> {
+    pub fn records(&self, origin: NodeId, now: Instant) -> Option<(Vec<Bytes>, Duration)> {
         let held = self.held.get(&origin)?;
         let records = [Some(&held.record), held.difference.as_ref()];
         Some((records.into_iter().flatten().cloned().collect(), held.age(now)))
@@ -310,12 +333,22 @@ impl Lsdb {
 
     /// The advertisement of a node.
     pub fn lsa(&self, origin: NodeId) -> Option<&Lsa> {
-        self.held.get(&origin).map(|h| &h.lsa)
+        self.held.get(&origin).map(|h| &*h.lsa)
     }
 
     /// Every advertisement with its age, in order of origin.
     pub fn iter(&self, now: Instant) -> impl Iterator<Item = (&Lsa, Duration)> {
-        self.held.values().map(move |h| (&h.lsa, h.age(now)))
+        self.held.values().map(move |h| (&*h.lsa, h.age(now)))
+    }
+
+    /// Nodes whose records are held.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether nobody has said anything.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
     }
 
     /// The name of every record held, for a peer to compare with its own.
@@ -346,8 +379,12 @@ impl Lsdb {
         let mut alive = BTreeSet::from([self.own]);
         let up = own_links.iter().filter(|l| l.up).map(|l| l.peer);
         alive.extend(up.filter(|peer| self.stays(*peer)));
-        let mut left: Vec<&Lsa> =
-            self.held.values().map(|h| &h.lsa).filter(|lsa| !alive.contains(&lsa.origin)).collect();
+        let mut left: Vec<&Lsa> = self
+            .held
+            .values()
+            .map(|h| &*h.lsa)
+            .filter(|lsa| !alive.contains(&lsa.origin))
+            .collect();
         loop {
             let before = left.len();
             left.retain(|lsa| {
@@ -380,7 +417,9 @@ impl Lsdb {
     /// One direction of a link between two others, as the graph has it: both report it up.
     pub fn state(&self, from: NodeId, to: NodeId) -> Option<LinkState> {
         let both = self.says_up(from, to) && self.says_up(to, from);
-        both.then(|| self.direction(from, to)).flatten()
+        let sent = self.lsa(from).and_then(|lsa| lsa.link(to)).and_then(|l| l.outward);
+        let received = self.lsa(to).and_then(|lsa| lsa.link(from)).and_then(|l| l.inward);
+        both.then(|| together(sent, received)).flatten()
     }
 
     /// The graph as this node sees it. `may_relay` adds to the origin's own consent what its
@@ -397,47 +436,42 @@ impl Lsdb {
                 graph.add_edge(self.own, own.peer, Some(own.link), state);
             }
         }
-        for (from, to) in self.remote_links(&alive) {
-            if let Some(state) = self.direction(from, to) {
-                graph.add_edge(from, to, None, state);
-            }
-        }
+        self.each_state(&alive, |from, to, state| {
+            graph.add_edge(from, to, None, *state);
+        });
         graph
     }
 
-    /// Directions between living nodes that both ends report up, but for those that leave this node.
-    fn remote_links<'s>(
-        &'s self,
-        alive: &'s BTreeSet<NodeId>,
-    ) -> impl Iterator<Item = (NodeId, NodeId)> + 's {
-        let others = alive.iter().filter(|&&node| node != self.own);
-        others.filter_map(|node| self.lsa(*node)).flat_map(move |lsa| {
-            let up = lsa.links.iter().filter(|l| l.up && alive.contains(&l.neighbour));
-            up.map(|l| (lsa.origin, l.neighbour)).filter(|(from, to)| self.says_up(*to, *from))
-        })
-    }
-
-    /// One direction of a link as both ends together report it.
-    fn direction(&self, from: NodeId, to: NodeId) -> Option<LinkState> {
-        let sent = self.lsa(from).and_then(|lsa| lsa.link(to)).and_then(|l| l.outward);
-        let received = self.lsa(to).and_then(|lsa| lsa.link(from)).and_then(|l| l.inward);
-        match (sent, received) {
-            (Some(sent), Some(received)) => {
-                let mut state = received;
-                if beyond(least_delay_us(&sent), least_delay_us(&received), 1_000) {
-                    state = LinkState { residual: None, ..sent };
+    /// Shows every direction between living nodes that both ends report up, but for our own: as
+    /// [`Lsdb::state`] says it, in order of its start and then its end.
+    pub fn each_state(
+        &self,
+        alive: &BTreeSet<NodeId>,
+        mut show: impl FnMut(NodeId, NodeId, &LinkState),
+    ) {
+        let most = alive.last().map_or(0, |node| usize::from(node.get()));
+        // By number: what a node says, and how far its links have been read. Starts come in order, and so
+        // do the links that lead back to them: nobody's are searched.
+        let mut told: Vec<Option<(&Lsa, usize)>> = vec![None; most + 1];
+        for node in alive.iter().filter(|node| **node != self.own) {
+            told[usize::from(node.get())] = self.lsa(*node).map(|lsa| (lsa, 0));
+        }
+        for &from in alive {
+            let Some((lsa, _)) = told[usize::from(from.get())] else { continue };
+            for link in &lsa.links {
+                let to = link.neighbour;
+                let Some(Some((theirs, read))) = told.get_mut(usize::from(to.get())) else {
+                    continue;
+                };
+                while theirs.links.get(*read).is_some_and(|back| back.neighbour < from) {
+                    *read += 1;
                 }
-                let (says, missed) = (sent.present.loss.as_ppm(), received.present.loss.as_ppm());
-                if sent.residual.is_some() && !beyond(missed, says, 50_000) {
-                    state.residual = sent.residual;
-                    state.present.loss = sent.present.loss;
-                } else {
-                    state.present.loss = received.present.loss;
+                let back = theirs.links.get(*read).filter(|back| back.neighbour == from);
+                let Some(back) = back.filter(|back| back.up && link.up) else { continue };
+                if let Some(state) = together(link.outward, back.inward) {
+                    show(from, to, &state);
                 }
-                state.price = sent.price.plus(received.price);
-                Some(state)
             }
-            (sent, received) => received.or(sent),
         }
     }
 
@@ -451,9 +485,30 @@ impl Lsdb {
     }
 }
 
+/// Among so many nodes a link that is new to everybody is as urgent as one that came back.
+const FEW: usize = 16;
+
 /// One end may call a link better than the other does by this factor, and by as much again as either may be
 /// wrong by chance.
 pub const CREDIBLE: u64 = 2;
+
+/// One direction of a link as both ends together report it.
+fn together(sent: Option<LinkState>, received: Option<LinkState>) -> Option<LinkState> {
+    let (Some(sent), Some(received)) = (sent, received) else { return received.or(sent) };
+    let mut state = received;
+    if beyond(least_delay_us(&sent), least_delay_us(&received), 1_000) {
+        state = LinkState { residual: None, ..sent };
+    }
+    let (says, missed) = (sent.present.loss.as_ppm(), received.present.loss.as_ppm());
+    if sent.residual.is_some() && !beyond(missed, says, 50_000) {
+        state.residual = sent.residual;
+        state.present.loss = sent.present.loss;
+    } else {
+        state.present.loss = received.present.loss;
+    }
+    state.price = sent.price.plus(received.price);
+    Some(state)
+}
 
 /// The least delay that a record gives a direction, now or soon, µs.
 fn least_delay_us(state: &LinkState) -> u64 {
@@ -466,13 +521,36 @@ fn beyond(measured: impl Into<u64>, claimed: impl Into<u64>, slack: u64) -> bool
     measured.into() > claimed.into().saturating_mul(CREDIBLE).saturating_add(slack)
 }
 
-/// Whether a record says something new, and whether that is a matter of life and death.
-fn news(old: &Lsa, new: &Lsa) -> (bool, bool) {
-    let changed = (old.relay, old.withdrawn, &old.links) != (new.relay, new.withdrawn, &new.links);
-    let up = |lsa: &Lsa| -> Vec<NodeId> {
-        lsa.links.iter().filter(|l| l.up).map(|l| l.neighbour).collect()
-    };
-    (changed, old.withdrawn != new.withdrawn || up(old) != up(new))
+/// Whether a record says something new, and whether that is a matter of life and death: a link that was
+/// known died or came back, or the node did. One that nobody knew is that among few nodes alone: while
+/// hundreds come together each finds hundreds, and to weigh everything anew for each would be all
+/// that anyone does.
+fn news(old: &Lsa, new: &Lsa, few: bool) -> (bool, bool) {
+    let mut changed = (old.relay, old.withdrawn) != (new.relay, new.withdrawn);
+    let mut urgent = old.withdrawn != new.withdrawn;
+    let (mut olds, mut news) = (old.links.iter().peekable(), new.links.iter().peekable());
+    while !(changed && urgent) {
+        match (olds.peek(), news.peek()) {
+            (None, None) => break,
+            (Some(then), Some(now)) if then.neighbour == now.neighbour => {
+                changed |= then != now;
+                urgent |= then.up != now.up;
+                olds.next();
+                news.next();
+            }
+            (Some(then), now) if now.is_none_or(|now| then.neighbour < now.neighbour) => {
+                changed = true;
+                urgent |= then.up;
+                olds.next();
+            }
+            (_, found) => {
+                changed = true;
+                urgent |= few && found.is_some_and(|found| found.up);
+                news.next();
+            }
+        }
+    }
+    (changed, urgent)
 }
 
 #[cfg(test)]

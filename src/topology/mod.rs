@@ -6,3 +6,4 @@ pub mod lsa;
 pub mod lsdb;
 pub mod member;
 pub mod originate;
+pub mod reading;

@@ -10,7 +10,7 @@
 //! What is said is, most of the time, only the difference from the last whole record (see
 //! [`lsa`](super::lsa)): in a mesh of hundreds a whole record to everyone is megabytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::id::NodeId;
@@ -36,8 +36,12 @@ pub struct OriginateConfig {
     /// Least time between two records that carry a death or a recovery; what happens within it goes
     /// together. A node that dies takes all its links down within milliseconds.
     pub urgent_gap: Duration,
-    /// In a mesh of more than `whole_links` nodes, links that appear within this time are told together.
+    /// In a mesh of more than `whole_links` nodes, links that appear, or are measured for the first
+    /// time, within this time are told together.
     pub found_gap: Duration,
+    /// Bits per second that records of such links to all peers may take, as `moved_bps`; but the gap is
+    /// never longer than `gap`.
+    pub found_bps: u64,
     /// So many urgent records may be said at their pace.
     pub urgent_burst: u32,
     /// In the long run they are this far apart: a link that flaps is damped here, at its origin.
@@ -59,6 +63,7 @@ impl Default for OriginateConfig {
             gap_most: Duration::from_secs(600),
             urgent_gap: Duration::from_millis(50),
             found_gap: Duration::from_millis(500),
+            found_bps: 2_000_000,
             urgent_burst: 16,
             urgent_pace: Duration::from_secs(2),
             whole_links: 16,
@@ -75,8 +80,8 @@ enum Owed {
     Refresh,
     /// A value left its band.
     Moved,
-    /// A link appeared: many do while a mesh comes together, and each carries its own peer's traffic
-    /// before anybody hears of it.
+    /// A link appeared, or has its first reading: many do while a mesh comes together, and each carries
+    /// its own peer's traffic before anybody hears of it.
     Found,
     /// A link died, came back or went; or another record of ours is about.
     Urgent,
@@ -93,12 +98,14 @@ pub struct Originator {
     now_links: BTreeMap<NodeId, LsaLink>,
     /// What others believe now.
     said_links: BTreeMap<NodeId, LsaLink>,
+    /// Neighbours whose links were measured since they came up: to others a link is of use from then on.
+    measured: BTreeSet<NodeId>,
     /// The last whole record.
     whole: Option<(Version, BTreeMap<NodeId, LsaLink>)>,
     owed: Owed,
     said_at: Option<Instant>,
-    /// How long its bytes keep the line to all peers busy.
-    said_costs: Duration,
+    /// Its bits to all peers.
+    said_bits: u64,
     /// When all the urgent records so far would have been said at their pace.
     urgent_at: Instant,
     refresh_at: Instant,
@@ -138,10 +145,11 @@ impl Originator {
             withdrawn: false,
             now_links: BTreeMap::new(),
             said_links: BTreeMap::new(),
+            measured: BTreeSet::new(),
             whole: None,
             owed: Owed::Urgent,
             said_at: None,
-            said_costs: Duration::ZERO,
+            said_bits: 0,
             urgent_at: Instant::ZERO,
             refresh_at: Instant::ZERO,
             mesh: 1,
@@ -161,10 +169,22 @@ impl Originator {
             self.stats.refused += 1;
             return;
         }
+        // What has never worked is no news: it would be said again when it does.
+        if !link.up && !self.now_links.contains_key(&node) {
+            return;
+        }
         let link = if link.up { link } else { LsaLink { outward: None, inward: None, ..link } };
         self.now_links.insert(node, link);
+        let first = match (link.up, link.outward.or(link.inward)) {
+            (false, _) => {
+                self.measured.remove(&node);
+                false
+            }
+            (true, reading) => reading.is_some() && self.measured.insert(node),
+        };
         let owed = match self.said_links.get(&node) {
             Some(said) if said.up != link.up => Owed::Urgent,
+            Some(said) if first && left_band(said, &link) => Owed::Found,
             Some(said) if left_band(said, &link) => Owed::Moved,
             Some(_) => return,
             None => Owed::Found,
@@ -174,7 +194,8 @@ impl Originator {
 
     /// The neighbour is no member any more: the link is not even down.
     pub fn on_neighbour_gone(&mut self, neighbour: NodeId) {
-        if self.now_links.remove(&neighbour).is_some() {
+        self.measured.remove(&neighbour);
+        if self.now_links.remove(&neighbour).is_some() && self.said_links.contains_key(&neighbour) {
             self.owed = Owed::Urgent;
         }
     }
@@ -244,10 +265,14 @@ impl Originator {
             (self.own, self.version, self.relay, self.withdrawn);
         let lifetime = self.config.lifetime;
         let record = Lsa { origin, version, relay, withdrawn, lifetime, base, links }.write(signer);
-        let bits = (record.len() + RECORD_OVERHEAD) as u64 * 8 * self.mesh.saturating_sub(1) as u64;
-        let us = bits.saturating_mul(1_000_000) / self.config.moved_bps.max(1);
-        self.said_costs = Duration::from_micros(us).min(self.config.gap_most);
+        let bits = (record.len() + RECORD_OVERHEAD) as u64 * 8;
+        self.said_bits = bits.saturating_mul(self.mesh.saturating_sub(1) as u64);
         Some(record)
+    }
+
+    /// How long the last record keeps a line of this rate busy.
+    fn said_costs(&self, bps: u64) -> Duration {
+        Duration::from_micros(self.said_bits.saturating_mul(1_000_000) / bps.max(1))
     }
 
     /// What is no longer as the last whole record has it, and that record's sequence; `None` where
@@ -301,12 +326,16 @@ impl Originator {
             Owed::Moved => {
                 let mesh = u32::try_from(self.mesh).unwrap_or(u32::MAX);
                 let gap = self.config.gap.max(self.config.gap_per_node.saturating_mul(mesh));
-                said_at.plus(gap.max(self.said_costs)).min(self.refresh_at)
+                let costs = self.said_costs(self.config.moved_bps).min(self.config.gap_most);
+                said_at.plus(gap.max(costs)).min(self.refresh_at)
             }
             Owed::Found if self.mesh <= self.config.whole_links => {
                 said_at.plus(self.config.urgent_gap)
             }
-            Owed::Found => said_at.plus(self.config.found_gap),
+            Owed::Found => {
+                let costs = self.said_costs(self.config.found_bps).min(self.config.gap);
+                said_at.plus(costs.max(self.config.found_gap))
+            }
             Owed::Urgent => {
                 let room = self.config.urgent_pace * self.config.urgent_burst.saturating_sub(1);
                 said_at.plus(self.config.urgent_gap).max(self.urgent_at.minus(room))
@@ -458,6 +487,33 @@ mod tests {
         node.0.on_link(link(2, 10_000));
         assert!(node.says(at(1_100)).unwrap().link(n(2)).unwrap().up, "recovery too");
         assert_eq!(node.0.stats().urgent, 4);
+    }
+
+    #[test]
+    fn a_link_is_told_once_it_works_and_its_first_reading_does_not_wait_for_the_gap() {
+        let mut node = Speaker::new();
+        node.0.on_mesh_size(100);
+        (2..40).for_each(|k| node.0.on_link(link(k, 10_000)));
+        node.says(at(0)).unwrap();
+        node.0.on_link(down(90));
+        assert_eq!(node.0.poll_timeout().unwrap().why, "link state refresh", "it never worked");
+        let unread = LsaLink { up: true, ..down(90) };
+        node.0.on_link(unread);
+        let due = node.0.poll_timeout().unwrap();
+        assert_eq!(due.why, "link found");
+        assert!(due.at >= at(500) && due.at < at(10_000), "{}", due.at);
+        assert_eq!(node.says(due.at).unwrap().links, [unread]);
+        node.0.on_link(link(90, 10_000));
+        let due = node.0.poll_timeout().unwrap();
+        assert_eq!(due.why, "link found", "others have no use for it before");
+        assert_eq!(node.says(due.at).unwrap().links, [link(90, 10_000)]);
+        node.0.on_link(unread);
+        node.0.on_link(link(90, 20_000));
+        assert_eq!(
+            node.0.poll_timeout().unwrap().why,
+            "link state moved",
+            "only the first is urgent"
+        );
     }
 
     #[test]

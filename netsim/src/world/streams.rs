@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
 use thalweg::control::ConnectionId;
 use thalweg::time::Instant;
 
@@ -25,7 +26,7 @@ pub(super) struct Direction {
     /// Nothing may come before what was said earlier.
     pub(super) last_at: Instant,
     /// Said into a cut.
-    pub(super) held: VecDeque<Vec<u8>>,
+    pub(super) held: VecDeque<Bytes>,
 }
 
 /// All streams, by the end that speaks.

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, Incoming, TokioRuntime, VarInt};
 use tokio::sync::mpsc;
 
@@ -184,7 +185,7 @@ impl Shared {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn send(&self, id: ConnectionId, bytes: Vec<u8>) {
+    fn send(&self, id: ConnectionId, bytes: Bytes) {
         let open = self.open();
         let Some(stream) = open.get(&id) else { return };
         if bytes.is_empty() || bytes.len() > MAX_MESSAGE {

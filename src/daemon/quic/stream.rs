@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendStream};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Notify, mpsc};
@@ -121,7 +122,8 @@ pub(super) async fn read_all(
         if let Err(error) = stream.read_exact(&mut bytes).await {
             return error.to_string();
         }
-        if inputs.send(ControlInput::Message { connection: id, bytes }).await.is_err() {
+        if inputs.send(ControlInput::Message { connection: id, bytes: bytes.into() }).await.is_err()
+        {
             return "the daemon is ending".to_owned();
         }
     }
@@ -156,7 +158,7 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
-    queue: VecDeque<Vec<u8>>,
+    queue: VecDeque<Bytes>,
     /// Bytes in the queue or being written.
     held: usize,
 }
@@ -169,7 +171,7 @@ impl Outbox {
     }
 
     /// Adds a message; `false` where it finds no room.
-    pub(super) fn push(&self, bytes: Vec<u8>) -> bool {
+    pub(super) fn push(&self, bytes: Bytes) -> bool {
         let mut state = self.state();
         if state.held + bytes.len() > self.inner.limit {
             return false;
@@ -181,7 +183,7 @@ impl Outbox {
     }
 
     /// The next message to write.
-    async fn next(&self) -> Vec<u8> {
+    async fn next(&self) -> Bytes {
         loop {
             if let Some(bytes) = self.state().queue.pop_front() {
                 return bytes;

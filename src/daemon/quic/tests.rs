@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -182,15 +183,18 @@ fn two_nodes_of_one_operator_share_a_secret_and_talk() {
 
         let long: Vec<u8> = (0..MAX_MESSAGE).map(|i| (i % 253) as u8).collect();
         for bytes in [vec![1], long.clone(), vec![2, 3]] {
-            a.quic.carry_out(ControlOutput::Send { connection: to_b, bytes });
+            a.quic.carry_out(ControlOutput::Send { connection: to_b, bytes: bytes.into() });
         }
-        b.quic.carry_out(ControlOutput::Send { connection: to_a, bytes: b"back".to_vec() });
+        b.quic.carry_out(ControlOutput::Send {
+            connection: to_a,
+            bytes: Bytes::from_static(b"back"),
+        });
         for expected in [vec![1], long, vec![2, 3]] {
             let ControlInput::Message { connection, bytes } = b.next().await else { panic!() };
             assert!(connection == to_a && bytes == expected);
         }
         let ControlInput::Message { bytes, .. } = a.next().await else { panic!() };
-        assert_eq!(bytes, b"back");
+        assert_eq!(bytes, b"back"[..]);
 
         // A second stream between the same two has a secret of its own.
         a.dial(&b, "bravo", None);
@@ -221,13 +225,19 @@ fn a_stream_follows_its_peer_and_another_may_come_to_the_place_it_left() {
         let place = SocketAddr::from(([198, 51, 100, 7], 999));
         network.carry_off(b.at, place);
         // What bravo says is heard at once; what is said to it, once it is known where it is.
-        b.quic.carry_out(ControlOutput::Send { connection: to_a, bytes: b"here".to_vec() });
+        b.quic.carry_out(ControlOutput::Send {
+            connection: to_a,
+            bytes: Bytes::from_static(b"here"),
+        });
         let ControlInput::Message { bytes, .. } = a.next().await else { panic!() };
-        assert_eq!(bytes, b"here");
+        assert_eq!(bytes, b"here"[..]);
         a.quic.carry_out(ControlOutput::Moved { connection: to_b, endpoint: place });
-        a.quic.carry_out(ControlOutput::Send { connection: to_b, bytes: b"there".to_vec() });
+        a.quic.carry_out(ControlOutput::Send {
+            connection: to_b,
+            bytes: Bytes::from_static(b"there"),
+        });
         let ControlInput::Message { bytes, .. } = b.next().await else { panic!() };
-        assert_eq!(bytes, b"there");
+        assert_eq!(bytes, b"there"[..]);
 
         // Charlie comes to where bravo was, and both are served.
         network.elsewhere.lock().unwrap().clear();
@@ -237,12 +247,18 @@ fn a_stream_follows_its_peer_and_another_may_come_to_the_place_it_left() {
         let (to_c, peer, _, endpoint) = a.connected().await;
         assert_eq!((peer.name.as_str(), endpoint), ("charlie", first));
         c.connected().await;
-        a.quic.carry_out(ControlOutput::Send { connection: to_c, bytes: b"charlie".to_vec() });
+        a.quic.carry_out(ControlOutput::Send {
+            connection: to_c,
+            bytes: Bytes::from_static(b"charlie"),
+        });
         let ControlInput::Message { bytes, .. } = c.next().await else { panic!() };
-        assert_eq!(bytes, b"charlie");
-        a.quic.carry_out(ControlOutput::Send { connection: to_b, bytes: b"bravo".to_vec() });
+        assert_eq!(bytes, b"charlie"[..]);
+        a.quic.carry_out(ControlOutput::Send {
+            connection: to_b,
+            bytes: Bytes::from_static(b"bravo"),
+        });
         let ControlInput::Message { bytes, .. } = b.next().await else { panic!() };
-        assert_eq!(bytes, b"bravo");
+        assert_eq!(bytes, b"bravo"[..]);
     });
 }
 
@@ -357,7 +373,7 @@ fn no_quic_datagram_can_be_taken_for_an_overlay_frame() {
         while network.carried.load(Ordering::Relaxed) < 100_000 {
             for _ in 0..8 {
                 let bytes = vec![0x5a; MAX_MESSAGE];
-                a.quic.carry_out(ControlOutput::Send { connection: to_b, bytes });
+                a.quic.carry_out(ControlOutput::Send { connection: to_b, bytes: bytes.into() });
             }
             for _ in 0..8 {
                 assert!(matches!(b.next().await, ControlInput::Message { .. }));
@@ -380,7 +396,7 @@ fn a_restarted_peer_ends_the_old_stream_and_farewells_arrive() {
         // Bravo dies without a word; its successor has the same key, and so the same reset tokens.
         let dead = b;
         let b = Node::start(&network, 2, &papers, &operator);
-        a.quic.carry_out(ControlOutput::Send { connection: to_b, bytes: vec![0; 2000] });
+        a.quic.carry_out(ControlOutput::Send { connection: to_b, bytes: vec![0; 2000].into() });
         let ControlInput::Closed { why, .. } = a.next().await else { panic!() };
         assert!(why.contains("restarted"), "{why}");
         drop(dead);
@@ -396,7 +412,7 @@ fn a_restarted_peer_ends_the_old_stream_and_farewells_arrive() {
 #[test]
 fn what_a_stream_may_hold_is_bounded() {
     let outbox = super::stream::Outbox::new(100);
-    assert!(outbox.push(vec![0; 60]));
-    assert!(!outbox.push(vec![0; 60]), "beyond its limit");
-    assert!(outbox.push(vec![0; 40]));
+    assert!(outbox.push(vec![0; 60].into()));
+    assert!(!outbox.push(vec![0; 60].into()), "beyond its limit");
+    assert!(outbox.push(vec![0; 40].into()));
 }

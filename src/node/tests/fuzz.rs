@@ -53,10 +53,12 @@ fn any_input() -> impl Strategy<Value = ControlInput> {
                 observed: Some(super::world::endpoint(3)),
                 endpoints: vec![],
             };
-            ControlInput::Message { connection, bytes: Message::Hello(hello).to_bytes() }
+            ControlInput::Message { connection, bytes: Message::Hello(hello).to_bytes().into() }
         }),
-        (connection(), bytes)
-            .prop_map(|(connection, bytes)| ControlInput::Message { connection, bytes }),
+        (connection(), bytes).prop_map(|(connection, bytes)| ControlInput::Message {
+            connection,
+            bytes: bytes.into(),
+        }),
         connection().prop_map(|connection| ControlInput::Closed { connection, why: "x".into() }),
         (1u16..6).prop_map(|n| ControlInput::DialFailed {
             endpoint: super::world::endpoint(n),

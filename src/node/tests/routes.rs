@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::world::{Wire, World, at, config, n};
 use crate::control::message::Message;
 use crate::node::knowledge::Roll;
@@ -281,7 +283,7 @@ fn an_origin_that_announces_without_end_is_throttled_and_the_others_are_served()
             base: None,
             links: Vec::new(),
         };
-        let record = lsa.write(&ToySigner::new(2));
+        let record = Bytes::from(lsa.write(&ToySigner::new(2)));
         world.say(2, 1, Message::Lsa { age_ms: 0, record }.to_bytes());
     }
     let before = world.hosts[&1].tables.len();
@@ -315,7 +317,7 @@ fn absurd_link_state_attracts_nothing() {
         base: None,
         links: [1, 3, 77].map(link).into(),
     };
-    let record = lsa.write(&ToySigner::new(2));
+    let record = Bytes::from(lsa.write(&ToySigner::new(2)));
     world.say(2, 1, Message::Lsa { age_ms: u32::MAX, record: record.clone() }.to_bytes());
     world.say(2, 1, Message::Lsa { age_ms: 0, record }.to_bytes());
     world.run(at(30.0));

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::control::{ConnectionId, ControlInput, ControlOutput, carried_to, over_the_overlay};
 use crate::forward::event::ForwardEvent;
 use crate::forward::snapshot::{LinkEntry, PeerEntry, Snapshot};
@@ -565,7 +567,8 @@ impl World {
     }
 
     /// Hands a node bytes as if its peer had said them on their stream.
-    pub(super) fn say(&mut self, from: u16, to: u16, bytes: Vec<u8>) {
+    pub(super) fn say(&mut self, from: u16, to: u16, bytes: impl Into<Bytes>) {
+        let bytes = bytes.into();
         let stream = self.streams.iter().find(|((h, _), (end, _))| *h == from && end.host == to);
         if let Some((&(_, connection), _)) = stream {
             let life = self.lives[&from];

@@ -464,3 +464,43 @@ fn a_policy_that_stays_keeps_its_paths_with_their_age() {
     c.reconfigure(at(30), ChooseConfig::default(), &[Policy::default(), within(500)], &before);
     assert_eq!(c.held(n(3), Class(0)), Some(&held));
 }
+
+#[test]
+fn paths_are_weighed_where_there_is_news_of_their_nodes() {
+    let mut c = settled(Policy::default());
+    let price = |c: &Chooser| c.held(n(3), Class(0)).unwrap().primary.priced.delay();
+    let slower = graph(40, 30, 30);
+    assert!(!c.weigh_touched(at(26), &slower, &BTreeSet::from([n(9)])));
+    assert_eq!(price(&c), Duration::from_millis(20));
+    assert!(c.weigh_touched(at(27), &slower, &BTreeSet::from([n(3)])));
+    assert_eq!(price(&c), Duration::from_millis(40));
+}
+
+#[test]
+fn in_a_crowd_what_cannot_be_found_is_not_sought_with_every_news() {
+    // Node 1 with links to all, and no links between them: there are no backups.
+    let crowd = |spare: bool| {
+        let mut graph = Graph::new(n(1));
+        (2..80).for_each(|k| graph.add_node(n(k), true));
+        for k in 2..80 {
+            graph.add_edge(n(1), n(k), Some(LinkId(k)), state(20));
+        }
+        if spare {
+            graph.add_edge(n(2), n(3), None, state(20));
+        }
+        graph
+    };
+    let mut c = chooser(&[Policy::default()]);
+    c.weigh(at(0), &crowd(false));
+    let lacks = |c: &Chooser| c.held(n(3), Class(0)).unwrap().backup.is_none();
+    let late = c.recompute_at().plus(Duration::from_secs(1));
+    c.weigh(late, &crowd(false));
+    let soon = late.plus(Duration::from_millis(1));
+    c.weigh(soon, &crowd(false));
+    c.weigh(soon, &crowd(true));
+    assert!(lacks(&c), "it was sought a moment ago");
+    let next = c.poll_timeout().unwrap();
+    assert_eq!(next.why, "path sought");
+    c.weigh(next.at, &crowd(true));
+    assert!(!lacks(&c));
+}

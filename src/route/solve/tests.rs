@@ -6,8 +6,10 @@ use std::time::Duration;
 use petgraph::graph::{EdgeIndex, NodeIndex};
 use proptest::prelude::*;
 
+use super::field::{Field, Seeker};
 use super::*;
 use crate::quality::{LinkQuality, LinkState};
+use crate::rng::Dice;
 use crate::route::cost;
 use crate::route::policy::{Limits, Objective};
 use crate::unit::{Price, Ratio};
@@ -88,6 +90,51 @@ fn oracle(graph: &Graph, to: NodeId, terms: &Terms) -> Vec<(Vec<NodeId>, LinkId,
 fn apart(a: &Candidate, nodes: &[NodeId], link: LinkId) -> bool {
     a.link != link
         && a.nodes[..a.nodes.len() - 1].iter().all(|r| !nodes[..nodes.len() - 1].contains(r))
+}
+
+/// A mesh of so many nodes with most links, every ninth node no relay.
+fn mesh(nodes: u16, dice: &mut Dice) -> Graph {
+    let all: Vec<_> = (2..=nodes).map(|id| (id, id % 9 != 0)).collect();
+    let pairs = (1..=nodes).flat_map(|a| (1..=nodes).map(move |b| (a, b)));
+    let mut edges = Vec::new();
+    for (a, b) in pairs.filter(|(a, b)| a != b) {
+        let (delay, loss, price) = (1 + dice.below(90), dice.below(4) * 500, dice.below(3));
+        if dice.below(8) > 0 {
+            edges.push((a, b, delay, loss as u32, price as u32));
+        }
+    }
+    graph(&all, &edges)
+}
+
+#[test]
+fn in_a_large_mesh_a_matrix_finds_what_the_graph_does() {
+    let mesh = mesh(120, &mut Dice::new(7));
+    let objectives = [Objective::Latency, Objective::Cost];
+    let field = Field::of(&mesh, &objectives).expect("a large mesh");
+    let tight = Limits {
+        max_latency: Some(ms(14)),
+        max_loss: Some(Ratio::from_ppm(1_000)),
+        ..Limits::default()
+    };
+    for objective in objectives {
+        for limits in [Limits::default(), tight] {
+            let terms = mesh.terms(&Policy { objective, limits, ..Policy::default() });
+            let seeker = Seeker::new(&mesh, &terms, Some(&field));
+            let found = Solver::new(&mesh, &terms).solve();
+            assert_eq!(found.len(), 119);
+            for (node, solution) in found {
+                let sought = seeker.best(node).unwrap();
+                let figures = |c: &Candidate| (c.priced.cost, c.broken);
+                assert_eq!(figures(&sought.best), figures(&solution.best), "to {node}");
+                assert!(sought.backup.is_none_or(|b| apart(&sought.best, &b.nodes, b.link)));
+                let backup = seeker.backup(&solution.best);
+                let (theirs, ours) = (solution.backup.as_ref(), backup.as_ref());
+                assert_eq!(ours.map(figures), theirs.map(figures), "backup to {node}");
+            }
+        }
+    }
+    let few = graph(&[(2, true)], &[(1, 2, 5, 0, 0)]);
+    assert!(Field::of(&few, &objectives).is_none(), "a graph serves a small mesh");
 }
 
 #[test]

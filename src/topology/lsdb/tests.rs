@@ -69,7 +69,7 @@ impl Db {
     }
 
     fn take(&mut self, now: Instant, lsa: &Lsa) -> Install {
-        let record = lsa.write(&signer(lsa.origin.get()));
+        let record = lsa.write(&signer(lsa.origin.get())).into();
         self.0.install(now, Duration::ZERO, &record, key_of)
     }
 
@@ -106,13 +106,14 @@ fn the_newer_of_two_records_wins_in_whatever_order_they_come() {
 #[test]
 fn forged_foreign_and_expired_records_stay_out_and_are_counted() {
     let mut db = Db::new();
-    let forged = lsa(2, 1, &[]).write(&signer(3));
+    let forged = lsa(2, 1, &[]).write(&signer(3)).into();
     let broken = Install::Refused(Refusal::Broken(LsaError::Signature));
     assert_eq!(db.0.install(at(0), s(0), &forged, key_of), broken);
     assert_eq!(db.take(at(0), &lsa(100, 1, &[])), Install::Refused(Refusal::Foreign));
-    let old = lsa(2, 1, &[]).write(&signer(2));
+    let old = lsa(2, 1, &[]).write(&signer(2)).into();
     assert_eq!(db.0.install(at(0), s(900), &old, key_of), Install::Refused(Refusal::Expired));
-    assert!(matches!(db.0.install(at(0), s(0), b"hello", key_of), Install::Refused(_)));
+    let hello = Bytes::from_static(b"hello");
+    assert!(matches!(db.0.install(at(0), s(0), &hello, key_of), Install::Refused(_)));
     let counted: Vec<_> = db.0.stats().refused.iter().map(|(k, v)| (*k, *v)).collect();
     assert_eq!(counted, [("expired", 1), ("foreign", 1), ("malformed", 1), ("signature", 1)]);
     assert_eq!(db.0.digest(), []);
@@ -132,7 +133,7 @@ fn the_database_is_bounded() {
 #[test]
 fn a_record_ages_on_its_way_and_here_and_then_expires() {
     let mut db = Db::new();
-    let record = lsa(2, 1, &[]).write(&signer(2));
+    let record = lsa(2, 1, &[]).write(&signer(2)).into();
     db.0.install(at(10), s(600), &record, key_of);
     assert_eq!(db.0.records(n(2), at(20)).unwrap().1, s(610), "older than our clock");
     assert_eq!(db.0.poll_timeout().unwrap().at, at(310));
@@ -144,7 +145,7 @@ fn a_record_ages_on_its_way_and_here_and_then_expires() {
 #[test]
 fn our_own_record_from_another_life_makes_us_jump() {
     let mut db = Db::new();
-    let ours = lsa(1, 3, &[]).write(&signer(1));
+    let ours = lsa(1, 3, &[]).write(&signer(1)).into();
     db.0.install_own(at(0), &ours, &signer(1).public_key());
     assert_eq!(db.0.install(at(0), s(0), &ours, key_of), Install::Known);
     assert_eq!(db.take(at(0), &lsa(1, 2, &[])), Install::Older { origin: n(1) });
@@ -180,7 +181,7 @@ fn where_data_crossed_the_link_the_sender_s_loss_counts_and_prices_add() {
     let mut db = Db::new();
     db.take(at(0), &lsa(2, 1, &[sent]));
     db.take(at(0), &lsa(3, 1, &[received]));
-    let state = db.0.direction(n(2), n(3)).unwrap();
+    let state = db.0.state(n(2), n(3)).unwrap();
     assert_eq!(state.present.delay.as_millis(), 12);
     assert!(state.present.loss.as_ppm().abs_diff(20_000) <= 10);
     assert_eq!(state.residual, Some(Ratio::from_ppm(100)));
@@ -283,6 +284,24 @@ fn a_difference_is_laid_over_its_whole_record_and_both_are_handed_on() {
     let whole = lsa(2, 4, &[up(3, 5, 5)]);
     assert_eq!(db.take(at(7), &whole), news(true, true));
     assert_eq!(db.0.records(n(2), at(7)).unwrap().0.len(), 1);
+}
+
+#[test]
+fn a_link_new_to_everybody_is_urgent_among_few_nodes_alone() {
+    let mut db = Db::new();
+    let news = |origin, urgent| Install::Newer { origin: n(origin), changed: true, urgent };
+    for origin in 2..30 {
+        let first = db.take(at(0), &lsa(origin, 1, &[up(40, 5, 5)]));
+        assert_eq!(first, news(origin, origin <= 18), "{origin}");
+    }
+    assert_eq!(db.take(at(1), &lsa(2, 2, &[up(40, 5, 5), up(41, 5, 5)])), news(2, false));
+    assert_eq!(db.take(at(2), &lsa(2, 3, &[down(40), up(41, 5, 5)])), news(2, true), "a death");
+    assert_eq!(
+        db.take(at(3), &lsa(2, 4, &[up(40, 5, 5), up(41, 5, 5)])),
+        news(2, true),
+        "it is back"
+    );
+    assert_eq!(db.take(at(4), &lsa(2, 5, &[up(41, 5, 5)])), news(2, true), "it is not even down");
 }
 
 #[test]
