@@ -6,7 +6,6 @@ use netsim::bench::mesh::Mesh;
 use netsim::netns::stop::Stop;
 
 #[test]
-#[ignore = "minutes of processor time: `cargo test --release -p netsim --test mesh -- --ignored`"]
 fn a_hundred_nodes_find_each_other_and_good_paths_for_few_bytes() {
     let mut mesh = Mesh::new(100, 10, 1, &Stop::never()).unwrap();
     let whole = mesh.play_until_whole().unwrap().expect("the mesh became whole");

@@ -184,7 +184,13 @@ impl Originator {
         };
         let owed = match self.said_links.get(&node) {
             Some(said) if said.up != link.up => Owed::Urgent,
-            Some(said) if first && left_band(said, &link) => Owed::Found,
+            // Among few a reading waits for the gap: heard at once, it would have others go over us to whom
+            // they are about to measure themselves.
+            Some(said)
+                if first && self.mesh > self.config.whole_links && left_band(said, &link) =>
+            {
+                Owed::Found
+            }
             Some(said) if left_band(said, &link) => Owed::Moved,
             Some(_) => return,
             None => Owed::Found,
