@@ -4,7 +4,8 @@
 //! merely arrives proves only its own, so it does not count. What was sent and should have been
 //! confirmed by now makes the link *suspect*, and it is asked quickly; *down* is said when the
 //! silence, measured from the first unconfirmed sending, is longer than the link's own bursts have
-//! ever explained of late and at least five sendings went unanswered in it.
+//! ever explained of late, at least five sendings went unanswered in it, and no late confirmation came
+//! for as long as those bursts last: a way that became longer is late, not dead.
 //!
 //! ```text
 //!  Up ── overdue ──► Suspect ── silence > bursts, ≥ 5 unanswered ──► Down
@@ -92,6 +93,8 @@ pub struct LinkHealth {
     down_at: Instant,
     /// When what was confirmed last had been sent.
     confirmed: Instant,
+    /// When the last confirmation came that left less unconfirmed.
+    heard: Instant,
     row: u32,
     row_sent: Instant,
     row_at: Instant,
@@ -116,6 +119,7 @@ impl LinkHealth {
             last_sent: now,
             down_at: Instant::ZERO,
             confirmed: Instant::ZERO,
+            heard: Instant::ZERO,
             row: 0,
             row_sent: Instant::ZERO,
             row_at: now,
@@ -151,6 +155,7 @@ impl LinkHealth {
         if sent_at < first {
             return;
         }
+        self.heard = now;
         while self.open.front().is_some_and(|&at| at <= sent_at) {
             self.open.pop_front();
         }
@@ -338,8 +343,11 @@ impl LinkHealth {
         let first = self.open.front()?;
         let enough = self.open.get(UNANSWERED - 1)?;
         let expected = self.expected();
-        let silent = first.plus(expected + self.allowed(now));
-        Some(silent.max(enough.plus(expected)))
+        let allowed = self.allowed(now);
+        // Where late confirmations go on coming, the way has become longer. The pause between the last of
+        // the old way and the first of the new one is by how much, and feedback's own wait.
+        let unheard = self.heard.plus(allowed + FEEDBACK_WAIT + QUICK);
+        Some(first.plus(expected + allowed).max(enough.plus(expected)).max(unheard))
     }
 
     fn row_over(&self) -> Instant {
@@ -547,6 +555,20 @@ mod tests {
             }
         }
         assert_eq!(downs, 0, "in eight link-hours");
+    }
+
+    #[test]
+    fn a_way_with_traffic_that_becomes_longer_is_no_death() {
+        for (before, after) in [(20, 210), (40, 230), (100, 290), (250, 440)] {
+            for every in [Some(ms(5)), Some(ms(10)), Some(ms(20))] {
+                let mut b = Bench::new(ms(before), 4);
+                b.health.watch(at(0), true);
+                b.run(at(0), at(10_003), every);
+                b.rtt = ms(after);
+                b.run(at(10_003), at(14_000), every);
+                assert_eq!(b.downs, [], "{before} to {after} ms, {every:?}");
+            }
+        }
     }
 
     #[test]
