@@ -442,8 +442,8 @@ impl Lsdb {
         graph
     }
 
-    /// Shows every direction between living nodes that both ends report up, but for our own: as
-    /// [`Lsdb::state`] says it, in order of its start and then its end.
+    /// Shows every direction between living nodes that both ends report up, but for those from ourselves:
+    /// as [`Lsdb::state`] says it, in order of its start and then its end.
     pub fn each_state(
         &self,
         alive: &BTreeSet<NodeId>,
@@ -453,10 +453,10 @@ impl Lsdb {
         // By number: what a node says, and how far its links have been read. Starts come in order, and so
         // do the links that lead back to them: nobody's are searched.
         let mut told: Vec<Option<(&Lsa, usize)>> = vec![None; most + 1];
-        for node in alive.iter().filter(|node| **node != self.own) {
+        for node in alive {
             told[usize::from(node.get())] = self.lsa(*node).map(|lsa| (lsa, 0));
         }
-        for &from in alive {
+        for &from in alive.iter().filter(|from| **from != self.own) {
             let Some((lsa, _)) = told[usize::from(from.get())] else { continue };
             for link in &lsa.links {
                 let to = link.neighbour;

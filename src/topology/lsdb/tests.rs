@@ -170,6 +170,15 @@ fn a_link_counts_when_both_ends_report_it_and_the_receiver_is_believed() {
 }
 
 #[test]
+fn the_way_back_to_ourselves_is_known_too() {
+    let mut db = Db::new();
+    let ours = lsa(1, 1, &[up(2, 5, 7)]).write(&signer(1)).into();
+    db.0.install_own(at(0), &ours, &signer(1).public_key());
+    db.take(at(0), &lsa(2, 1, &[up(1, 7, 5)]));
+    assert_eq!(db.edges(&[own(0, 2, 5)]), [(1, 2), (2, 1)]);
+}
+
+#[test]
 fn where_data_crossed_the_link_the_sender_s_loss_counts_and_prices_add() {
     let mut sent = up(3, 10, 10);
     let busy = sent.outward.as_mut().unwrap();
