@@ -41,6 +41,7 @@ fn daemons_with_two_one_and_three_lanes_carry_every_flow_in_its_order() {
     for stream in found["tcp"].as_array().unwrap() {
         assert!(stream["overlay_mbps"].as_f64().unwrap() > 1.0, "{stream}");
     }
+    let mut handed_by_all = 0;
     for (site, count) in [("two", 2), ("one", 1), ("three", 3)] {
         let of = |found: &&serde_json::Value| found["site"] == site;
         let at = found["lanes"].as_array().unwrap().iter().find(of).unwrap();
@@ -50,7 +51,8 @@ fn daemons_with_two_one_and_three_lanes_carry_every_flow_in_its_order() {
         assert_eq!(above("ingress_packets"), count, "{site} reads every queue: {at}");
         assert_eq!(above("frames_sent"), count.min(2), "{site} shares two lanes at most: {at}");
         let handed: u64 = lanes.iter().map(|lane| lane["handed_packets"].as_u64().unwrap()).sum();
-        assert_eq!(handed > 100, count > 1, "{site} hands over to who has fewer: {at}");
+        assert!(handed == 0 || count > 1, "{site} has nobody to hand over to: {at}");
+        handed_by_all += handed;
         for (peer, lanes) in [("two", 2), ("one", 1), ("three", 3)] {
             let want = (peer != site).then(|| json!(count.min(lanes)));
             assert_eq!(at["shared"].get(peer), want.as_ref(), "{at}");
@@ -59,4 +61,7 @@ fn daemons_with_two_one_and_three_lanes_carry_every_flow_in_its_order() {
             assert_eq!(at["dropped"].get(why), None, "{at}");
         }
     }
+    // Which queue a flow is read from the kernel decides; one site's flows may by chance all be read where
+    // they are sent.
+    assert!(handed_by_all > 100, "who has more lanes hands over to who has fewer: {said}");
 }
