@@ -124,15 +124,7 @@ fn who_only_observes_computes_everything_and_goes_straight() {
     world.run(at(1500.0));
     assert_eq!(world.path(1, 3), [3], "and it stays so");
     assert_eq!(world.path(2, 3), [3], "others go as they like");
-    let host = world.hosts.get_mut(&1).unwrap();
-    let asked = Command::Explain {
-        destination: "node-3".into(),
-        class: None,
-        dscp: None,
-        protocol: None,
-        port: None,
-    };
-    let Answer::Explain(told) = host.node.handle_command(at(1500.0), &asked) else { panic!() };
+    let Answer::Explain(told) = world.explain(1, "node-3", None) else { panic!() };
     assert!(told.observe && told.why.contains("(observed)"), "{}", told.why);
     assert!(told.why.ends_with("observing only: nothing is moved"), "{}", told.why);
     assert_eq!(told.candidates[0].path.nodes.len(), 2, "the better path is shown");

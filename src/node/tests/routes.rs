@@ -243,16 +243,7 @@ fn explain_shows_every_path_and_which_is_in_force() {
         limited(Limits { max_latency: Some(Duration::from_millis(35)), ..Limits::default() }),
     );
     world.run(at(30.0));
-    let mut ask = |destination: &str, class: Option<&str>| {
-        let command = Command::Explain {
-            destination: destination.into(),
-            class: class.map(str::to_owned),
-            dscp: None,
-            protocol: None,
-            port: None,
-        };
-        world.hosts.get_mut(&1).unwrap().node.handle_command(at(30.0), &command)
-    };
+    let mut ask = |destination: &str, class: Option<&str>| world.explain(1, destination, class);
     for asked in ["node-4", "4", "n4", "10.4.7.7", "10.99.0.4"] {
         let Answer::Explain(told) = ask(asked, None) else { panic!("{asked}") };
         assert_eq!((told.node, told.in_force), (4, Some(0)), "{asked}");
@@ -353,16 +344,7 @@ fn a_node_to_avoid_relays_where_nothing_else_leads_and_explain_says_why_not_else
     world.set_delay(2, 3, 10);
     world.run(at(5.0));
     until_path(&mut world, 1, 3, &[4, 3], 330.0);
-    let now = world.now;
-    let asked = Command::Explain {
-        destination: "node-3".into(),
-        class: None,
-        dscp: None,
-        protocol: None,
-        port: None,
-    };
-    let host = world.hosts.get_mut(&1).unwrap();
-    let Answer::Explain(told) = host.node.handle_command(now, &asked) else { panic!() };
+    let Answer::Explain(told) = world.explain(1, "node-3", None) else { panic!() };
     assert_eq!((&told.avoid[0], told.in_force), (&super::world::name(2), Some(0)));
     let over = told.candidates.iter().find(|c| c.path.nodes == ["node-2", "node-3"]).unwrap();
     let verdict = &over.limits[0];

@@ -12,6 +12,7 @@ use crate::forward::event::ForwardEvent;
 use crate::forward::snapshot::{LinkEntry, PeerEntry, Snapshot};
 use crate::id::{Class, LinkId, NodeId};
 use crate::node::{Identity, Node, NodeConfig, NodeEvent, ProbeTimes, Seed};
+use crate::report::{Answer, Command};
 use crate::rng::Dice;
 use crate::route::policy::{ClassSpec, Delivery, Match, Policy};
 use crate::session::keys::Secret;
@@ -607,6 +608,18 @@ impl World {
         let routes = &self.hosts[&a].snapshot.routes;
         let route = routes.lookup(n(b), Class(0));
         route.map(|r| r.primary.nodes.iter().map(|n| n.get()).collect()).unwrap_or_default()
+    }
+
+    /// What `explain DESTINATION [--class CLASS]` answers at a host now.
+    pub(super) fn explain(&mut self, at: u16, destination: &str, class: Option<&str>) -> Answer {
+        let command = Command::Explain {
+            destination: destination.into(),
+            class: class.map(str::to_owned),
+            dscp: None,
+            protocol: None,
+            port: None,
+        };
+        self.hosts.get_mut(&at).unwrap().node.handle_command(self.now, &command)
     }
 
     /// Whether every path of a living host leads over living hosts and working wires to a living one.
