@@ -211,8 +211,9 @@ impl Estimate {
         };
         let jitter = self.jitter_us(self.level_us(now));
         let data_least = self.data_least.filter(|(at, _)| now.since(*at) <= SAMPLES_AGE);
+        let probed_least = rank(0.0);
         Some(EstimateView {
-            rtt_least: data_least.map_or(rank(0.0), |(_, least)| least.min(rank(0.0))),
+            rtt_least: data_least.map_or(probed_least, |(_, least)| least.min(probed_least)),
             rtt_median: rank(0.5),
             rtt_p95: rank(0.95),
             jitter: Duration::from_micros(jitter.round() as u64),
@@ -272,7 +273,9 @@ impl Estimate {
         // How many are of the new level is not known; of those before them, few may be.
         for count in RUN..=values.len() / 2 {
             let (new, old) = values.split_at(count);
-            let (low, high) = (quantile(old, 0.2), quantile(old, 0.8));
+            let mut old = old.to_vec();
+            old.sort_unstable_by(f64::total_cmp);
+            let (low, high) = (old[place_of(old.len(), 0.2)], old[place_of(old.len(), 0.8)]);
             if new.iter().all(|us| *us > high) || new.iter().all(|us| *us < low) {
                 return quantile(new, 0.5);
             }
@@ -293,12 +296,17 @@ impl Estimate {
 
 /// The quantile of what was measured, the lower of two; 0 of nothing.
 fn quantile(values: &[f64], share: f64) -> f64 {
-    let mut values = values.to_vec();
-    let place = (share * values.len().saturating_sub(1) as f64) as usize;
-    if place >= values.len() {
+    if values.is_empty() {
         return 0.0;
     }
+    let mut values = values.to_vec();
+    let place = place_of(values.len(), share);
     *values.select_nth_unstable_by(place, f64::total_cmp).1
+}
+
+/// Where a quantile of so many sorted values stands, the lower of two places.
+fn place_of(count: usize, share: f64) -> usize {
+    (share * count.saturating_sub(1) as f64) as usize
 }
 
 /// Loss of one direction, lately and for long.
