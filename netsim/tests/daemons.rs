@@ -14,8 +14,11 @@ fn lab(scenario: &str) -> (serde_json::Value, String) {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let error = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{said}\n{error}");
-    (serde_json::from_str(&said).unwrap(), said)
+    let found: serde_json::Value = serde_json::from_str(&said).unwrap_or_default();
+    let failed: Vec<_> =
+        found["checks"].as_array().into_iter().flatten().filter(|c| c["held"] != true).collect();
+    assert_eq!(output.status.code(), Some(0), "{scenario}: {failed:?}\n{error}\n{said}");
+    (found, said)
 }
 
 #[test]
