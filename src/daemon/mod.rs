@@ -17,6 +17,7 @@ pub mod log;
 #[cfg(test)]
 pub(crate) mod namespace;
 pub mod netlink;
+pub mod news;
 pub mod notify;
 pub mod papers;
 pub mod ping;
