@@ -6,6 +6,7 @@
 //!
 //! Contract of each turn as for any driver: one `handle_*`, then every `poll_*` until all are empty.
 
+mod over;
 mod packet;
 mod reading;
 mod site;
@@ -21,7 +22,7 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Bytes;
 use thalweg::buf::{Offload, RecvBatch, TunBatch, TunWrites, TxBatch};
-use thalweg::control::{ConnectionId, ControlInput, ControlOutput};
+use thalweg::control::{ConnectionId, ControlInput, ControlOutput, carried_to};
 use thalweg::forward::Forwarder;
 use thalweg::id::NodeId;
 use thalweg::node::{Node, NodeEvent};
@@ -38,6 +39,7 @@ use crate::netns::traffic::SharedLedger;
 use crate::scenario::{Happening, Scenario};
 use crate::trace::Trace;
 
+use over::OverDial;
 use packet::{arrive, packet, search};
 use reading::Once;
 use site::{LabTrust, Plan, endpoint, site_at, site_of};
@@ -135,6 +137,8 @@ pub struct World {
     disks: Vec<Vec<u8>>,
     links: BTreeMap<(usize, usize), LinkModel>,
     streams: Streams,
+    /// Dials over the overlay, by their number.
+    over_dials: BTreeMap<u64, OverDial>,
     /// What all nodes read link state with.
     reader: Arc<Once>,
     due: BTreeMap<(Instant, u64), Due>,
@@ -176,6 +180,7 @@ impl World {
             disks: vec![Vec::new(); sites],
             links,
             streams: Streams::default(),
+            over_dials: BTreeMap::new(),
             reader: Arc::default(),
             due: BTreeMap::new(),
             serial: 0,
@@ -363,6 +368,7 @@ impl World {
                         self.carry(site, ControlOutput::Send { connection: id, bytes });
                     }
                 }
+                self.repeat_over();
                 self.put(now.plus(STREAM_TRIES), Due::Streams);
             }
         }
@@ -411,6 +417,7 @@ impl World {
         loop {
             let mut quiet = true;
             let mut control = Vec::new();
+            let mut carried = Vec::new();
             let Some(host) = self.hosts.get_mut(&site) else { return };
             while let Some(event) = host.forward.poll_event() {
                 host.node.handle_event(now, event);
@@ -449,6 +456,7 @@ impl World {
                     arrive(&self.scenario.flows, &self.ledgers, site, now, &packet);
                 }
             }
+            carried.extend(std::iter::from_fn(|| host.forward.poll_carried()));
             let mut tx = std::mem::take(&mut self.tx);
             loop {
                 tx.clear();
@@ -480,6 +488,10 @@ impl World {
             self.tx = tx;
             for output in control {
                 self.carry(site, output);
+                quiet = false;
+            }
+            for (from, bytes) in carried {
+                self.on_carrier(site, from, &bytes);
                 quiet = false;
             }
             if quiet {
@@ -517,6 +529,9 @@ impl World {
         let Some(life) = self.hosts.get(&site).map(|host| host.life) else { return };
         match output {
             ControlOutput::Dial { endpoint: to, name, node } => {
+                if let Some(far) = carried_to(to) {
+                    return self.dial_over(site, life, far, name);
+                }
                 let input = match self.dial(site, life, to, &name, node) {
                     Ok(()) => return,
                     Err(why) => ControlInput::DialFailed { endpoint: to, why: why.into() },
@@ -525,12 +540,20 @@ impl World {
             }
             ControlOutput::Send { connection, bytes } => {
                 self.said.on_message(&bytes);
+                if self.streams.over(site, connection).is_some() {
+                    return self.say_over(site, connection, &bytes);
+                }
                 self.say(site, connection, bytes);
             }
             // Streams lead to sites here, wherever those are.
             ControlOutput::Moved { .. } => {}
             ControlOutput::Close { connection, why } => {
                 let gone = |connection| ControlInput::Closed { connection, why: why.into() };
+                if self.streams.over(site, connection).is_some() {
+                    self.close_over(site, connection);
+                    let input = gone(connection);
+                    return self.put(now, Due::Control { to: site, life, input });
+                }
                 let Some(far) = self.streams.close(site, connection) else { return };
                 let input = gone(connection);
                 self.put(now, Due::Control { to: site, life, input });
@@ -552,30 +575,46 @@ impl World {
         let now = self.now;
         let far = site_at(to).filter(|far| !self.cut(site, *far)).ok_or("no answer")?;
         let far_life = self.hosts.get(&far).map(|host| host.life).ok_or("no answer")?;
-        let peer = LabTrust.verify(self.plans[far].certificate()).map_err(|_| "certificate")?;
-        if peer.name != name || node.is_some_and(|node| site_of(node) != far) {
-            return Err("another node's certificate");
-        }
+        self.knows(far, name, node)?;
         // A handshake takes a round trip for who dials, and half of one more for who is dialled.
         let (forth, back) = (self.delay(site, far), self.delay(far, site));
         let here_at = now.plus(forth + back);
         let there_at = here_at.plus(forth);
+        let (near_id, far_id) = self.streams.open((site, life, here_at), (far, far_life, there_at));
+        let endpoints = [to, endpoint(site)];
+        let (at_us, at_them) = self.introduce((site, near_id), (far, far_id), endpoints);
+        self.put(here_at, Due::Control { to: site, life, input: at_us });
+        self.put(there_at, Due::Control { to: far, life: far_life, input: at_them });
+        Ok(())
+    }
+
+    /// Whether the node at a site is the one that is meant.
+    fn knows(&self, far: usize, name: &str, node: Option<NodeId>) -> Result<(), &'static str> {
+        let peer = LabTrust.verify(self.plans[far].certificate()).map_err(|_| "certificate")?;
+        if peer.name != name || node.is_some_and(|node| site_of(node) != far) {
+            return Err("another node's certificate");
+        }
+        Ok(())
+    }
+
+    /// What a new stream's ends are told, who dialled first. `endpoints`: where each is seen by the other.
+    fn introduce(
+        &mut self,
+        near: (usize, ConnectionId),
+        far: (usize, ConnectionId),
+        [to, from]: [SocketAddr; 2],
+    ) -> (ControlInput, ControlInput) {
         let mut secret = [0; 32];
         secret[..8].copy_from_slice(&self.dice.next_u64().to_be_bytes());
-        let (near_id, far_id) = self.streams.open((site, life, here_at), (far, far_life, there_at));
-        let connected = |connection, peer: &Plan, dialled, endpoint| ControlInput::Connected {
+        let connected = |connection, peer: usize, dialled, endpoint| ControlInput::Connected {
             connection,
-            peer: peer.certified().clone(),
-            certificate: peer.certificate().to_vec(),
+            peer: self.plans[peer].certified().clone(),
+            certificate: self.plans[peer].certificate().to_vec(),
             secret: Secret::new(secret),
             dialled,
             endpoint,
         };
-        let at_us = connected(near_id, &self.plans[far], true, to);
-        let at_them = connected(far_id, &self.plans[site], false, endpoint(site));
-        self.put(here_at, Due::Control { to: site, life, input: at_us });
-        self.put(there_at, Due::Control { to: far, life: far_life, input: at_them });
-        Ok(())
+        (connected(near.1, far.0, true, to), connected(far.1, near.0, false, from))
     }
 
     fn say(&mut self, site: usize, connection: ConnectionId, bytes: Bytes) {

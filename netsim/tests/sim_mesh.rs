@@ -64,6 +64,11 @@ fn edges_without_any_cloud_go_on_restart_and_take_in_a_newcomer() {
 }
 
 #[test]
+fn two_that_never_reach_each_other_talk_over_a_third_until_they_do() {
+    holds("no-direct.toml", 1..4);
+}
+
+#[test]
 fn a_node_restarted_without_its_seed_finds_its_peers() {
     holds("restart.toml", 1..4);
 }

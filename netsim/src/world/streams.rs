@@ -10,6 +10,8 @@ use bytes::Bytes;
 use thalweg::control::ConnectionId;
 use thalweg::time::Instant;
 
+use super::over::Over;
+
 /// One end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct End {
@@ -27,6 +29,8 @@ pub(super) struct Direction {
     pub(super) last_at: Instant,
     /// Said into a cut.
     pub(super) held: VecDeque<Bytes>,
+    /// Where it goes over the overlay.
+    over: Option<Box<Over>>,
 }
 
 /// All streams, by the end that speaks.
@@ -48,7 +52,7 @@ impl Streams {
         self.next += 2;
         let mut join = |from: usize, id, to: (usize, u64, Instant), far_id| {
             let far = End { site: to.0, life: to.1, connection: far_id };
-            let direction = Direction { far, last_at: to.2, held: VecDeque::new() };
+            let direction = Direction { far, last_at: to.2, held: VecDeque::new(), over: None };
             self.directions.insert((from, id), direction);
         };
         join(near.0, ids.0, far, ids.1);
@@ -65,6 +69,34 @@ impl Streams {
         let far = self.directions.remove(&(site, id))?.far;
         self.directions.remove(&(far.site, far.connection));
         Some(far)
+    }
+
+    /// This end goes over the overlay.
+    pub(super) fn carry_over(&mut self, site: usize, id: ConnectionId, over: Over) {
+        if let Some(direction) = self.direction(site, id) {
+            direction.over = Some(Box::new(over));
+        }
+    }
+
+    /// What an end says and hears, where it goes over the overlay.
+    pub(super) fn over(&mut self, site: usize, id: ConnectionId) -> Option<&mut Over> {
+        self.direction(site, id)?.over.as_deref_mut()
+    }
+
+    /// All ends that go over the overlay.
+    pub(super) fn overs(&self) -> Vec<(usize, ConnectionId)> {
+        let overs = self.directions.iter().filter(|(_, d)| d.over.is_some());
+        overs.map(|(&end, _)| end).collect()
+    }
+
+    /// One end is gone, the other does not know yet; returns the other.
+    pub(super) fn leave(&mut self, site: usize, id: ConnectionId) -> Option<End> {
+        self.directions.remove(&(site, id)).map(|direction| direction.far)
+    }
+
+    /// The other end of a stream, also where this one is gone: ends are numbered in pairs.
+    pub(super) const fn other(end: ConnectionId) -> ConnectionId {
+        ConnectionId(end.0 ^ 1)
     }
 
     /// The node at a site started anew or died: its own ends are forgotten.
