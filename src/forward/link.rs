@@ -3,11 +3,14 @@
 //! Sequence is not nonce: a data frame gets its hop sequence once, when it first leaves the queue;
 //! every sending, first or again, takes a fresh counter.
 
+mod narrow;
+mod ready;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::buf::{Blocks, TxBatch};
 use crate::id::{Class, LinkId, NodeId, StreamId};
@@ -18,18 +21,16 @@ use crate::session::replay::{Allowance, Verdict, Window};
 use crate::time::{Deadline, Instant};
 use crate::unit::Ratio;
 use crate::wire::ack::Ack;
-use crate::wire::data::{DataMut, END, HOP_TAG, OVERHEAD, PAYLOAD, ROUTE, hop_aad};
-use crate::wire::fragment::{self, Fragment};
-use crate::wire::header::{Clear, EndHeader, RouteHeader, span, ticks};
+use crate::wire::data::{DataMut, OVERHEAD, ROUTE, hop_aad};
+use crate::wire::header::{Clear, RouteHeader, span, ticks};
 use crate::wire::{Kind, TAG};
 
 use super::arq::{self, Terms};
 use super::budget::Budgets;
 use super::coding::{self, CodeTerms, Coder, Uncoder, symbol_of};
-use super::egress::mark_congested;
 use super::event::{ForwardEvent, LineFigures};
 use super::forgery::Forgeries;
-use super::frame::{Frame, Kept, Load, Own, Packets};
+use super::frame::{Kept, Load};
 use super::greet::Greeter;
 use super::health::LinkHealth;
 use super::pace::{Mode, Pacer};
@@ -38,6 +39,8 @@ use super::pieces::Joiner;
 use super::queue::{Control, FairQueue, QueueLimits};
 use super::roam::Roaming;
 use super::stats::{DropReason, Stats, count_frame};
+pub(super) use ready::seal_own;
+use ready::{Ready, open_frame};
 
 /// Bytes a link keeps for retransmission: 100 ms at 1.3 Gbit/s. Beyond it frames go unprotected.
 pub(super) const REPAIR_BYTES: usize = 16 << 20;
@@ -462,54 +465,6 @@ impl Link {
         }
     }
 
-    /// What is known of the longest datagram that comes through.
-    pub(super) fn carries(&mut self, mtu: Option<LinkMtu>) {
-        self.mtu = mtu;
-        self.whole = mtu.map_or(usize::MAX, |mtu| usize::from(mtu.size));
-    }
-
-    /// What the line carries, where that is certain and less than a frame of this length needs.
-    pub(super) fn too_narrow(&self, frame: usize) -> Option<u16> {
-        let mtu = self.mtu.filter(|mtu| mtu.settled)?;
-        (frame > usize::from(mtu.size)).then_some(mtu.size)
-    }
-
-    /// Puts a frame into the batch, in pieces where the line does not carry it whole.
-    fn emit(&mut self, now: Instant, out: &mut TxBatch, tos: u8, frame: Bytes, stats: &mut Stats) {
-        if frame.len() <= self.whole {
-            out.push(self.id, self.endpoint, tos, frame);
-        } else {
-            self.emit_pieces(now, out, tos, &frame, stats);
-        }
-    }
-
-    #[cold]
-    fn emit_pieces(
-        &mut self,
-        now: Instant,
-        out: &mut TxBatch,
-        tos: u8,
-        frame: &[u8],
-        stats: &mut Stats,
-    ) {
-        let (id, room) = (self.cut, self.whole.saturating_sub(fragment::OVERHEAD).max(1));
-        self.cut = id.wrapping_add(1);
-        // Of one length, so that they make a run.
-        let each = frame.len().div_ceil(frame.len().div_ceil(room));
-        for (n, piece) in frame.chunks(each).enumerate() {
-            let index = self.transmit_index;
-            let Some(clear) = self.keys.next(now, Kind::Fragment, index) else { return };
-            let (offset, total) = ((n * each) as u16, frame.len() as u16);
-            let body = Fragment { id, offset, total }.to_bytes(piece);
-            let sealed = self.seal_bare(clear, &body);
-            self.pacer.on_sent(sealed.len() - piece.len());
-            let counted = stats.link_mut(self.id);
-            counted.pieces_sent += 1;
-            count_frame(&mut counted.sent, Kind::Fragment, sealed.len(), piece.len());
-            out.push(self.id, self.endpoint, tos, sealed);
-        }
-    }
-
     /// What the rate in force asks of the queue and of repair.
     fn pace(&mut self, now: Instant) {
         self.queue.set_control(self.pacer.control().unwrap_or(Control::DEFAULT));
@@ -690,83 +645,6 @@ fn verdict(verdict: Verdict) -> Result<(), DropReason> {
         Verdict::Duplicate => Err(DropReason::Replayed),
         Verdict::TooOld => Err(DropReason::TooOld),
     }
-}
-
-/// A data frame that wants only its hop seal.
-pub(super) struct Ready {
-    bytes: BytesMut,
-    /// Its route header, open.
-    route: [u8; RouteHeader::LEN],
-    /// Its class, where it enters the overlay here.
-    class: Option<Class>,
-    arrived: Instant,
-    age: u16,
-    beyond: u16,
-    dscp: u8,
-}
-
-impl Ready {
-    /// As it waits in another lane's queue.
-    pub(super) fn into_frame(mut self) -> Frame {
-        self.bytes[ROUTE..HOP_TAG].copy_from_slice(&self.route);
-        let Self { bytes, class, arrived, age, beyond, dscp, .. } = self;
-        Frame { bytes, arrived, age, beyond, dscp, class }
-    }
-}
-
-/// A relayed frame: sealed anew where it lies.
-fn open_frame(frame: &mut Frame) -> Ready {
-    let bytes = std::mem::take(&mut frame.bytes);
-    let mut route = [0; RouteHeader::LEN];
-    route.copy_from_slice(&bytes[ROUTE..HOP_TAG]);
-    let Frame { arrived, age, beyond, dscp, class, .. } = *frame;
-    Ready { bytes, route, class, arrived, age, beyond, dscp }
-}
-
-/// Seals the next packet of this site end to end, from where it was read to where it is sent from.
-///
-/// # Errors
-/// Why the load cannot go, and how many packets that is.
-pub(super) fn seal_own(
-    own: &mut Own,
-    now: Instant,
-    peers: &mut BTreeMap<NodeId, Peer>,
-    blocks: &mut Blocks,
-    stats: &mut Stats,
-) -> Result<Ready, (DropReason, usize)> {
-    let left = own.packets.left();
-    let peer = peers.get_mut(&own.destination).ok_or((DropReason::NoSession, left))?;
-    let mut one;
-    let plain: &mut [u8] = match &mut own.packets {
-        Packets::One(packet) => {
-            one = std::mem::take(packet);
-            &mut one
-        }
-        Packets::Many(splitter) => splitter.next_packet().ok_or((DropReason::BadPacket, left))?,
-    };
-    let mut route = own.route;
-    if std::mem::take(&mut own.marked) {
-        mark_congested(plain);
-        route.ecn = 3;
-    }
-    let inner = plain.len();
-    let mut bytes = blocks.room(inner + OVERHEAD).ok_or((DropReason::NoRoom, left))?;
-    let (head, rest) = bytes.split_at_mut(PAYLOAD);
-    let (payload, end_tag) = rest.split_at_mut(inner);
-    let (end, tag) = peer.seal(now, &route, own.stream, plain, payload);
-    head[END..][..EndHeader::LEN].copy_from_slice(&end.to_bytes());
-    end_tag.copy_from_slice(&tag);
-    stats.ingress.add(inner);
-    if own.route.segments_left > 0 {
-        stats.ingress_relayed.add(inner);
-    }
-    if let Some(class) = stats.class_sent.get_mut(usize::from(own.route.class.0)) {
-        class.add(inner);
-    }
-    let class = Some(route.class);
-    let route = route.to_bytes();
-    let Own { arrived, beyond, dscp, .. } = *own;
-    Ok(Ready { bytes, route, class, arrived, age: 0, beyond, dscp })
 }
 
 /// By when a frame must have reached the next node to be of use, and how surely; `None` where nobody
