@@ -106,8 +106,11 @@ enum Phase {
     Up(u32),
     /// A round that shows what the higher rate did.
     Look(u32),
-    /// Slower, until the queue is gone.
+    /// Slower, until no more is under way than the line holds without a queue.
     Down,
+    /// It no longer is: at the rate, for it takes a round trip to be seen. Should the queue be there after
+    /// this many ends of rounds, slower again.
+    Drained(u32),
     /// The same at first: what was known before it may be of a time with little to send, so that a
     /// try upwards follows at once.
     First,
@@ -503,8 +506,8 @@ impl Pacer {
         match self.phase {
             Phase::Up(0) => 125,
             Phase::Up(_) => 200,
-            Phase::Look(_) | Phase::Cruise(_) => 100,
-            Phase::Down | Phase::First => 75,
+            Phase::Look(_) | Phase::Cruise(_) | Phase::Drained(..2) => 100,
+            Phase::Down | Phase::First | Phase::Drained(_) => 75,
         }
     }
 

@@ -1,7 +1,7 @@
 //! The steady mode: the queue is ours, and short.
 //!
-//! A cycle of one round faster, one to look what that did, slower until the queue is gone, some at the
-//! rate.
+//! A cycle of one round faster, one to look what that did, slower until what was too much is no longer
+//! under way, at the rate until that shows, some rounds more at the rate.
 
 use crate::time::{Instant, micros};
 
@@ -16,12 +16,15 @@ impl Pacer {
             Phase::Up(_) | Phase::Cruise(_) if self.queue > self.bound() || marked => {
                 self.slow_down(in_flight);
             }
-            Phase::Down | Phase::First => {
-                let span = self.least + self.elsewhere + self.feedback_lag() / 2;
-                let drained = in_flight <= self.line * micros(span) / 1_000_000;
-                if drained && self.queue <= self.bound() / 2 && !marked {
+            Phase::Down | Phase::First | Phase::Drained(_) => {
+                let fits = |span| in_flight <= self.line * micros(span) / 1_000_000;
+                let way = self.least + self.elsewhere;
+                let empty = self.queue <= self.bound() / 2 && !marked;
+                if empty && fits(way + self.feedback_lag() / 2) {
                     let first = self.phase == Phase::First;
                     self.phase = Phase::Cruise(if first { CRUISE } else { 0 });
+                } else if self.phase == Phase::Down && fits(way) {
+                    self.phase = Phase::Drained(0);
                 }
             }
             _ => {}
@@ -39,7 +42,7 @@ impl Pacer {
         // short, is filled by others as fast as we make room: for ever, if we let them.
         let queued = round.least_queue.is_some_and(|queue| queue > self.bound() / 4);
         self.yielding = match self.phase {
-            Phase::Down => self.yielding + u32::from(queued),
+            Phase::Down | Phase::Drained(_) => self.yielding + u32::from(queued),
             _ => 0,
         };
         if self.yielding >= STUCK {
@@ -56,6 +59,7 @@ impl Pacer {
             Phase::Look(_) => return self.slow_down(in_flight),
             Phase::Cruise(n) if n < CRUISE || !round.limited => Phase::Cruise((n + 1).min(CRUISE)),
             Phase::Cruise(_) => Phase::Up(0),
+            Phase::Drained(n) => Phase::Drained((n + 1).min(2)),
             Phase::Down | Phase::First => self.phase,
         };
     }
