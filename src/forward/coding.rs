@@ -332,7 +332,7 @@ mod tests {
     fn symbols(line: &LossModel, packets: u64) -> (Coder, u32) {
         let (mut coder, mut sent) = (Coder::default(), 0);
         for n in 0..packets {
-            let terms = Terms { by: at(n + 30), target: 1e-4 };
+            let terms = Terms { by: at(n + 30), target: 1e-4, twice: false };
             let symbol = ([0; Repair::SYMBOL_HEAD], Bytes::from_static(&[7; 100]));
             coder.push(at(n), n as u32, symbol, CodeTerms { terms, most: MOST }, ms(10), line);
             while coder.poll_symbol(at(n)).is_some() {
@@ -354,7 +354,7 @@ mod tests {
         let (line, mut coder) = (line(20), Coder::default());
         let most = EncoderLimits::default().sources;
         for n in 0..10_000 {
-            let terms = Terms { by: Instant::FAR, target: 1e-4 };
+            let terms = Terms { by: Instant::FAR, target: 1e-4, twice: false };
             let symbol = ([0; Repair::SYMBOL_HEAD], Bytes::from_static(&[7; 100]));
             coder.push(at(0), n, symbol, CodeTerms { terms, most: MOST }, ms(10), &line);
             assert!(coder.live.len() <= most);

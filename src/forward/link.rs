@@ -56,13 +56,8 @@ const SPARE_WAY: Duration = Duration::from_millis(5);
 /// How long what is coded there waits for its symbols: this, or a twelfth of the round trip. HyStart takes
 /// an eighth for a queue, and four milliseconds at least.
 const SPARE_WAIT: Duration = Duration::from_millis(2);
-/// Frames lost twice that are under way at any time, from which on the same is coded on a full line. Where
-/// they are rare, symbols cost as much as the waits.
-const FULL_TWICE: f64 = 0.3;
-/// Symbols for each packet there, at most: twice the loss and this.
+/// Symbols for each packet on a full line, at most: twice the loss and this.
 const FULL_MORE: f64 = 0.02;
-/// Bytes of a frame that others wait for, about.
-const WAITING: u64 = 1400;
 /// Hellos to candidates that may wait: one is asked ten times a second.
 const CALLS_LIMIT: usize = 4;
 /// Small frames that may wait to be sent. They are answers and questions of ours: few.
@@ -319,7 +314,10 @@ impl Link {
             self.queue.served(whole, more);
             let (seq, asks) = (self.sender.next_sequence(), self.sender.asks_feedback(now));
             let one_way = self.sender.round_trip().one_way();
-            let terms = terms(&route, now.plus(one_way), arrived, age, beyond);
+            let mut terms = terms(&route, now.plus(one_way), arrived, age, beyond);
+            if let Some(terms) = &mut terms {
+                terms.twice &= self.pacer.loses_by_chance(now) && self.sender.copies_pay();
+            }
             let coded = terms.and_then(|terms| self.code(now, &route, one_way, terms));
             patch(&mut route, now, arrived, age, seq, (asks, coded.is_some()));
             seal_hop(&self.keys, clear, &mut bytes, &route);
@@ -408,19 +406,18 @@ impl Link {
         if loss < SPARE_LOSS || one_way < SPARE_WAY || !RouteHeader::ordered_of(route) {
             return None;
         }
-        let under_way = (self.sender.in_flight() / WAITING).max(1) as f64;
         // What symbols take where there is room, about.
         let (wait, most) = if self.pacer.has_room(now, 2.0 * loss + 0.03) {
             ((one_way / 6).max(SPARE_WAIT), coding::MOST)
-        } else if loss * loss * under_way < FULL_TWICE {
+        } else if !self.sender.loses_twice() {
             return None;
         } else {
             (one_way * 3 / 2, 2.0 * loss + FULL_MORE)
         };
         let by = now.plus(one_way + wait).min(terms.by);
         // A round trip should mostly pass without any wait: of what is under way less than one is lost.
-        let target = (0.25 / under_way).min(loss / 8.0).max(terms.target);
-        let coded = CodeTerms { terms: Terms { by, target }, most };
+        let target = (0.25 / self.sender.under_way()).min(loss / 8.0).max(terms.target);
+        let coded = CodeTerms { terms: Terms { by, target, ..terms }, most };
         // Where symbols could not help, in holes that are longer than they can bridge, a loss must not
         // wait for them.
         let helps = self.coder.rate(self.sender.line(), by.minus(one_way).since(now), &coded) > 0.0;
@@ -669,7 +666,7 @@ fn terms(
     let slack = by.since(soonest) * 5 / (5 + 2 * after);
     let by = if by > soonest { soonest.plus(slack) } else { by };
     let target = RouteHeader::residual_of(route).as_f64() / f64::from(hops.max(1));
-    Some(Terms { by, target })
+    Some(Terms { by, target, twice: RouteHeader::ordered_of(route) })
 }
 
 /// Writes into an open route header what changes with every sending.

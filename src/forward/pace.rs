@@ -429,6 +429,11 @@ impl Pacer {
         now < self.congested_until
     }
 
+    /// Whether what is lost now is lost by chance, whoever fills the line.
+    pub fn loses_by_chance(&self, now: Instant) -> bool {
+        self.mode != Mode::Shared && !self.is_congested(now)
+    }
+
     /// Whether the line has room for `share` more than what was sent of late: what nobody waits for.
     pub fn has_room(&self, now: Instant, share: f64) -> bool {
         match self.mode {

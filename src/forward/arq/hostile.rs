@@ -32,7 +32,7 @@ fn knowing(first: u32) -> Sender<()> {
 }
 
 fn push(sender: &mut Sender<()>, now: Instant, slack: Duration) -> u32 {
-    let terms = Terms { by: now.plus(ROUND / 2 + slack), target: 1e-4 };
+    let terms = Terms { by: now.plus(ROUND / 2 + slack), target: 1e-4, twice: false };
     sender.push(now, 1000, Some(terms), Some(()), None)
 }
 
@@ -270,7 +270,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Push { bytes, slack_ms, coded, kept } => {
-                    let terms = Terms { by: now.plus(ms(slack_ms)), target: 1e-4 };
+                    let terms = Terms { by: now.plus(ms(slack_ms)), target: 1e-4, twice: false };
                     sender.asks_feedback(now);
                     sender.push(now, bytes, Some(terms), kept.then_some(()), coded.then_some(ms(5)));
                 }

@@ -1,7 +1,8 @@
 //! How a lost frame is sent again: the joint choice over the time that is left.
 //!
 //! What feedback can still judge is sent once, because what it tells next is worth more than a copy
-//! sent blindly (rounds first: they are nearly free). The last round, after which nothing can be
+//! sent blindly (rounds first: they are nearly free); twice, where order is kept and much waits for it: a
+//! second round then costs what the line would have carried meanwhile. The last round, after which nothing can be
 //! learnt in time, takes as many copies as the residual asks for, spread over what time is left: in a
 //! hole, copies sent together are lost together. A copy that would hardly lower the risk is not sent.
 //! Where one copy less leaves too much and one more leaves less than is allowed, so many losses get
@@ -34,6 +35,8 @@ pub(super) struct Loss {
     pub(super) round: Duration,
     /// Chance of staying lost that the packet's class allows on this hop.
     pub(super) target: f64,
+    /// Whether so much waits for it that a copy is cheaper than another round.
+    pub(super) twice: bool,
 }
 
 /// How it is sent again.
@@ -50,7 +53,8 @@ pub(super) struct Repeat {
 /// Chooses. `carry`: what earlier choices left of a copy; it spreads them evenly.
 pub(super) fn repeat(line: &LossModel, loss: &Loss, carry: &mut f64) -> Repeat {
     if loss.slack >= loss.round {
-        return Repeat { copies: 1, space: Duration::ZERO, last: false };
+        let copies = if loss.twice { 2 } else { 1 };
+        return Repeat { copies, space: wide(line).min(loss.slack - loss.round), last: false };
     }
     // How likely it was to come to this: only so much of the residual is this frame's to use.
     let rounds = i32::from(loss.tries) - 1;
@@ -62,8 +66,7 @@ pub(super) fn repeat(line: &LossModel, loss: &Loss, carry: &mut f64) -> Repeat {
             break;
         }
         let space = loss.slack / (copies - 1);
-        let wide = (line.hole() * 2).max(SPACE);
-        let space = space.min(wide);
+        let space = space.min(wide(line));
         let risk = line.again(loss.since) * line.again(space).powi(copies as i32 - 1);
         if risk > best.2 * WORTH {
             break;
@@ -78,6 +81,11 @@ pub(super) fn repeat(line: &LossModel, loss: &Loss, carry: &mut f64) -> Repeat {
         best = (copies, space, risk);
     }
     Repeat { copies: best.0, space: best.1, last: true }
+}
+
+/// So far apart that a hole of usual length does not take both.
+fn wide(line: &LossModel) -> Duration {
+    (line.hole() * 2).max(SPACE)
 }
 
 #[cfg(test)]
@@ -99,13 +107,16 @@ mod tests {
     }
 
     fn loss(tries: u8, slack: u64) -> Loss {
-        Loss { tries, since: ms(22), slack: ms(slack), round: ms(22), target: 1e-4 }
+        Loss { tries, since: ms(22), slack: ms(slack), round: ms(22), target: 1e-4, twice: false }
     }
 
     #[test]
     fn while_news_can_come_one_copy_is_sent() {
-        let repeat = repeat(&line(10), &loss(1, 22), &mut 0.0);
-        assert_eq!(repeat, Repeat { copies: 1, space: ms(0), last: false });
+        let one = repeat(&line(10), &loss(1, 22), &mut 0.0);
+        assert_eq!(one, Repeat { copies: 1, space: ms(0), last: false });
+        let twice = repeat(&line(10), &Loss { twice: true, ..loss(1, 40) }, &mut 0.0);
+        assert_eq!((twice.copies, twice.last), (2, false), "what much waits for goes twice");
+        assert!(twice.space >= SPACE, "{twice:?}");
     }
 
     #[test]

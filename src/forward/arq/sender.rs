@@ -40,6 +40,9 @@ pub struct Terms {
     pub by: Instant,
     /// Chance of missing that which its class allows on this hop.
     pub target: f64,
+    /// Whether, once lost, it goes twice: so much waits for it at the egress that a copy is cheaper than
+    /// another round.
+    pub twice: bool,
 }
 
 /// The sending side of one hop and lane. `F` is what it takes to send a frame again.

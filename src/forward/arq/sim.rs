@@ -9,7 +9,7 @@ use crate::time::Instant;
 use crate::wire::ack::Ack;
 
 fn by(by: Instant) -> Terms {
-    Terms { by, target: 1e-4 }
+    Terms { by, target: 1e-4, twice: false }
 }
 
 fn ms(n: u64) -> Duration {
@@ -123,7 +123,7 @@ fn run_within(
             Step::Send => {
                 let give_up = now.plus(line.one_way + budget);
                 let asks = sender.asks_feedback(now);
-                let terms = Terms { by: give_up, target: 1e-4 };
+                let terms = Terms { by: give_up, target: 1e-4, twice: false };
                 let number = deadlines.len() as u32;
                 let seq = sender.push(now, 1000, Some(terms), Some(number), None);
                 deadlines.push(give_up);

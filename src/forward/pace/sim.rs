@@ -371,7 +371,8 @@ impl World {
             let asks = self.sender.asks_feedback(now);
             self.numbered += 1;
             let what = (self.numbered, id);
-            let terms = Terms { by: now.plus(HOLD), target: 1e-5 };
+            let twice = self.pacer.loses_by_chance(now) && self.sender.copies_pay();
+            let terms = Terms { by: now.plus(HOLD), target: 1e-5, twice };
             let seq = self.sender.push(now, FRAME as usize, Some(terms), Some(what), None);
             self.pacer.on_sent(FRAME as usize);
             self.put(Parcel::Frame(seq, what, asks));

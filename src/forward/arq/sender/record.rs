@@ -41,6 +41,7 @@ pub(super) struct Record<F> {
     pub(super) coded: Option<Duration>,
     pub(super) give_up_at: Instant,
     pub(super) target: f32,
+    pub(super) twice: bool,
     /// Whether losing it for good is a miss of the plan: not where nothing was kept to send again, nor
     /// where its class's bound refused one of its sendings.
     pub(super) planned: bool,
@@ -76,7 +77,7 @@ impl<F> Sender<F> {
         let frame = wanted.filter(|_| fits);
         self.held += if frame.is_some() { bytes } else { 0 };
         self.kept += usize::from(frame.is_some());
-        let terms = terms.unwrap_or(Terms { by: Instant::ZERO, target: 1.0 });
+        let terms = terms.unwrap_or(Terms { by: Instant::ZERO, target: 1.0, twice: false });
         if frame.is_some() {
             if self.tighter > 1.0 {
                 self.tighter = (self.tighter * (1.0 - (TIGHTER.0 - 1.0) * terms.target)).max(1.0);
@@ -99,6 +100,7 @@ impl<F> Sender<F> {
             coded,
             give_up_at: terms.by,
             target: terms.target as f32,
+            twice: terms.twice,
             planned: frame.is_some(),
             frame,
         });

@@ -16,6 +16,17 @@ use crate::time::Instant;
 const ASKS: u8 = 2;
 /// What a loss takes to be told and heeded beyond the round trip, at best.
 const FEEDBACK: Duration = Duration::from_micros(1_500);
+/// Frames lost of those under way from which on a copy of each costs less than it saves, where order is
+/// kept. With `n` of them copies take `n` frames a round trip. Without, `n` times the loss are lost once
+/// more, and each holds back for a round trip the `n` divided by the loss that are under way: `n` squared, of
+/// which a window of two bandwidth-delay products loses a part, cubic's more than bbr's.
+const COPIED: f64 = 6.0;
+
+/// Frames lost twice of those under way from which on windows and queues have grown by what such waits
+/// take: copies save nothing then. Below it a code over a full line costs as much as the waits.
+const USUAL: f64 = 0.3;
+/// Bytes of a frame that others wait for, about.
+const WAITING: u64 = 1400;
 
 impl<F> Sender<F> {
     /// How long the packets of this hop's queue wait at least: see `FairQueue::standing`.
@@ -38,6 +49,21 @@ impl<F> Sender<F> {
     /// What is planned for so that the misses settle at `target`.
     pub fn aim(&self, target: f64) -> f64 {
         target / self.tighter / 2.0
+    }
+
+    /// Frames under way that others may wait for, about; one at least.
+    pub fn under_way(&self) -> f64 {
+        (self.flying / WAITING).max(1) as f64
+    }
+
+    /// Whether frames that were lost twice are under way as a rule.
+    pub fn loses_twice(&self) -> bool {
+        self.line.rate().powi(2) * self.under_way() >= USUAL
+    }
+
+    /// Whether what is lost of frames that others wait for had better go twice.
+    pub fn copies_pay(&self) -> bool {
+        self.line.rate() * self.under_way() >= COPIED && !self.loses_twice()
     }
 
     /// Whether a repair symbol of so many bytes may be sent: it counts as sent then.
@@ -163,6 +189,7 @@ impl<F> Sender<F> {
             slack: end.since(now),
             round: self.rtt.smoothed().unwrap_or(Duration::from_millis(40)),
             target: self.aim(f64::from(record.target)),
+            twice: record.twice,
         };
         let repeat = repeat(&self.line, &loss, &mut self.carry);
         let room = PLANNED.saturating_sub(self.copies.len());
