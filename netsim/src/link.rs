@@ -8,9 +8,9 @@
 //! those rolled per packet, hence one seed gives one weather whatever traffic crosses it.
 //!
 //! ```text
-//! offer ─ cut? ─ queue (bytes, rate) ─ hole? ─ independent loss? ─ delay + jitter level ─ at
-//!                 ↑  full → drop         by time    by packet         in order, unless reordered
-//!               cross traffic                                         there: dropped by its host?
+//! offer ─ cut? too long? ─ queue (bytes, rate) ─ hole? ─ independent loss? ─ delay + jitter level ─ at
+//!                           ↑  full → drop         by time    by packet         in order, unless reordered
+//!                         cross traffic                                         there: dropped by its host?
 //! ```
 //!
 //! Source for the two-state loss in time: Gilbert's model with exponential sojourns (a
@@ -51,6 +51,8 @@ pub struct LinkParams {
     pub duplicate: Ratio,
     /// Chance that a packet that arrived is dropped by the receiver's own machine, which counts it.
     pub local_loss: Ratio,
+    /// Longer IP packets are lost without a word, as by a router whose ICMP a firewall drops.
+    pub mtu: Option<u64>,
     /// Nothing that is offered arrives. What is already under way does.
     pub cut: bool,
 }
@@ -69,6 +71,7 @@ impl Default for LinkParams {
             reorder: None,
             duplicate: Ratio::ZERO,
             local_loss: Ratio::ZERO,
+            mtu: None,
             cut: false,
         }
     }
@@ -125,6 +128,8 @@ pub enum Verdict {
 pub enum Lost {
     /// The link is cut.
     Cut,
+    /// It is longer than the link's MTU.
+    TooLong,
     /// No room in the queue.
     QueueFull,
     /// Independent loss.
@@ -148,6 +153,8 @@ pub struct LinkStats {
     pub marked: u64,
     /// Lost because cut.
     pub lost_cut: u64,
+    /// Lost because longer than the link's MTU.
+    pub lost_long: u64,
     /// Lost at the queue.
     pub lost_queue: u64,
     /// Lost independently.
@@ -236,6 +243,10 @@ impl LinkModel {
             return Verdict::Drop(Lost::Cut);
         }
         let bytes = bytes as u64;
+        if self.params.mtu.is_some_and(|mtu| bytes > mtu) {
+            self.stats.lost_long += 1;
+            return Verdict::Drop(Lost::TooLong);
+        }
         let mut ecn = ecn & 0b11;
         self.let_others_in(now);
         let waiting = self.waiting_bytes(nanos(now));

@@ -106,6 +106,8 @@ pub struct Flow {
     pub dscp: u8,
     /// Fills each packet, repeated; empty: zeros. What it holds is searched for on every link.
     pub payload: String,
+    /// Whether its packets may be cut on the way (without *don't fragment*), on the virtual floor.
+    pub may_be_cut: bool,
 }
 
 /// A TCP stream between two sites, over the Internet as it is and over the overlay at once.
@@ -142,7 +144,7 @@ pub enum Happening {
         /// The directions.
         links: Vec<(usize, usize)>,
         /// What changes on each; the rest stays.
-        change: LinkChange,
+        change: Box<LinkChange>,
     },
     /// Cuts these directions.
     Cut(Vec<(usize, usize)>),
@@ -235,6 +237,8 @@ pub struct LinkChange {
     pub duplicate: Option<Share>,
     /// Share of arriving packets that the receiver's own machine drops, and counts.
     pub local_loss: Option<Share>,
+    /// Longest IP packet that arrives; `"0B"` takes the limit away.
+    pub mtu: Option<Bytes>,
 }
 
 /// Cross traffic as written.
@@ -295,6 +299,7 @@ impl LinkChange {
         });
         put(self.duplicate, &mut params.duplicate, |s| s.0);
         put(self.local_loss, &mut params.local_loss, |s| s.0);
+        put(self.mtu, &mut params.mtu, |b| (b.0 > 0).then_some(b.0));
     }
 }
 

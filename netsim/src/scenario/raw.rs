@@ -68,6 +68,7 @@ struct Link {
     reorder: Option<ReorderSpec>,
     duplicate: Option<Share>,
     local_loss: Option<Share>,
+    mtu: Option<Bytes>,
 }
 
 #[derive(Deserialize)]
@@ -84,6 +85,8 @@ struct Flow {
     dscp: u8,
     #[serde(default)]
     payload: String,
+    #[serde(default)]
+    may_be_cut: bool,
 }
 
 #[derive(Deserialize)]
@@ -316,6 +319,7 @@ impl Scenario {
                 stop,
                 dscp: flow.dscp,
                 payload: flow.payload.clone(),
+                may_be_cut: flow.may_be_cut,
             });
         }
         Ok(flows)
@@ -351,6 +355,7 @@ impl Link {
             reorder: self.reorder,
             duplicate: self.duplicate,
             local_loss: self.local_loss,
+            mtu: self.mtu,
         }
     }
 }
@@ -360,7 +365,7 @@ impl Event {
         let mut found = Vec::new();
         if let Some(change) = &self.set {
             let links = names.directions(&self.between, &self.from, &self.to)?;
-            found.push(Happening::Set { links, change: change.clone() });
+            found.push(Happening::Set { links, change: Box::new(change.clone()) });
         } else if self.between.is_some() || self.from.is_some() || self.to.is_some() {
             return sense("`between`, `from`, `to` belong to an event with `set`");
         }

@@ -21,7 +21,7 @@ pub(super) fn packet(flow: &Flow, index: usize, number: u64) -> Vec<u8> {
     packet[0] = 0x45;
     packet[1] = flow.dscp << 2;
     packet[2..4].copy_from_slice(&((28 + size) as u16).to_be_bytes());
-    packet[6] = 0x40;
+    packet[6] = if flow.may_be_cut { 0 } else { 0x40 };
     packet[8] = 64;
     packet[9] = 17;
     packet[12..16].copy_from_slice(&source.octets());

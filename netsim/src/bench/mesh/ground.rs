@@ -97,6 +97,7 @@ impl Ground {
                 stop: Duration::MAX,
                 dscp: 0,
                 payload: String::new(),
+                may_be_cut: false,
             }
         };
         Scenario {
