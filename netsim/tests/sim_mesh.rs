@@ -89,6 +89,11 @@ fn a_path_that_becomes_much_worse_is_left_long_before_the_full_recomputation() {
 }
 
 #[test]
+fn a_relayed_path_whose_far_leg_becomes_much_worse_is_left_nearly_as_soon() {
+    holds("worse-far.toml", 1..6);
+}
+
+#[test]
 fn loss_is_repaired_hop_by_hop() {
     holds("lossy.toml", 1..4);
 }

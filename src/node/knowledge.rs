@@ -335,6 +335,7 @@ impl Knowledge {
     /// What the originator should know of a link.
     fn tell_originator(&mut self, link: LinkId) {
         if let Some(told) = self.links.told(link) {
+            self.originator.on_use(told.neighbour, self.links.is_used(link));
             self.originator.on_link(told);
         }
     }

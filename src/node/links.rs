@@ -30,6 +30,9 @@ const SWEEP_PARTS: u64 = 5;
 /// A large frame each: 0.2 kbit/s, and 7 bit/s, which is 3.3 kbit/s in a mesh of 500.
 const SIZE_EVERY: Duration = Duration::from_secs(60);
 const SIZE_EVERY_IDLE: Duration = Duration::from_secs(1800);
+/// A link counts as used for so long after data went over it, whoever's: a relay's own table knows
+/// nothing of it.
+const CARRIES: Duration = Duration::from_secs(15);
 /// How long the answer to a size probe is waited for at most, also before any round trip is known
 /// (RFC 8899, section 5.1.1: not much less than a second then). One that comes later counts too.
 const SIZE_PATIENCE: Duration = Duration::from_secs(1);
@@ -52,6 +55,8 @@ struct Link {
     moves: u64,
     rtt: Histogram,
     hop: HopView,
+    /// When data last went over it, as reports have it.
+    carried_at: Option<Instant>,
     /// The search for the longest datagram it carries; none where the peer does not answer it.
     mtu: Option<MtuSearch>,
     /// As the forwarder is told it.
@@ -116,6 +121,7 @@ impl Links {
             moves: 0,
             rtt: Histogram::default(),
             hop: HopView::default(),
+            carried_at: None,
             mtu: None,
             mtu_told: None,
             mtu_at: None,
@@ -253,8 +259,9 @@ impl Links {
         used: &BTreeSet<LinkId>,
         armed: &BTreeSet<LinkId>,
     ) {
-        for (&link, _) in self.links.iter().filter(|(_, l)| l.up) {
-            let interest = if used.contains(&link) {
+        for (&link, held) in self.links.iter().filter(|(_, l)| l.up) {
+            let carries = held.carried_at.is_some_and(|at| now.since(at) < CARRIES);
+            let interest = if carries || used.contains(&link) {
                 Interest::Used
             } else if armed.contains(&link) {
                 Interest::Armed
@@ -308,6 +315,10 @@ impl Links {
             } => {
                 let held = self.links.get_mut(&link)?;
                 held.hop.on_report(now, &line, judged, bytes, repair_bytes);
+                if held.up && judged > 0 {
+                    held.carried_at = Some(now);
+                    self.schedule.on_interest(now, link, Interest::Used);
+                }
                 if lost >= SUSPECT_LOST && lost.saturating_mul(SUSPECT_PART) >= judged {
                     held.mtu.iter_mut().for_each(|search| search.on_suspect(now));
                     self.arm(link);
@@ -386,6 +397,11 @@ impl Links {
     /// The other end of a link.
     pub(super) fn peer(&self, link: LinkId) -> Option<NodeId> {
         self.links.get(&link).map(|held| held.peer)
+    }
+
+    /// Whether it carries traffic, or what a path in use starts with.
+    pub(super) fn is_used(&self, link: LinkId) -> bool {
+        self.schedule.interest(link) == Some(Interest::Used)
     }
 
     /// What is told of a link.

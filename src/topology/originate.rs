@@ -1,11 +1,15 @@
-//! When a node speaks of its own links: at once when one dies or comes back, together and rarely when
-//! values drift.
+//! When a node speaks of its own links: at once when one dies or comes back, within a second when one
+//! becomes much worse, together and rarely when values drift.
 //!
 //! Each value has a band around what was last said; leaving it makes the record due, but not before
 //! a gap since the last one, which grows with the mesh so that link state stays a small share of
 //! the network. Everything that changed meanwhile goes into the same record. News of life and
 //! death waits for nothing but the tail of its own burst, until links that come and go have used up
 //! what may be said at once.
+//!
+//! A link in use that became much worse is left by paths elsewhere whose nodes cannot measure it, so it is
+//! told within `worse_gap`, from a budget of its own. Once told, a link must be much worse than *that* to be
+//! told so again within `worse_calm`: one that swings is told at the pace of what moved.
 //!
 //! What is said is, most of the time, only the difference from the last whole record (see
 //! [`lsa`](super::lsa)): in a mesh of hundreds a whole record to everyone is megabytes.
@@ -33,6 +37,16 @@ pub struct OriginateConfig {
     pub moved_bps: u64,
     /// The gap is no longer than this all the same.
     pub gap_most: Duration,
+    /// Least time between the last record and one that only comes because a link became much worse.
+    pub worse_gap: Duration,
+    /// So many of those may be said at that pace.
+    pub worse_burst: u32,
+    /// In the long run they are this far apart.
+    pub worse_pace: Duration,
+    /// Bits per second that they may take to all peers in the long run: a long one counts for more.
+    pub worse_bps: u64,
+    /// How long a link that was told to be much worse must be worse than that, to be told so again.
+    pub worse_calm: Duration,
     /// Least time between two records that carry a death or a recovery; what happens within it goes
     /// together. A node that dies takes all its links down within milliseconds.
     pub urgent_gap: Duration,
@@ -61,6 +75,11 @@ impl Default for OriginateConfig {
             gap_per_node: Duration::from_millis(26),
             moved_bps: 30_000,
             gap_most: Duration::from_secs(600),
+            worse_gap: Duration::from_secs(1),
+            worse_burst: 4,
+            worse_pace: Duration::from_secs(10),
+            worse_bps: 10_000,
+            worse_calm: Duration::from_secs(120),
             urgent_gap: Duration::from_millis(50),
             found_gap: Duration::from_millis(500),
             found_bps: 2_000_000,
@@ -87,6 +106,17 @@ enum Owed {
     Urgent,
 }
 
+/// A link that was told to be much worse.
+#[derive(Clone, Copy, Debug)]
+struct ToldWorse {
+    /// As it was then.
+    link: LsaLink,
+    /// Until when it is measured against that.
+    until: Instant,
+    /// Whether it became worse again, by less, and waits for the pace of what moved.
+    waits: bool,
+}
+
 /// Decides when this node's next record is due, and writes it.
 #[derive(Debug)]
 pub struct Originator {
@@ -103,6 +133,14 @@ pub struct Originator {
     /// The last whole record.
     whole: Option<(Version, BTreeMap<NodeId, LsaLink>)>,
     owed: Owed,
+    /// Neighbours whose links carry traffic.
+    used: BTreeSet<NodeId>,
+    /// Links in use that became much worse since others heard of them.
+    worse: BTreeSet<NodeId>,
+    /// Of links that were told to be much worse: how they were then.
+    told_worse: BTreeMap<NodeId, ToldWorse>,
+    /// When all the records so far that came because of them would have been said at their pace.
+    worse_at: Instant,
     said_at: Option<Instant>,
     /// Its bits to all peers.
     said_bits: u64,
@@ -121,6 +159,10 @@ pub struct OriginatorStats {
     pub written: u64,
     /// Of those: because of a death or a recovery.
     pub urgent: u64,
+    /// Of all: because a link became much worse.
+    pub worse: u64,
+    /// Times a link became much worse again so soon that it waited for the pace of what moved.
+    pub damped: u64,
     /// Of all: differences from a whole one.
     pub differences: u64,
     /// Links not taken in because the record was full.
@@ -148,6 +190,10 @@ impl Originator {
             measured: BTreeSet::new(),
             whole: None,
             owed: Owed::Urgent,
+            used: BTreeSet::new(),
+            worse: BTreeSet::new(),
+            told_worse: BTreeMap::new(),
+            worse_at: Instant::ZERO,
             said_at: None,
             said_bits: 0,
             urgent_at: Instant::ZERO,
@@ -175,6 +221,7 @@ impl Originator {
         }
         let link = if link.up { link } else { LsaLink { outward: None, inward: None, ..link } };
         self.now_links.insert(node, link);
+        self.review_worse(&link);
         let first = match (link.up, link.outward.or(link.inward)) {
             (false, _) => {
                 self.measured.remove(&node);
@@ -198,9 +245,40 @@ impl Originator {
         self.owed = self.owed.max(owed);
     }
 
+    /// Whether the link to a neighbour carries traffic, ours or others'. Nobody waits to leave one that
+    /// carries none.
+    pub fn on_use(&mut self, neighbour: NodeId, used: bool) {
+        if used && self.now_links.contains_key(&neighbour) {
+            self.used.insert(neighbour);
+        } else {
+            self.used.remove(&neighbour);
+        }
+    }
+
+    /// Whether a link is to be told as much worse.
+    fn review_worse(&mut self, link: &LsaLink) {
+        let node = link.neighbour;
+        let used = self.used.contains(&node);
+        let news = used && self.said_links.get(&node).is_some_and(|said| much_worse(said, link));
+        let told = self.told_worse.get_mut(&node);
+        let damped = news && told.as_ref().is_some_and(|told| !much_worse(&told.link, link));
+        if let Some(told) = told {
+            let waited = std::mem::replace(&mut told.waits, damped);
+            self.stats.damped += u64::from(damped && !waited);
+        }
+        if news && !damped {
+            self.worse.insert(node);
+        } else {
+            self.worse.remove(&node);
+        }
+    }
+
     /// The neighbour is no member any more: the link is not even down.
     pub fn on_neighbour_gone(&mut self, neighbour: NodeId) {
         self.measured.remove(&neighbour);
+        self.used.remove(&neighbour);
+        self.worse.remove(&neighbour);
+        self.told_worse.remove(&neighbour);
         if self.now_links.remove(&neighbour).is_some() && self.said_links.contains_key(&neighbour) {
             self.owed = Owed::Urgent;
         }
@@ -238,20 +316,30 @@ impl Originator {
     /// Says goodbye: one last record, without links.
     pub fn withdraw(&mut self) {
         self.withdrawn = true;
+        self.used.clear();
+        self.worse.clear();
         self.now_links.clear();
         self.owed = Owed::Urgent;
     }
 
     /// The next record if one is due, signed.
     pub fn poll_record(&mut self, now: Instant, signer: &dyn Signer) -> Option<Vec<u8>> {
+        self.told_worse.retain(|_, told| told.until > now);
         if now < self.due() {
             return None;
         }
+        // What is due all the same takes along what became worse, and costs its budget nothing.
+        let for_worse = self.said_at.is_some_and(|said_at| now < self.ordinary_due(said_at));
         self.version = self.version.next();
         self.stats.written += 1;
         if self.owed == Owed::Urgent {
             self.stats.urgent += 1;
             self.urgent_at = self.urgent_at.max(now).plus(self.config.urgent_pace);
+        }
+        for node in std::mem::take(&mut self.worse) {
+            let until = now.plus(self.config.worse_calm);
+            let told = |&link: &LsaLink| ToldWorse { link, until, waits: false };
+            self.told_worse.extend(self.now_links.get(&node).map(|link| (node, told(link))));
         }
         self.owed = Owed::Refresh;
         self.said_at = Some(now);
@@ -273,6 +361,11 @@ impl Originator {
         let record = Lsa { origin, version, relay, withdrawn, lifetime, base, links }.write(signer);
         let bits = (record.len() + RECORD_OVERHEAD) as u64 * 8;
         self.said_bits = bits.saturating_mul(self.mesh.saturating_sub(1) as u64);
+        if for_worse {
+            self.stats.worse += 1;
+            let costs = self.said_costs(self.config.worse_bps).min(self.config.gap_most);
+            self.worse_at = self.worse_at.max(now).plus(costs.max(self.config.worse_pace));
+        }
         Some(record)
     }
 
@@ -306,13 +399,16 @@ impl Originator {
 
     /// When the next record is due.
     pub fn poll_timeout(&self) -> Option<Deadline> {
+        let due = self.due();
+        let ordinary = self.said_at.is_none_or(|said_at| self.ordinary_due(said_at) <= due);
         let why = match self.owed {
+            _ if !ordinary => "link much worse",
             Owed::Refresh => "link state refresh",
             Owed::Moved => "link state moved",
             Owed::Found => "link found",
             Owed::Urgent => "link state urgent",
         };
-        Some(Deadline { at: self.due(), why })
+        Some(Deadline { at: due, why })
     }
 
     /// The name of the latest record; its boot counter goes into the state file.
@@ -327,6 +423,16 @@ impl Originator {
 
     fn due(&self) -> Instant {
         let Some(said_at) = self.said_at else { return Instant::ZERO };
+        let ordinary = self.ordinary_due(said_at);
+        if self.worse.is_empty() {
+            return ordinary;
+        }
+        let room = self.config.worse_pace * self.config.worse_burst.saturating_sub(1);
+        said_at.plus(self.config.worse_gap).max(self.worse_at.minus(room)).min(ordinary)
+    }
+
+    /// When the next record would be due had nothing become much worse.
+    fn ordinary_due(&self, said_at: Instant) -> Instant {
         match self.owed {
             Owed::Refresh => self.refresh_at,
             Owed::Moved => {
@@ -370,7 +476,7 @@ fn state_left(said: Option<&LinkState>, now: Option<&LinkState>) -> bool {
         (a, b) => a.is_some() != b.is_some(),
     };
     // A forecast counts from a half, so crossing that is news; else a fifth of confidence is.
-    let trusted = |s: &LinkState| s.confidence.as_ppm() >= 500_000;
+    let trusted = |s: &LinkState| s.confidence.as_ppm() >= TRUSTED_PPM;
     let confidence = said.confidence.as_ppm().abs_diff(now.confidence.as_ppm()) > 200_000;
     quality_left(&said.present, &now.present)
         || expected
@@ -379,6 +485,34 @@ fn state_left(said: Option<&LinkState>, now: Option<&LinkState>) -> bool {
         || confidence
         || said.price != now.price
 }
+
+/// Whether a link is so much worse than it was said to be, either way, that paths are left for it: what a
+/// user would call a fault, and beyond what a reading may be off by chance.
+fn much_worse(said: &LsaLink, now: &LsaLink) -> bool {
+    let worse = |said: Option<LinkState>, now: Option<LinkState>| {
+        said.zip(now).is_some_and(|(said, now)| {
+            let (was, is) = (decides(&said), decides(&now));
+            let (was_us, is_us) = (micros(was.delay), micros(is.delay));
+            is_us > was_us.saturating_add((was_us / WORSE_DIVISOR).max(WORSE_US))
+                || is.loss.as_ppm() > was.loss.as_ppm().saturating_mul(2).saturating_add(WORSE_PPM)
+        })
+    };
+    worse(said.outward, now.outward) || worse(said.inward, now.inward)
+}
+
+/// What others judge a path by: the forecast where it is trusted, else the present.
+fn decides(state: &LinkState) -> LinkQuality {
+    state.expected.filter(|_| state.confidence.as_ppm() >= TRUSTED_PPM).unwrap_or(state.present)
+}
+
+/// A link is much worse by this part of its delay and by this much one way (a quarter and 10 ms of a
+/// round trip), µs.
+const WORSE_DIVISOR: u64 = 4;
+const WORSE_US: u64 = 5_000;
+/// Or by twice its loss and this much: one lost probe of an idle link makes 4.5 % of nothing.
+const WORSE_PPM: u32 = 50_000;
+/// A forecast counts from this confidence.
+const TRUSTED_PPM: u32 = 500_000;
 
 /// Delay: 3 % and half a millisecond one way, the band within which a level is one level. Jitter
 /// decides less: half of it and 2 ms.
@@ -603,6 +737,108 @@ mod tests {
         assert_eq!(gap(10).0, Duration::from_secs(10));
         let (gap, bits) = gap(50);
         assert!(bits as f64 / gap.as_secs_f64() <= 30_000.0, "{gap:?}");
+    }
+
+    #[test]
+    fn a_link_that_became_much_worse_is_told_within_a_second_and_one_that_mended_in_its_turn() {
+        let mut node = Speaker::new();
+        node.0.on_link(link(2, 20_000));
+        node.0.on_link(link(3, 20_000));
+        node.says(at(0)).unwrap();
+        node.0.on_link(link(2, 90_000));
+        assert_eq!(node.0.poll_timeout().unwrap().why, moved().why, "nothing goes over it");
+        (2..=3).for_each(|k| node.0.on_use(n(k), true));
+        node.0.on_link(link(2, 24_900));
+        assert_eq!(node.0.poll_timeout().unwrap().why, "link state moved", "less than a quarter");
+        node.0.on_link(link(2, 26_000));
+        let due = Deadline { at: at(1_000), why: "link much worse" };
+        assert_eq!(node.0.poll_timeout(), Some(due));
+        assert_eq!(node.says(at(999)), None);
+        let said = node.says(at(1_000)).unwrap();
+        assert!(said.links[0].outward.unwrap().present.delay > Duration::from_micros(25_900));
+        // What died or moved long enough ago to be said takes it along.
+        node.0.on_link(link(3, 90_000));
+        node.0.on_link(down(2));
+        assert!(node.says(at(1_500)).is_some());
+        assert_eq!((node.0.stats().worse, node.0.stats().urgent), (1, 2));
+        node.0.on_link(link(3, 20_000));
+        assert_eq!(node.0.poll_timeout().unwrap(), Deadline { at: at(11_500), ..moved() });
+        let mut lossy = link(3, 20_000);
+        let outward = lossy.outward.as_mut().unwrap();
+        outward.present.loss = Ratio::from_ppm(40_000);
+        node.0.on_link(lossy);
+        assert_eq!(node.0.poll_timeout().unwrap().why, moved().why);
+        lossy.outward.as_mut().unwrap().present.loss = Ratio::from_ppm(60_000);
+        node.0.on_link(lossy);
+        assert_eq!(node.0.poll_timeout().unwrap().at, at(2_500), "loss is worse as delay is");
+        node.0.on_link(down(3));
+        node.says(at(2_600)).unwrap();
+        assert_eq!(
+            node.0.poll_timeout().unwrap().why,
+            "link state refresh",
+            "it is worse than that"
+        );
+    }
+
+    fn moved() -> Deadline {
+        Deadline { at: at(0), why: "link state moved" }
+    }
+
+    #[test]
+    fn a_link_that_swings_is_told_once_and_what_is_worse_still_again() {
+        let mut node = Speaker::new();
+        node.0.on_link(link(2, 20_000));
+        node.0.on_use(n(2), true);
+        node.says(at(0)).unwrap();
+        let mut said = Vec::new();
+        let mut dice = Dice::new(3);
+        // A thousand times a second, for a minute and a half.
+        for ms in 1..=90_000 {
+            node.0.on_link(link(2, if dice.below(2) == 0 { 20_000 } else { 60_000 }));
+            said.extend(node.says(at(ms)).map(|_| ms));
+        }
+        assert!(said.len() <= 11 && said[0] <= 1_020, "{said:?}");
+        let stats = node.0.stats();
+        assert!(stats.worse == 1 && stats.damped >= 2, "{stats:?}");
+        node.0.on_link(link(2, 20_000));
+        let due = node.0.poll_timeout().unwrap().at;
+        node.says(due).unwrap();
+        node.0.on_link(link(2, 70_000));
+        assert_eq!(node.0.poll_timeout().unwrap().why, moved().why, "no quarter above 60 ms");
+        node.0.on_link(link(2, 80_000));
+        assert_eq!(node.0.poll_timeout().unwrap().why, "link much worse");
+        node.says(due.plus(Duration::from_secs(1))).unwrap();
+        // After two minutes it is news again.
+        let calm = due.plus(Duration::from_secs(122));
+        node.0.on_link(link(2, 20_000));
+        node.says(calm).unwrap();
+        node.0.on_link(link(2, 60_000));
+        assert_eq!(node.0.poll_timeout().unwrap().why, "link much worse");
+    }
+
+    #[test]
+    fn a_hundred_links_that_grow_worse_and_mend_at_once_stay_within_their_rate() {
+        let mut node = Speaker::new();
+        node.0.on_mesh_size(101);
+        (2..=101).for_each(|k| node.0.on_link(link(k, 20_000)));
+        (2..=101).for_each(|k| node.0.on_use(n(k), true));
+        node.says(at(0)).unwrap();
+        let (mut bits, mut early, mut dice) = (0, 0, Dice::new(7));
+        for tenth in 1..=36_000 {
+            // Each rise is by more than all before, so that no link is damped.
+            for k in 2..=101 {
+                let delay = if dice.below(2) == 0 { 20_000 } else { 20_000 + tenth * 1_500 };
+                node.0.on_link(link(k, delay));
+            }
+            if let Some(record) = node.0.poll_record(at(tenth * 100), &node.1) {
+                bits += (record.len() + RECORD_OVERHEAD) as u64 * 8 * 100;
+                early += 1;
+            }
+        }
+        let bps = bits as f64 / 3600.0;
+        // What moved may take 30 kbit/s, and this a third of it besides.
+        assert!(bps < 41_000.0, "{bps} bit/s in {early} records");
+        assert!(node.0.stats().worse >= 3, "{:?}", node.0.stats());
     }
 
     #[test]

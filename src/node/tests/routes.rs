@@ -287,6 +287,47 @@ fn an_origin_that_announces_without_end_is_throttled_and_the_others_are_served()
 }
 
 #[test]
+fn a_relay_that_announces_its_leg_worse_and_better_a_thousand_times_a_second_moves_traffic_seldom()
+{
+    let mut world = mesh(4, seeded);
+    world.set_delay(1, 3, 90);
+    world.set_delay(3, 4, 35);
+    world.run(at(30.0));
+    assert_eq!(world.path(1, 3), [2, 3]);
+    let before = world.hosts[&1].tables.len();
+    let moved = |e: &NodeEvent| matches!(e, NodeEvent::PathMoved { destination, .. } if *destination == n(3));
+    let moves = world.events(1, moved);
+    for ms in 0..20_000_u32 {
+        let delay = Duration::from_millis(if ms % 2 == 0 { 300 } else { 20 });
+        let state =
+            LinkState::measured(LinkQuality { delay, jitter: Duration::ZERO, loss: Ratio::ZERO });
+        let link =
+            |k| LsaLink { neighbour: n(k), up: true, outward: Some(state), inward: Some(state) };
+        let lsa = Lsa {
+            origin: n(2),
+            version: Version { boot: 50, sequence: ms },
+            relay: true,
+            withdrawn: false,
+            lifetime: Duration::from_secs(900),
+            base: None,
+            links: [1, 3, 4].map(link).into(),
+        };
+        let record = Bytes::from(lsa.write(&ToySigner::new(2)));
+        world.say(2, 1, Message::Lsa { age_ms: 0, record }.to_bytes());
+        let next = world.now.plus(Duration::from_millis(1));
+        world.run(next);
+    }
+    let refused =
+        |e: &NodeEvent| matches!(e, NodeEvent::Refused { why: "origin_rate" | "message_rate", .. });
+    assert!(world.events(1, refused) > 0, "and counted");
+    assert!(world.hosts[&1].tables.len() - before < 60, "tables stay few");
+    // The hold-down is ten seconds here.
+    assert!(world.events(1, moved) - moves <= 3, "{}", world.events(1, moved) - moves);
+    world.run(at(90.0));
+    assert_eq!((world.missing(), world.broken_paths()), (vec![], vec![]));
+}
+
+#[test]
 fn absurd_link_state_attracts_nothing() {
     let mut world = mesh(3, seeded);
     world.run(at(20.0));
