@@ -46,8 +46,11 @@ pub struct ChooseConfig {
     pub margin: Ratio,
     /// How long a path that was chosen is safe from merely better ones.
     pub hold_down: Duration,
-    /// How long a path may be outside its limits.
+    /// How long a path may be outside its limits, or much worse.
     pub violation: Duration,
+    /// A relayed path may be up to so much longer: many nodes leave one for the same link, and each does
+    /// at a moment of its own.
+    pub stagger: Duration,
 }
 
 impl Default for ChooseConfig {
@@ -58,6 +61,7 @@ impl Default for ChooseConfig {
             margin: Ratio::from_ppm(30_000),
             hold_down: Duration::from_secs(30),
             violation: Duration::from_secs(3),
+            stagger: Duration::from_secs(1),
         }
     }
 }
@@ -169,6 +173,8 @@ pub struct Chooser {
     /// Distinct policies with the classes that follow them.
     policies: Vec<(Policy, Vec<Class>)>,
     held: BTreeMap<(usize, NodeId), Held>,
+    /// How much longer than others this node stays on relayed paths; drawn anew at each full recomputation.
+    stagger: Duration,
     tick_at: Instant,
     ticked_at: Option<Instant>,
     /// When the next path will have been outside its limits, or much worse, for too long.
@@ -193,6 +199,7 @@ impl Chooser {
     pub fn new(config: ChooseConfig, policies: &[Policy], mut dice: Dice, now: Instant) -> Self {
         Self {
             tick_at: now.plus(dice.jitter(config.first.min(config.recompute))),
+            stagger: drawn(&mut dice, config.stagger),
             config,
             policies: distinct(policies),
             held: BTreeMap::new(),
@@ -281,6 +288,7 @@ impl Chooser {
         if tick {
             self.tick_at = now.plus(self.dice.jitter(self.config.recompute));
             self.ticked_at = Some(now);
+            self.stagger = drawn(&mut self.dice, self.config.stagger);
         }
         let living: BTreeSet<NodeId> =
             map.nodes().into_iter().filter(|n| *n != map.source()).collect();
@@ -309,7 +317,7 @@ impl Chooser {
             self.tick_at = self.tick_at.min(soon);
         }
         // What cannot be mended (no path keeps the limits) is asked about by news and ticks alone.
-        let violated = |h: &Held| h.violated_since.map(|at| at.plus(self.config.violation));
+        let violated = |h: &Held| h.violated_since.map(|at| at.plus(self.patience(h)));
         let due = |h: &Held| [violated(h), self.judged_again_at(h, h.worse_since)];
         self.overdue_at = self.held.values().flat_map(due).flatten().filter(|at| *at > now).min();
         changed
@@ -378,7 +386,13 @@ impl Chooser {
 
     /// When a path that has been much worse since then is judged again.
     fn judged_again_at(&self, held: &Held, worse_since: Option<Instant>) -> Option<Instant> {
-        worse_since.map(|at| at.plus(self.config.violation).max(self.held_until(held)))
+        worse_since.map(|at| at.plus(self.patience(held)).max(self.held_until(held)))
+    }
+
+    /// How long a path may be outside its limits, or much worse, before it is judged again.
+    fn patience(&self, held: &Held) -> Duration {
+        let shared = held.primary.nodes.len() > 1;
+        self.config.violation + if shared { self.stagger } else { Duration::ZERO }
     }
 
     /// How much cheaper than the path in force another must be.
@@ -425,8 +439,9 @@ impl Chooser {
                 if broken { held.and_then(|h| h.violated_since).or(Some(now)) } else { None };
             // Nothing is lost by leaving a path that carries nothing.
             let dropped = held.is_some_and(|h| h.said.withheld);
-            let overdue = violated_since
-                .is_some_and(|since| dropped || now.since(since) >= self.config.violation);
+            let patience = held.map_or(self.config.violation, |held| self.patience(held));
+            let overdue =
+                violated_since.is_some_and(|since| dropped || now.since(since) >= patience);
             let worse = held.zip(weighed.as_ref()).filter(|(h, w)| h.much_worse(&w.priced));
             let worse_since = worse.map(|(held, _)| held.worse_since.unwrap_or(now));
             let judged_at = worse.and_then(|(held, _)| self.judged_again_at(held, worse_since));
@@ -581,6 +596,11 @@ impl Chooser {
         }
         self.changes.push_back(Change { destination, classes, from, to, why });
     }
+}
+
+/// A share of a span by dice, to the microsecond.
+fn drawn(dice: &mut Dice, most: Duration) -> Duration {
+    Duration::from_micros(dice.below(micros(most) + 1))
 }
 
 /// Each policy once, with the classes that follow it.

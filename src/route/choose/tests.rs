@@ -70,7 +70,8 @@ impl Map for Named {
 }
 
 fn chooser(policies: &[Policy]) -> Chooser {
-    Chooser::new(ChooseConfig::default(), policies, Dice::new(1), at(0))
+    let exact = ChooseConfig { stagger: Duration::ZERO, ..ChooseConfig::default() };
+    Chooser::new(exact, policies, Dice::new(1), at(0))
 }
 
 /// A chooser past its first full recomputation, in whose view the direct path is best.
@@ -147,6 +148,34 @@ fn a_path_that_became_much_worse_is_left_within_seconds_and_not_for_a_swing() {
     assert!(c.weigh(at(153), &graph(20, 50, 50)));
     assert_eq!(path(&c), [3]);
     assert_eq!(c.recompute_at(), tick, "none of it was a full recomputation");
+}
+
+#[test]
+fn nodes_leave_a_relay_for_the_same_fault_one_after_the_other_and_a_link_of_their_own_without_delay()
+ {
+    let left_after = |seed: u64, good: &Graph, bad: &Graph| {
+        let mut c =
+            Chooser::new(ChooseConfig::default(), &[Policy::default()], Dice::new(seed), at(0));
+        for second in 0..60 {
+            c.weigh(at(second), good);
+        }
+        let before = path(&c);
+        c.weigh(at(60), bad);
+        let due = c.poll_timeout().unwrap().at;
+        c.weigh(due.minus(Duration::from_micros(1)), bad);
+        assert_eq!(path(&c), before, "the clock is the only reason");
+        c.weigh(due, bad);
+        assert_ne!(path(&c), before);
+        micros(due.since(at(60)))
+    };
+    let relayed = |seed| left_after(seed, &graph(60, 10, 10), &graph(60, 10, 90));
+    let mut spans: Vec<u64> = (0..20).map(relayed).collect();
+    assert_eq!(spans, (0..20).map(relayed).collect::<Vec<_>>(), "the same dice, the same moment");
+    spans.sort_unstable();
+    spans.dedup();
+    assert!(spans[0] >= 3_000_000 && spans[spans.len() - 1] <= 4_000_000, "{spans:?}");
+    assert!(spans.len() == 20 && spans[19] - spans[0] > 500_000, "{spans:?}");
+    assert_eq!(left_after(1, &graph(20, 30, 30), &graph(90, 30, 30)), 3_000_000);
 }
 
 #[test]
