@@ -94,6 +94,11 @@ fn a_relayed_path_whose_far_leg_becomes_much_worse_is_left_nearly_as_soon() {
 }
 
 #[test]
+fn a_path_that_becomes_narrow_without_a_word_carries_long_packets_again_within_seconds() {
+    holds("narrow.toml", 1..3);
+}
+
+#[test]
 fn loss_is_repaired_hop_by_hop() {
     holds("lossy.toml", 1..4);
 }

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::forward::arq::Longest;
 use crate::id::{Class, LinkId, NodeId};
 use crate::time::Instant;
 use crate::unit::Ratio;
@@ -91,6 +92,8 @@ pub enum ForwardEvent {
         lost: u64,
         /// Of the judged: how many stayed lost after repair.
         residual: u64,
+        /// The longest of the judged, by their fate.
+        longest: Longest,
         /// Bytes of data frames sent for the first time.
         bytes: u64,
         /// Bytes of retransmissions.

@@ -593,7 +593,7 @@ impl Link {
             return None;
         }
         self.reported = self.fates();
-        let counts = self.sender.take_report();
+        let (counts, longest) = (self.sender.take_report(), self.sender.take_longest());
         let rtt = self.sender.round_trip();
         let model = self.sender.line();
         let known = model.frames() >= 1.0;
@@ -611,6 +611,7 @@ impl Link {
             judged: counts.judged,
             lost: counts.lost.saturating_sub(counts.local_drops),
             residual: counts.residual,
+            longest,
             bytes: counts.bytes,
             repair_bytes: counts.repair_bytes,
             rtt: rtt.least(),

@@ -36,7 +36,8 @@ const CARRIES: Duration = Duration::from_secs(15);
 /// How long the answer to a size probe is waited for at most, also before any round trip is known
 /// (RFC 8899, section 5.1.1: not much less than a second then). One that comes later counts too.
 const SIZE_PATIENCE: Duration = Duration::from_secs(1);
-/// Of the frames of a report so many lost, and one in so many: perhaps all that are long.
+/// Of the frames of a report so many lost, and one in so many: perhaps all that are long. So it is where one
+/// was lost that was longer than any that came.
 const SUSPECT_LOST: u64 = 3;
 const SUSPECT_PART: u64 = 4;
 
@@ -307,6 +308,7 @@ impl Links {
                 judged,
                 lost,
                 residual,
+                longest,
                 bytes,
                 repair_bytes,
                 rtt,
@@ -319,7 +321,10 @@ impl Links {
                     held.carried_at = Some(now);
                     self.schedule.on_interest(now, link, Interest::Used);
                 }
-                if lost >= SUSPECT_LOST && lost.saturating_mul(SUSPECT_PART) >= judged {
+                let many = lost >= SUSPECT_LOST && lost.saturating_mul(SUSPECT_PART) >= judged;
+                // None as long came through: of a thin flow, or of few long packets among short ones, that
+                // is all there is to see.
+                if many || longest.lost > longest.kept {
                     held.mtu.iter_mut().for_each(|search| search.on_suspect(now));
                     self.arm(link);
                 }

@@ -38,6 +38,15 @@ pub struct Counts {
     pub false_feedback: u64,
 }
 
+/// The longest frames of some time, by the fate of their first sending, bytes; 0 where there was none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Longest {
+    /// Of those that came.
+    pub kept: u32,
+    /// Of those that were lost.
+    pub lost: u32,
+}
+
 /// What feedback and the sender's timers showed since it was last asked for: what a rate controller
 /// needs to know of a hop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -12,7 +12,7 @@ mod receiver;
 mod rtt;
 mod sender;
 
-pub use counts::{Counts, Heard};
+pub use counts::{Counts, Heard, Longest};
 pub use loss::LossModel;
 pub use receiver::{Arrival, Receiver, ReceiverStats};
 pub use rtt::RoundTrip;

@@ -15,7 +15,7 @@ mod repair;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::{Counts, Heard, LossModel, RoundTrip};
+use super::{Counts, Heard, Longest, LossModel, RoundTrip};
 use crate::forward::held::halve;
 use crate::time::Instant;
 use record::Record;
@@ -107,6 +107,7 @@ pub struct Sender<F> {
     heard: Heard,
     counts: Counts,
     reported: Counts,
+    longest: Longest,
 }
 
 impl<F> Sender<F> {
@@ -149,6 +150,7 @@ impl<F> Sender<F> {
             heard: Heard::default(),
             counts: Counts::default(),
             reported: Counts::default(),
+            longest: Longest::default(),
         }
     }
 
@@ -227,5 +229,10 @@ impl<F> Sender<F> {
     /// reported shows as that much less in a later one.
     pub fn take_report(&mut self) -> Counts {
         self.counts.take(&mut self.reported)
+    }
+
+    /// The longest frames whose fate became known since this was last asked.
+    pub fn take_longest(&mut self) -> Longest {
+        std::mem::take(&mut self.longest)
     }
 }

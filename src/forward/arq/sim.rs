@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Arrival, Counts, Receiver, ReceiverStats, Sender, Terms};
+use super::{Arrival, Counts, Longest, Receiver, ReceiverStats, Sender, Terms};
 use crate::rng::Dice;
 use crate::time::Instant;
 use crate::wire::ack::Ack;
@@ -403,6 +403,23 @@ fn memory_is_capped_and_what_goes_unprotected_is_counted() {
     assert_eq!((sender.held_bytes(), sender.counts().unprotected), (2000, 2));
     sender.on_feedback(Instant::from_micros(10), &ack(4, 3));
     assert_eq!((sender.held_bytes(), sender.counts().judged), (0, 4));
+}
+
+#[test]
+fn the_longest_frames_are_told_by_their_fate_once() {
+    let mut sender: Sender<()> = Sender::new(0);
+    for bytes in [100, 1300, 200, 60] {
+        sender.push(Instant::ZERO, bytes, None, None, None);
+    }
+    assert_eq!(sender.take_longest(), Longest::default(), "nothing is known yet");
+    // The second is missing, and its loss is certain a while later.
+    let mut bitmap = crate::wire::ack::Bitmap::new(1, 8);
+    bitmap.insert(2);
+    bitmap.insert(3);
+    sender.on_feedback(Instant::from_micros(10_000), &Ack { bitmap, ..ack(1, 3) });
+    sender.handle_timeout(Instant::from_micros(900_000));
+    assert_eq!(sender.take_longest(), Longest { kept: 200, lost: 1300 });
+    assert_eq!(sender.take_longest(), Longest::default());
 }
 
 #[test]

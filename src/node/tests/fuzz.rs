@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::world::{World, at, config};
 use crate::control::message::{DigestEntry, Message, Topic};
 use crate::control::{ConnectionId, ControlInput};
+use crate::forward::arq::Longest;
 use crate::forward::event::{FlipReason, ForwardEvent, LineFigures};
 use crate::id::{Class, LinkId, NodeId};
 use crate::session::keys::Secret;
@@ -103,6 +104,7 @@ fn any_event() -> impl Strategy<Value = ForwardEvent> {
             judged: n[2],
             lost: n[3],
             residual: n[4],
+            longest: Longest { kept: n[0] as u32, lost: n[5] as u32 },
             bytes: n[5],
             repair_bytes: n[0],
             rtt: Some(std::time::Duration::from_micros(n[1])),

@@ -163,8 +163,10 @@ impl<F> Sender<F> {
             if record.state == State::Flying && record.tries == 1 && !record.lost {
                 break;
             }
-            let (at, lost) = (record.first_sent_at, record.lost);
+            let (at, lost, bytes) = (record.first_sent_at, record.lost, record.bytes);
             self.line.on_fate(at, lost);
+            let longest = if lost { &mut self.longest.lost } else { &mut self.longest.kept };
+            *longest = bytes.max(*longest);
             self.fated = self.fated.wrapping_add(1);
         }
     }
