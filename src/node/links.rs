@@ -386,10 +386,8 @@ impl Links {
     fn take_over(&mut self, now: Instant, link: LinkId) -> bool {
         let Some(held) = self.links.get_mut(&link).filter(|l| l.up) else { return false };
         let fresh = self.schedule.freshness(link).unwrap_or(Duration::ZERO);
-        let state = |direction, price| held.estimate.state(now, direction, fresh, price);
-        let outward = state(Direction::Outward, self.price);
         // Only sending costs: what the peer pays it says itself.
-        let inward = state(Direction::Inward, Price(0));
+        let (outward, inward) = held.estimate.states(now, fresh, self.price).unzip();
         let moved = differs(held.outward.as_ref(), outward.as_ref());
         if moved {
             held.outward = outward;

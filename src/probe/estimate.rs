@@ -167,20 +167,44 @@ impl Estimate {
         fresh: Duration,
         price: Price,
     ) -> Option<LinkState> {
+        let both = self.both(now, fresh)?;
+        Some(self.one_way(now, direction, both, price))
+    }
+
+    /// Both directions as [`Estimate::state`] has them, outward and inward: only sending costs `price`.
+    pub fn states(
+        &self,
+        now: Instant,
+        fresh: Duration,
+        price: Price,
+    ) -> Option<(LinkState, LinkState)> {
+        let both = self.both(now, fresh)?;
+        let outward = self.one_way(now, Direction::Outward, both, price);
+        Some((outward, self.one_way(now, Direction::Inward, both, Price(0))))
+    }
+
+    /// The present delay and jitter of either direction: half of the round trip's.
+    fn both(&self, now: Instant, fresh: Duration) -> Option<(Duration, Duration)> {
         if self.age(now)? > fresh {
             return None;
         }
+        let level = self.level_us(now);
+        let half = |us: f64| Duration::from_micros((us / 2.0).round() as u64);
+        Some((half(level), half(self.jitter_us(level))))
+    }
+
+    fn one_way(
+        &self,
+        now: Instant,
+        direction: Direction,
+        (delay, jitter): (Duration, Duration),
+        price: Price,
+    ) -> LinkState {
         let loss = match direction {
             Direction::Outward => &self.outward,
             Direction::Inward => &self.inward,
         };
-        let level = self.level_us(now);
-        let half = |us: f64| Duration::from_micros((us / 2.0).round() as u64);
-        let present = LinkQuality {
-            delay: half(level),
-            jitter: half(self.jitter_us(level)),
-            loss: loss.present(now),
-        };
+        let present = LinkQuality { delay, jitter, loss: loss.present(now) };
         let forecast = self.forecaster.forecast();
         let expected = forecast.map(|f| LinkQuality {
             delay: f.base / 2,
@@ -196,7 +220,7 @@ impl Estimate {
             Direction::Outward => self.residual_loss(now),
             Direction::Inward => None,
         };
-        Some(LinkState { present, expected, confidence, residual, price })
+        LinkState { present, expected, confidence, residual, price }
     }
 
     /// The figures for operators; `None` before the first round trip.
