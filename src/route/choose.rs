@@ -18,9 +18,12 @@
 //! Margins are small: on recorded paths 5 % over a good estimate costs 2 of 59 points of the gain, 10 % five,
 //! 20 % seventeen. Classes of one policy share their solution.
 
+mod held;
+
 use std::cell::{LazyCell, OnceCell};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Deref;
 use std::time::Duration;
 
 use crate::id::{Class, NodeId};
@@ -28,11 +31,13 @@ use crate::rng::Dice;
 use crate::route::cost::{Limit, Priced};
 use crate::route::policy::{Fallback, Objective, Policy};
 use crate::route::solve::field::{Field, Seeker};
-use crate::route::solve::{self, Candidate, Map, Solution, weigh};
-use crate::route::table::{Route, RouteTable};
+use crate::route::solve::{Candidate, Map};
+use crate::route::table::RouteTable;
 use crate::route::terms::Terms;
 use crate::time::{Deadline, Instant, micros};
 use crate::unit::Ratio;
+pub use held::Held;
+use held::{Clocks, Verdict, serves};
 
 /// Reasons not to move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,53 +123,16 @@ pub struct Change {
     pub why: Why,
 }
 
-/// The decision in force for one destination under one policy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// The path, at its newest price.
-    pub primary: Candidate,
-    /// Its backup, at the price when it was chosen.
-    pub backup: Option<Candidate>,
-    /// Why the path came into force.
-    pub why: Why,
-    /// When.
-    pub changed_at: Instant,
-    /// How often the destination's path has changed.
-    pub changes: u64,
-    /// Since when the path has been outside its limits.
-    pub violated_since: Option<Instant>,
-    /// Since when the path has been much worse than when it was last judged.
-    pub worse_since: Option<Instant>,
-    /// What the path cost when it was last judged against all others, money apart, µs.
-    judged_us: u64,
-    /// As the table has it.
-    said: Route,
-}
-
 /// Up to so many nodes, whatever is lacking is sought with every news.
 const FEW: usize = 32;
 /// Among more, paths and backups that were sought in vain are sought again no sooner than so long for each
 /// node: to solve a mesh of hundreds takes a good part of a second, and while it comes together
 /// something is always lacking.
 const SEEK_PER_NODE: Duration = Duration::from_millis(10);
-impl Held {
-    /// Whether the path costs much more than when it was last judged: no swing that nobody would leave it
-    /// for, and what a user calls a fault.
-    fn much_worse(&self, now: &Priced) -> bool {
-        let more = WORSE_US.max(self.judged_us / WORSE_DIVISOR);
-        now.parts.total_us() > self.judged_us.saturating_add(more)
-    }
-}
-
 /// Moves that nobody asked for yet; older ones are dropped.
 const CHANGES: usize = 1024;
-/// A path whose delay moved by more than a fifth and this much is told anew: packets start their
-/// time budget from it.
-const DELAY_NEWS: Duration = Duration::from_millis(2);
-
-/// A path is much worse than it was when its cost has risen by this part of it and by this much, µs.
-const WORSE_DIVISOR: u64 = 4;
-const WORSE_US: u64 = 10_000;
+/// A policy by its place, and a destination.
+type Key = (usize, NodeId);
 
 /// Holds the paths in force and moves them.
 #[derive(Debug)]
@@ -172,7 +140,7 @@ pub struct Chooser {
     config: ChooseConfig,
     /// Distinct policies with the classes that follow them.
     policies: Vec<(Policy, Vec<Class>)>,
-    held: BTreeMap<(usize, NodeId), Held>,
+    held: BTreeMap<Key, Held>,
     /// How much longer than others this node stays on relayed paths; drawn anew at each full recomputation.
     stagger: Duration,
     tick_at: Instant,
@@ -180,7 +148,7 @@ pub struct Chooser {
     /// When the next path will have been outside its limits, or much worse, for too long.
     overdue_at: Option<Instant>,
     /// Policies and living destinations that have no path that works.
-    hopeless: BTreeSet<(usize, NodeId)>,
+    hopeless: BTreeSet<Key>,
     /// Before this, what was sought in vain is not sought again.
     seek_at: Instant,
     /// How long after it was: twice as long each time that nothing was found.
@@ -407,7 +375,7 @@ impl Chooser {
         turn: &Turn<'_>,
         sought: &mut bool,
     ) -> bool {
-        let &Turn { map, living, touched, tick, seek, .. } = turn;
+        let &Turn { map, living, .. } = turn;
         let terms = map.terms(&self.policies[index].0);
         let seeker = LazyCell::new(|| Seeker::new(map, &terms, turn.field()));
         let mut nodes: Vec<NodeId> = self.of(index).map(|(node, _)| node).collect();
@@ -415,131 +383,161 @@ impl Chooser {
         nodes.sort_unstable();
         let mut changed = false;
         for destination in nodes {
-            // A node that is no more takes its paths along, whatever they cross.
-            if !tick
-                && living.contains(&destination)
-                && let Some(held) = self.held.get_mut(&(index, destination))
-            {
-                let crossed = touched.is_none_or(|touched| held.crosses(touched));
-                match crossed.then(|| held.stand(map, &terms)) {
-                    Some(Stands::No) => {}
-                    _ if seek && held.backup.is_none() => {}
-                    None if held.is_in_doubt() => {}
-                    stands => {
-                        changed |= matches!(stands, Some(Stands::As { told: true }));
-                        self.lacking += usize::from(held.backup.is_none());
-                        continue;
-                    }
-                }
+            let key = (index, destination);
+            changed |= match self.stands(key, turn, &terms) {
+                Some(told) => told,
+                None => self.decide(now, key, turn, &terms, &seeker, sought),
+            };
+        }
+        changed
+    }
+
+    /// Where a decision stands without being judged: renews its figures, and whether the table changes
+    /// by that.
+    fn stands(&mut self, key: Key, turn: &Turn<'_>, terms: &Terms) -> Option<bool> {
+        // A node that is no more takes its paths along, whatever they cross.
+        if turn.tick || !turn.living.contains(&key.1) {
+            return None;
+        }
+        let held = self.held.get_mut(&key)?;
+        let backed = held.backup.is_some();
+        let crossed = turn.touched.is_none_or(|touched| held.crosses(touched));
+        if turn.seek && !backed || !crossed && held.is_in_doubt() {
+            return None;
+        }
+        let told = if crossed { held.stand(turn.map, terms)? } else { false };
+        self.lacking += usize::from(!backed);
+        Some(told)
+    }
+
+    /// Judges one decision, seeks what it lacks, and moves or renews it; true where the table changes.
+    fn decide<'a>(
+        &mut self,
+        now: Instant,
+        key: Key,
+        turn: &Turn<'_>,
+        terms: &Terms,
+        seeker: &impl Deref<Target = Seeker<'a>>,
+        sought: &mut bool,
+    ) -> bool {
+        let (map, destination) = (turn.map, key.1);
+        let old = self.held.get(&key).cloned();
+        let judgement =
+            old.as_ref().map(|old| self.judge(now, old, old.look(map, terms), turn.tick));
+        let lies = judgement.as_ref().is_some_and(|j| j.weighed.is_some());
+        let overdue = judgement.as_ref().is_some_and(|j| j.overdue);
+        // What is not there has no path; what has just broken is mended at once, and what could not be
+        // in its turn.
+        let lives = map.lives(destination);
+        let vain = old.is_none() || self.hopeless.contains(&key);
+        let broke = !lies && lives && (turn.seek || !vain);
+        let judged = judgement.as_ref().map_or(turn.tick, |j| j.judged);
+        let best = if judged || broke || (overdue && turn.seek) {
+            *sought |= vain || overdue;
+            seeker.best(destination)
+        } else {
+            None
+        };
+        if !lies && best.is_none() && lives {
+            self.hopeless.insert(key);
+            self.lacking += 1;
+        } else {
+            self.hopeless.remove(&key);
+        }
+        let why = match (&judgement, &best) {
+            (None, best) => best.as_ref().map(|_| Why::First),
+            (Some(Judgement { weighed: None, .. }), Some(_)) => Some(Why::Broken),
+            (Some(Judgement { weighed: None, .. }), None) => (!lives).then_some(Why::Gone),
+            (Some(Judgement { weighed: Some(weighed), .. }), Some(best)) => {
+                let better = if turn.tick { Why::Better } else { Why::Worse };
+                let better = judged.then_some(better);
+                old.as_ref().and_then(|held| {
+                    self.should_move(now, terms, held, weighed, &best.best, better)
+                })
             }
-            let held = self.held.get(&(index, destination));
-            let weighed = held.and_then(|h| weigh(map, &terms, h.primary.link, &h.primary.nodes));
-            let broken = weighed.as_ref().is_some_and(|w| w.broken.is_some());
-            let violated_since =
-                if broken { held.and_then(|h| h.violated_since).or(Some(now)) } else { None };
-            // Nothing is lost by leaving a path that carries nothing.
-            let dropped = held.is_some_and(|h| h.said.withheld);
-            let patience = held.map_or(self.config.violation, |held| self.patience(held));
-            let overdue =
-                violated_since.is_some_and(|since| dropped || now.since(since) >= patience);
-            let worse = held.zip(weighed.as_ref()).filter(|(h, w)| h.much_worse(&w.priced));
-            let worse_since = worse.map(|(held, _)| held.worse_since.unwrap_or(now));
-            let judged_at = worse.and_then(|(held, _)| self.judged_again_at(held, worse_since));
-            let judged = tick || judged_at.is_some_and(|at| at <= now);
-            // What is not there has no path; what has just broken is mended at once, and what could not be
-            // in its turn.
-            let lives = map.lives(destination);
-            let vain = held.is_none() || self.hopeless.contains(&(index, destination));
-            let broke = weighed.is_none() && lives && (seek || !vain);
-            let best = if judged || broke || (overdue && seek) {
-                *sought |= vain || overdue;
-                seeker.best(destination)
-            } else {
-                None
-            };
-            if weighed.is_none() && best.is_none() && lives {
-                self.hopeless.insert((index, destination));
-                self.lacking += 1;
-            } else {
-                self.hopeless.remove(&(index, destination));
+            (Some(_), None) => None,
+        };
+        let new = match (why, &old, judgement) {
+            (Some(Why::Gone), ..) => None,
+            (Some(why), old, _) => {
+                best.map(|found| Held::chosen(now, why, old.as_ref(), found, terms))
             }
-            let why = match (held, &weighed, &best) {
-                (None, _, Some(_)) => Some(Why::First),
-                (None, _, None) => None,
-                (Some(_), None, Some(_)) => Some(Why::Broken),
-                (Some(_), None, None) => (!lives).then_some(Why::Gone),
-                (Some(held), Some(weighed), Some(best)) => {
-                    let better = if tick { Why::Better } else { Why::Worse };
-                    let better = judged.then_some(better);
-                    self.should_move(now, &terms, held, weighed, &best.best, better)
-                }
-                (Some(_), Some(_), None) => None,
-            };
-            let old = self.held.get(&(index, destination)).cloned();
-            let new = match (why, old.as_ref(), weighed) {
-                (Some(Why::Gone), _, _) => None,
-                (Some(why), old, _) => best.map(|Solution { best, backup }| Held {
-                    why,
-                    changed_at: now,
-                    changes: old.map_or(0, |o| o.changes + 1),
-                    violated_since: best.broken.map(|_| now),
-                    worse_since: None,
-                    judged_us: best.priced.parts.total_us(),
-                    said: Route {
-                        // What is chosen anew shall not break what is broken already.
-                        withheld: terms.withholds(best.broken),
-                        ..route(&best, backup.as_ref())
-                    },
-                    primary: best,
-                    backup,
-                }),
-                (None, Some(old), Some(weighed)) => {
-                    let stands = |b: &Candidate| {
-                        let found = weigh(map, &terms, b.link, &b.nodes);
-                        found.map(|b| !terms.withholds(b.broken))
-                    };
-                    let backed = old.backup.is_some();
-                    let find = |primary: &Candidate| {
-                        let may = seek || backed;
-                        *sought |= may && !backed;
-                        may.then(|| seeker.backup(primary)).flatten()
-                    };
-                    let total_us = weighed.priced.parts.total_us();
-                    let settled = judged && now >= self.held_until(old);
-                    let worse = worse_since.filter(|_| !settled);
-                    let judged_us = if settled { total_us } else { old.judged_us };
-                    let old =
-                        &Held { violated_since, worse_since: worse, judged_us, ..old.clone() };
-                    let withheld = terms.withholds(weighed.broken)
-                        && (overdue || weighed.broken == Some(Limit::Avoid));
-                    let mut held = keep(old, weighed, stands, find, tick);
-                    held.said.withheld = withheld;
-                    Some(held)
-                }
-                (None, old, _) => old.cloned(),
-            };
-            changed |= old.as_ref().map(|h| &h.said) != new.as_ref().map(|h| &h.said);
-            let withheld = |held: &Option<Held>| held.as_ref().is_some_and(|h| h.said.withheld);
-            let turned = match (withheld(&old), withheld(&new)) {
-                (false, true) => Some(Why::Fallback),
-                (true, false) => Some(Why::Limits),
-                _ => None,
-            };
-            if let Some(why) = why.or(turned) {
-                let primary = |held: &Option<Held>| {
-                    let taken = held.as_ref().filter(|h| !h.said.withheld);
-                    taken.map(|h| h.primary.clone())
+            (None, Some(old), Some(Judgement { weighed: Some(weighed), clocks, .. })) => {
+                let backed = old.backup.is_some();
+                let find = |primary: &Candidate| {
+                    let may = turn.seek || backed;
+                    *sought |= may && !backed;
+                    may.then(|| seeker.backup(primary)).flatten()
                 };
-                self.note(index, destination, primary(&old), primary(&new), why);
+                let settled = judged && now >= self.held_until(old);
+                let withheld = terms.withholds(weighed.broken)
+                    && (overdue || weighed.broken == Some(Limit::Avoid));
+                let standing = old.backup.as_ref().and_then(|way| serves(way, map, terms));
+                let mut held = old.clocked(clocks, settled.then_some(&weighed));
+                held.renew(weighed, standing, find, turn.tick);
+                held.said.withheld = withheld;
+                Some(held)
             }
-            match new {
-                Some(new) => {
-                    let violated = overdue && new.violated_since.is_some();
-                    self.lacking += usize::from(new.backup.is_none() || violated);
-                    self.held.insert((index, destination), new);
-                }
-                None => drop(self.held.remove(&(index, destination))),
+            (None, old, _) => old.clone(),
+        };
+        self.put(key, old, new, why, overdue)
+    }
+
+    /// What a look at the path in force means, by the clock.
+    fn judge(&self, now: Instant, held: &Held, verdict: Verdict, tick: bool) -> Judgement {
+        let Verdict::Works { priced, broken, worse } = verdict else {
+            let clocks = Clocks { violated_since: None, worse_since: None };
+            return Judgement { weighed: None, clocks, overdue: false, judged: tick };
+        };
+        let violated_since = broken.map(|_| held.violated_since.unwrap_or(now));
+        // Nothing is lost by leaving a path that carries nothing.
+        let over = |since| held.said.withheld || now.since(since) >= self.patience(held);
+        let worse_since = worse.then(|| held.worse_since.unwrap_or(now));
+        let judged_at = self.judged_again_at(held, worse_since);
+        let primary = &held.primary;
+        Judgement {
+            weighed: Some(Candidate {
+                link: primary.link,
+                nodes: primary.nodes.clone(),
+                priced,
+                broken,
+            }),
+            overdue: violated_since.is_some_and(over),
+            judged: tick || judged_at.is_some_and(|at| at <= now),
+            clocks: Clocks { violated_since, worse_since },
+        }
+    }
+
+    /// Brings a decision into force, or takes it out; true where the table changes.
+    fn put(
+        &mut self,
+        key: Key,
+        old: Option<Held>,
+        new: Option<Held>,
+        why: Option<Why>,
+        overdue: bool,
+    ) -> bool {
+        let changed = old.as_ref().map(|h| &h.said) != new.as_ref().map(|h| &h.said);
+        let withheld = |held: &Option<Held>| held.as_ref().is_some_and(|h| h.said.withheld);
+        let turned = match (withheld(&old), withheld(&new)) {
+            (false, true) => Some(Why::Fallback),
+            (true, false) => Some(Why::Limits),
+            _ => None,
+        };
+        if let Some(why) = why.or(turned) {
+            let primary = |held: &Option<Held>| {
+                let taken = held.as_ref().filter(|h| !h.said.withheld);
+                taken.map(|h| h.primary.clone())
+            };
+            self.note(key.0, key.1, primary(&old), primary(&new), why);
+        }
+        match new {
+            Some(new) => {
+                let violated = overdue && new.violated_since.is_some();
+                self.lacking += usize::from(new.backup.is_none() || violated);
+                self.held.insert(key, new);
             }
+            None => drop(self.held.remove(&key)),
         }
         changed
     }
@@ -645,87 +643,15 @@ impl Turn<'_> {
     }
 }
 
-/// Whether a decision stands without being looked at closely.
-enum Stands {
-    No,
-    As {
-        /// Whether its delay is told anew.
-        told: bool,
-    },
-}
-
-impl Held {
-    /// Whether its path or its backup touches any of these nodes.
-    fn crosses(&self, touched: &BTreeSet<NodeId>) -> bool {
-        let backup = self.backup.iter().flat_map(|backup| &backup.nodes);
-        self.primary.nodes.iter().chain(backup).any(|node| touched.contains(node))
-    }
-
-    /// Whether the clock alone may move it.
-    fn is_in_doubt(&self) -> bool {
-        self.violated_since.is_some() || self.worse_since.is_some()
-    }
-
-    /// Prices the path anew, where it and its backup work as well as before: what [`keep`] would make of it.
-    fn stand(&mut self, map: &dyn Map, terms: &Terms) -> Stands {
-        let works = |way: &Candidate| {
-            let priced = solve::price(map, terms, way.link, &way.nodes)?;
-            Some((priced, terms.broken(&way.nodes, &priced)))
-        };
-        let Some((priced, broken)) = works(&self.primary) else { return Stands::No };
-        let backed = self
-            .backup
-            .as_ref()
-            .is_none_or(|backup| works(backup).is_some_and(|(_, broken)| !terms.withholds(broken)));
-        let bad = broken.is_some() || self.said.withheld || self.much_worse(&priced);
-        if !backed || bad || self.is_in_doubt() {
-            return Stands::No;
-        }
-        (self.primary.priced, self.primary.broken) = (priced, None);
-        let told = moved(priced.delay(), self.said.primary.delay);
-        if told {
-            self.said.primary.delay = priced.delay();
-        }
-        Stands::As { told }
-    }
-}
-
-/// Whether a delay is told anew.
-fn moved(new: Duration, old: Duration) -> bool {
-    micros(new).abs_diff(micros(old)) > micros(DELAY_NEWS).max(micros(old) / 5)
-}
-
-/// The decision stands: its figures are renewed, its backup where it broke or everything is renewed.
-/// `stands`: whether a backup may be used; `None` where its links are not in the graph.
-fn keep(
-    old: &Held,
-    weighed: Candidate,
-    stands: impl Fn(&Candidate) -> Option<bool>,
-    seek: impl FnOnce(&Candidate) -> Option<Candidate>,
-    tick: bool,
-) -> Held {
-    let standing = old.backup.as_ref().and_then(&stands);
-    let backup = if !tick && standing == Some(true) {
-        old.backup.clone()
-    } else {
-        // Not in the graph: one that only went stale may still work, and costs nothing to hold.
-        seek(&weighed).or_else(|| old.backup.clone().filter(|_| standing != Some(false)))
-    };
-    let mut said = route(&weighed, backup.as_ref());
-    if !moved(said.primary.delay, old.said.primary.delay) {
-        said.primary.delay = old.said.primary.delay;
-    }
-    if let (Some(new), Some(old)) = (&mut said.backup, &old.said.backup)
-        && new.nodes == old.nodes
-        && !moved(new.delay, old.delay)
-    {
-        new.delay = old.delay;
-    }
-    Held { primary: weighed, backup, said, ..old.clone() }
-}
-
-fn route(primary: &Candidate, backup: Option<&Candidate>) -> Route {
-    Route { primary: primary.path(), backup: backup.map(Candidate::path), withheld: false }
+/// What is made of a path in force by the clock.
+struct Judgement {
+    /// It at today's price; none where it is no path any more.
+    weighed: Option<Candidate>,
+    clocks: Clocks,
+    /// Whether it has been outside its limits for too long.
+    overdue: bool,
+    /// Whether it is judged against all others.
+    judged: bool,
 }
 
 /// Whether one is better than the other by more than the margin. Money is weighed by itself, since it
