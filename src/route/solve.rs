@@ -14,6 +14,7 @@
 //! delay and loss are let go before money is, since packets that come late are a bad call and money
 //! spent is gone. The same graph and terms always give the same answer.
 
+mod coarse;
 pub mod dense;
 pub mod field;
 mod layered;

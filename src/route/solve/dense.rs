@@ -4,23 +4,31 @@
 //! build it; here an edge is one number, its cost under one objective, in a matrix by rows. Two passes of
 //! "is this way shorter" over the rows find everything:
 //!
-//! 1. To every node the four best *ways* of at most one relay with different first nodes. Four, because a
+//! 1. To every node the best *ways* of at most one relay with different first nodes. Four at least, because a
 //!    backup may have to avoid the primary's two relays and the destination.
 //! 2. To every node the best way to a relay and one hop more.
 //!
-//! What is kept is exact, so a link that changes asks only what it can have changed: a last hop one column
-//! of one destination; a first or middle hop the ways to its end, and then the destinations that went, or
-//! could now go, over there. Ties go to fewer hops, then to lower positions, so that an answer does
-//! not depend on the order in which links changed.
+//! **When links change** one by one ([`Dense::follow`]) what is kept stays exact, and a change asks only what
+//! it can have touched. The ways that begin with it, or end with it, are put where they belong among those
+//! kept; a way that got worse than all of them is forgotten, and a node's ways are sought anew only where fewer
+//! than four are left. Of the nodes whose best way moved, one that is nearer now may be a better last relay
+//! for whom its row says; and whoever went over one that is further now is sought a better one in his column. Those
+//! rows and columns are read in a coarse picture of the costs (`coarse`), and in the costs themselves only
+//! where that leaves a doubt. Ties go to fewer hops, then to lower positions, so that an answer does not depend on
+//! the order in which links changed.
 //!
 //! Source: the min-plus ("tropical") matrix product over two relays; the idea of several beginnings is
 //! that of `reach`.
 
+use super::coarse::{self, Coarse, FAR};
+
 /// No edge. Three of them and more can be added without leaving the type.
 pub const NONE: u64 = u64::MAX / 8;
 
-/// Ways kept to each node, each with another first node.
-const WAYS: usize = 4;
+/// Ways that a backup may need to each node, each with another first node.
+const NEEDED: usize = 4;
+/// Ways kept to each node: so many may get worse and be forgotten, and some more, before others are sought.
+const WAYS: usize = 6;
 /// No node.
 const NOBODY: u32 = u32::MAX;
 
@@ -86,10 +94,27 @@ pub struct Dense {
     relays: Vec<bool>,
     /// By rows: from, to.
     costs: Vec<u64>,
+    /// Best first. Unless fewer than [`NEEDED`] are there, others may exist, none better than the last.
     ways: Vec<[Way; WAYS]>,
     best: Vec<Best>,
-    solved: bool,
+    /// There while changes are followed.
+    trail: Option<Box<Trail>>,
 }
+
+/// What the changes of single links are found by. Its lines hold a place for each node.
+#[derive(Clone, Debug)]
+struct Trail {
+    coarse: Coarse,
+    /// Steps of our own links to those that relay; [`FAR`] to all others.
+    starts: Vec<i16>,
+    /// Steps of the best ways to those that relay; [`FAR`] to all others.
+    ways: Vec<i16>,
+    /// Steps of the best paths; below zero to ourselves, where none is sought.
+    best: Vec<i16>,
+}
+
+/// A node, and what the best way to it was before a change.
+type Moved = (usize, Way);
 
 impl Dense {
     /// A mesh of so many nodes without edges, seen from one of them.
@@ -105,7 +130,7 @@ impl Dense {
             costs: vec![NONE; nodes * nodes],
             ways: vec![[Way::NONE; WAYS]; nodes],
             best: vec![Best::NONE; nodes],
-            solved: false,
+            trail: None,
         }
     }
 
@@ -114,34 +139,58 @@ impl Dense {
         self.nodes
     }
 
-    /// Whether a node carries others' traffic. Whatever was solved is to be solved anew.
+    /// Whether a node carries others' traffic. Ends the following of changes; everything is to be solved anew.
     pub fn set_relay(&mut self, node: usize, relay: bool) {
-        self.solved &= self.relays[node] == relay;
-        self.relays[node] = relay;
+        if self.relays[node] != relay {
+            self.relays[node] = relay;
+            self.trail = None;
+        }
     }
 
-    /// What an edge costs; [`NONE`] where there is none. Its effect on what was solved is worked in at
-    /// once. An edge of a node to itself, or to the source, matters to no path.
+    /// What an edge costs; [`NONE`] where there is none. While changes are followed its effect is worked in
+    /// at once, else by the next [`Dense::solve`]. An edge of a node to itself, or to the source, matters to no
+    /// path.
     pub fn set(&mut self, from: usize, to: usize, cost: u64) {
         let cost = cost.min(NONE);
         let place = from * self.nodes + to;
         let old = std::mem::replace(&mut self.costs[place], cost);
-        if old == cost || from == to || to == self.source || !self.solved {
+        if old == cost || from == to || to == self.source {
             return;
         }
+        let Some(trail) = &mut self.trail else { return };
+        trail.coarse.put(from, to, cost);
         if from == self.source {
-            self.on_first_hop(to, cost < old);
-        } else if self.relays[from] {
-            let before = self.ways[to][0];
-            self.rebuild_ways(to);
-            if self.ways[to][0] != before {
-                self.spread(to);
+            if self.relays[to] {
+                trail.starts[to] = trail.coarse.of(cost);
             }
-            self.rebuild_best(to);
+            self.on_own_link(to);
+        } else if self.relays[from] {
+            self.on_link(from, to);
         }
     }
 
-    /// Finds everything from the costs alone.
+    /// Solves, and works in every change from now on.
+    pub fn follow(&mut self) {
+        self.solve();
+        let mut costs: Vec<u64> = self.best.iter().map(|best| best.cost).collect();
+        costs.retain(|cost| *cost < NONE);
+        let middle = costs.len() / 2;
+        let reach = if costs.is_empty() { 0 } else { *costs.select_nth_unstable(middle).1 };
+        let coarse = Coarse::new(self.nodes, &self.costs, reach);
+        let (mut starts, mut ways) = (coarse.line(FAR), coarse.line(FAR));
+        let mut best = coarse.line(-1);
+        let first_row = self.source * self.nodes;
+        for node in (0..self.nodes).filter(|node| *node != self.source) {
+            best[node] = coarse.of(self.best[node].cost);
+            if self.relays[node] {
+                starts[node] = coarse.of(self.costs[first_row + node]);
+                ways[node] = coarse.of(self.ways[node][0].cost);
+            }
+        }
+        self.trail = Some(Box::new(Trail { coarse, starts, ways, best }));
+    }
+
+    /// Finds everything from the costs alone. Ends the following of changes.
     pub fn solve(&mut self) {
         self.ways.fill([Way::NONE; WAYS]);
         self.best.fill(Best::NONE);
@@ -182,7 +231,7 @@ impl Dense {
             }
         }
         self.best[self.source] = Best::NONE;
-        self.solved = true;
+        self.trail = None;
     }
 
     /// The best path to a node; `None` where none leads there.
@@ -232,85 +281,156 @@ impl Dense {
         DensePath { cost, relays, destination }
     }
 
-    /// Our own link to `to` changed: the ways that begin with it did, and the one hop.
-    fn on_first_hop(&mut self, to: usize, better: bool) {
+    /// Our own link to `to` changed: so did the ways that begin with it, and the path of one hop.
+    fn on_own_link(&mut self, to: usize) {
         let first = to as u32;
-        let start = self.costs[self.source * self.nodes + to];
-        self.rebuild_ways(to);
-        let mut moved = vec![to];
+        let source = self.source;
+        let start = self.costs[source * self.nodes + to];
+        let mut moved = Vec::new();
+        self.restate(to, Way { cost: start, relayed: false, first }, &mut moved);
         if self.relays[to] {
-            let source = self.source;
-            for node in (0..self.nodes).filter(|n| *n != source && *n != to) {
+            for node in (0..self.nodes).filter(|node| *node != source && *node != to) {
                 let cost = (start + self.costs[to * self.nodes + node]).min(NONE);
-                let held = self.ways[node].iter().any(|way| way.first == first);
-                let before = self.ways[node][0];
-                if held && !better {
-                    self.rebuild_ways(node);
-                } else if cost <= self.ways[node][WAYS - 1].cost {
-                    keep(&mut self.ways[node], Way { cost, relayed: true, first });
-                }
-                if self.ways[node][0] != before {
-                    moved.push(node);
+                self.restate(node, Way { cost, relayed: true, first }, &mut moved);
+            }
+        }
+        let held = self.best[to];
+        let new = direct(start);
+        if new < held {
+            self.keep_best(to, new);
+        } else if held.last == NOBODY && new != held {
+            self.keep_best(to, Best::NONE);
+        }
+        self.settle(&moved, to);
+    }
+
+    /// A link between two others changed, of which the first relays.
+    fn on_link(&mut self, from: usize, to: usize) {
+        let mut moved = Vec::new();
+        let start = self.costs[self.source * self.nodes + from];
+        let cost = (start + self.costs[from * self.nodes + to]).min(NONE);
+        self.restate(to, Way { cost, relayed: true, first: from as u32 }, &mut moved);
+        let (held, new) = (self.best[to], self.over(from, to));
+        if new < held {
+            self.keep_best(to, new);
+        } else if held.last == from as u32 && new != held {
+            self.keep_best(to, Best::NONE);
+        }
+        self.settle(&moved, to);
+    }
+
+    /// Of the ways to a node the one with this first node is now this one. Where another one is the best now,
+    /// the node is among the moved.
+    fn restate(&mut self, node: usize, new: Way, moved: &mut Vec<Moved>) {
+        let ways = &mut self.ways[node];
+        let held = ways.iter().position(|way| way.first == new.first);
+        // None of those that are not kept is better than the last; where few are there, none is missing.
+        let listed = ways.iter().take_while(|way| way.cost < NONE).count();
+        let whole = listed < NEEDED;
+        let fits = new.cost < NONE && (whole || new < ways[listed - 1]);
+        let before = ways[0];
+        if held.is_none() && !fits {
+            return;
+        }
+        if let Some(at) = held {
+            ways.copy_within(at + 1.., at);
+            ways[WAYS - 1] = Way::NONE;
+        }
+        if fits {
+            keep(ways, new);
+        } else if !whole && listed - 1 < NEEDED {
+            self.rebuild_ways(node);
+        }
+        if self.ways[node][0] != before {
+            moved.push((node, before));
+        }
+    }
+
+    /// Works in that the best ways to these nodes moved; and seeks the best path to `end`, where it was lost.
+    fn settle(&mut self, moved: &[Moved], end: usize) {
+        let Some(mut trail) = self.trail.take() else { return };
+        let mut nearer = Vec::new();
+        let mut further = vec![false; self.nodes];
+        let mut any_further = false;
+        for (node, before) in moved.iter().filter(|(node, _)| self.relays[*node]) {
+            let now = self.ways[*node][0];
+            trail.ways[*node] = trail.coarse.of(now.cost);
+            // Other hops may mean another order among equals, for better or worse.
+            if now.cost < before.cost {
+                nearer.push((now.cost, *node));
+            } else {
+                further[*node] = true;
+                any_further = true;
+                nearer.extend((now.cost == before.cost).then_some((now.cost, *node)));
+            }
+        }
+        let lost = |best: &Best| further.get(best.last as usize) == Some(&true);
+        let mut sought = if self.best[end] == Best::NONE { vec![end] } else { Vec::new() };
+        if any_further {
+            let each = self.best.iter().enumerate();
+            sought.extend(each.filter(|(_, best)| lost(best)).map(|(to, _)| to));
+        }
+        // The nearest first, since what it reaches is not reached by the others.
+        nearer.sort_unstable();
+        for to in sought {
+            self.rebuild_best(to, &mut trail);
+        }
+        let mut found = Vec::new();
+        for (cost, node) in nearer {
+            let (start, row) = (trail.coarse.of(cost), trail.coarse.row(node));
+            coarse::within(start, row, &trail.best, |to| found.push(to));
+            for to in found.drain(..) {
+                let new = self.over(node, to);
+                if new < self.best[to] {
+                    self.best[to] = new;
+                    trail.best[to] = trail.coarse.of(new.cost);
                 }
             }
         }
-        // Where most of it moved, two passes over everything are the shorter way.
-        if moved.len() * 16 > self.nodes {
-            return self.solve();
+        self.trail = Some(trail);
+    }
+
+    /// The best path to a node whose last relay is this one.
+    fn over(&self, last: usize, to: usize) -> Best {
+        let way = self.ways[last][0];
+        let cost = way.cost + self.costs[last * self.nodes + to];
+        let possible = cost < NONE && self.relays[last] && last != to;
+        let relays = 1 + u8::from(way.relayed);
+        if possible { Best { cost, relays, last: last as u32 } } else { Best::NONE }
+    }
+
+    fn keep_best(&mut self, to: usize, best: Best) {
+        self.best[to] = best;
+        if let Some(trail) = &mut self.trail {
+            trail.best[to] = trail.coarse.of(best.cost);
         }
-        for node in moved {
-            self.spread(node);
-        }
-        self.rebuild_best(to);
     }
 
     /// The ways to a node, from its column.
     fn rebuild_ways(&mut self, to: usize) {
+        let Some(trail) = &self.trail else { return };
         let first_row = self.source * self.nodes;
         let mut ways = [Way::NONE; WAYS];
         keep(&mut ways, Way { cost: self.costs[first_row + to], relayed: false, first: to as u32 });
-        for first in (0..self.nodes).filter(|f| *f != self.source && *f != to && self.relays[*f]) {
-            let cost = self.costs[first_row + first] + self.costs[first * self.nodes + to];
-            if cost <= ways[WAYS - 1].cost {
+        coarse::least(&trail.starts, trail.coarse.column(to), WAYS, |first| {
+            if first < self.nodes && first != to && first != self.source && self.relays[first] {
+                let cost = self.costs[first_row + first] + self.costs[first * self.nodes + to];
                 keep(&mut ways, Way { cost, relayed: true, first: first as u32 });
             }
-        }
+        });
         self.ways[to] = ways;
     }
 
-    /// The ways to `over` changed: so may the best paths that end over it.
-    fn spread(&mut self, over: usize) {
-        if !self.relays[over] {
-            return;
-        }
-        let way = self.ways[over][0];
-        let relays = 1 + u8::from(way.relayed);
-        let source = self.source;
-        for to in (0..self.nodes).filter(|to| *to != source && *to != over) {
-            let cost = way.cost + self.costs[over * self.nodes + to];
-            let new =
-                if cost < NONE { Best { cost, relays, last: over as u32 } } else { Best::NONE };
-            let held = self.best[to];
-            if new < held {
-                self.best[to] = new;
-            } else if held.last == over as u32 && new != held {
-                self.rebuild_best(to);
-            }
-        }
-    }
-
     /// The best path to a node, from its column.
-    fn rebuild_best(&mut self, to: usize) {
+    fn rebuild_best(&mut self, to: usize, trail: &mut Trail) {
         let mut best = direct(self.costs[self.source * self.nodes + to]);
-        for last in (0..self.nodes).filter(|r| *r != self.source && *r != to && self.relays[*r]) {
-            let way = self.ways[last][0];
-            let cost = way.cost + self.costs[last * self.nodes + to];
-            if cost <= best.cost && cost < NONE {
-                let relays = 1 + u8::from(way.relayed);
-                best = best.min(Best { cost, relays, last: last as u32 });
+        coarse::least(&trail.ways, trail.coarse.column(to), 1, |last| {
+            if last < self.nodes && last != self.source {
+                best = best.min(self.over(last, to));
             }
-        }
+        });
         self.best[to] = best;
+        trail.best[to] = trail.coarse.of(best.cost);
     }
 }
 
@@ -389,6 +509,27 @@ mod tests {
         prop_oneof![8 => 1..60u64, 1 => Just(NONE)]
     }
 
+    /// Whether what was followed is what is found anew.
+    fn is_as_solved(dense: &Dense) {
+        let mut anew = dense.clone();
+        anew.solve();
+        assert_eq!(anew.best, dense.best);
+        for (anew, kept) in anew.ways.iter().zip(&dense.ways) {
+            assert_eq!(anew[..NEEDED], kept[..NEEDED]);
+        }
+    }
+
+    /// Few of them and far apart, so that there are ties, what is far, and what is near it.
+    fn cost_in_large() -> impl Strategy<Value = u64> {
+        prop_oneof![
+            5 => 1_000..90_000u64,
+            3 => (1..40u64).prop_map(|cost| cost * 2_000),
+            1 => (1..9u64).prop_map(|money| money << 28),
+            1 => Just(0),
+            1 => Just(NONE),
+        ]
+    }
+
     proptest! {
         #[test]
         fn paths_and_backups_are_what_exhaustive_search_finds_after_every_change(
@@ -401,15 +542,66 @@ mod tests {
             for (place, cost) in costs.iter().enumerate() {
                 dense.set(place / 8, place % 8, *cost);
             }
-            dense.solve();
+            dense.follow();
             is_right(&dense);
             for (from, to, cost) in changes {
                 dense.set(from, to, cost);
                 is_right(&dense);
-                let mut anew = dense.clone();
-                anew.solve();
-                prop_assert_eq!(&anew.ways, &dense.ways);
-                prop_assert_eq!(&anew.best, &dense.best);
+                is_as_solved(&dense);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn a_large_mesh_that_is_followed_is_as_if_solved_anew_after_every_change(
+            seed in any::<u64>(),
+            hubs in proptest::collection::vec((0..70usize, 1..5u64), 0..6),
+            changes in proptest::collection::vec(
+                (any::<bool>(), 0..70usize, 0..70usize, cost_in_large()), 1..60),
+        ) {
+            let mut dice = crate::rng::Dice::new(seed);
+            let mut dense = Dense::new(70, 40);
+            for node in 0..70 {
+                dense.set_relay(node, dice.below(9) > 0);
+            }
+            for from in 0..70 {
+                for to in 0..70 {
+                    dense.set(from, to, 20_000 + dice.below(60_000));
+                }
+            }
+            // Near us and near everyone: most paths lead over them.
+            for (hub, near) in &hubs {
+                dense.set(40, *hub, near * 3_000);
+                (0..70).for_each(|to| dense.set(*hub, to, near * 4_000 + dice.below(9_000)));
+            }
+            dense.follow();
+            for (own, from, to, cost) in changes {
+                let to = hubs.get(to % 8).map_or(to, |(hub, _)| *hub);
+                dense.set(if own { 40 } else { from }, to, cost);
+                is_as_solved(&dense);
+            }
+        }
+    }
+
+    #[test]
+    fn a_link_that_many_paths_begin_with_gets_worse_and_better_again() {
+        let mut dense = Dense::new(200, 0);
+        (0..200).for_each(|node| dense.set_relay(node, true));
+        let mut dice = crate::rng::Dice::new(5);
+        for from in 0..200 {
+            (0..200).for_each(|to| dense.set(from, to, 50_000 + dice.below(90_000)));
+        }
+        for hub in 1..9 {
+            dense.set(0, hub, 5_000 + 100 * hub as u64);
+            (9..200).for_each(|to| dense.set(hub, to, 30_000 + dice.below(20_000)));
+        }
+        dense.follow();
+        for cost in [60_000, 6_000_000, NONE, 4_000, 300_000, 5_000] {
+            for hub in 1..9 {
+                dense.set(0, hub, cost + hub as u64);
+                is_as_solved(&dense);
             }
         }
     }
@@ -422,7 +614,7 @@ mod tests {
             dense.set(from, to, cost);
         }
         (1..4).for_each(|node| dense.set_relay(node, true));
-        dense.solve();
+        dense.follow();
         let relays = |dense: &Dense| dense.path(4).unwrap().relays;
         assert_eq!(relays(&dense), [None, None]);
         dense.set(0, 4, 11);
