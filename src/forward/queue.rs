@@ -105,10 +105,23 @@ struct Bucket<T> {
     codel: Codel,
 }
 
+impl<T> Bucket<T> {
+    fn new() -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            bytes: 0,
+            credit: 0,
+            turn: Turn::Idle,
+            codel: Codel::default(),
+        }
+    }
+}
+
 /// A bounded fair queue of `T`, which is one packet or several of one flow that are taken one by one.
 #[derive(Debug)]
 pub struct FairQueue<T> {
     limits: QueueLimits,
+    /// None before the first packet: of a node's hundreds of links most carry nothing.
     buckets: Vec<Bucket<T>>,
     new: VecDeque<usize>,
     old: VecDeque<usize>,
@@ -124,16 +137,9 @@ pub struct FairQueue<T> {
 impl<T: Item> FairQueue<T> {
     /// An empty queue.
     pub fn new(limits: QueueLimits) -> Self {
-        let bucket = || Bucket {
-            waiting: VecDeque::new(),
-            bytes: 0,
-            credit: 0,
-            turn: Turn::Idle,
-            codel: Codel::default(),
-        };
         Self {
-            buckets: (0..limits.buckets.max(1)).map(|_| bucket()).collect(),
             limits,
+            buckets: Vec::new(),
             new: VecDeque::new(),
             old: VecDeque::new(),
             bytes: 0,
@@ -158,6 +164,9 @@ impl<T: Item> FairQueue<T> {
         self.stats.pushed += packets as u64;
         if self.packets == 0 {
             self.standing.on_empty(now);
+        }
+        if self.buckets.is_empty() {
+            self.buckets.resize_with(self.limits.buckets.max(1), Bucket::new);
         }
         let index = (flow % self.buckets.len() as u64) as usize;
         let bucket = &mut self.buckets[index];

@@ -75,7 +75,8 @@ struct Cluster {
 /// The receiving side of one hop and lane.
 #[derive(Debug)]
 pub struct Receiver {
-    bits: Box<[u64; WINDOW as usize / 64]>,
+    /// Eight kilobytes that a link on which no data came does without.
+    bits: Vec<u64>,
     settled: u32,
     highest: u32,
     highest_at: Instant,
@@ -109,7 +110,7 @@ impl Receiver {
     /// A receiver that waits for hop sequence zero.
     pub fn new(now: Instant) -> Self {
         Self {
-            bits: Box::new([0; WINDOW as usize / 64]),
+            bits: Vec::new(),
             settled: 0,
             highest: u32::MAX,
             highest_at: now,
@@ -425,17 +426,20 @@ impl Receiver {
 
     fn has(&self, seq: u32) -> bool {
         let at = seq % WINDOW;
-        self.bits[at as usize / 64] >> (at % 64) & 1 == 1
+        self.bits.get(at as usize / 64).is_some_and(|word| word >> (at % 64) & 1 == 1)
     }
 
     fn set(&mut self, seq: u32) {
         let at = seq % WINDOW;
+        self.bits.resize(WINDOW as usize / 64, 0);
         self.bits[at as usize / 64] |= 1 << (at % 64);
     }
 
     fn forget(&mut self, seq: u32) {
         let at = seq % WINDOW;
-        self.bits[at as usize / 64] &= !(1 << (at % 64));
+        if let Some(word) = self.bits.get_mut(at as usize / 64) {
+            *word &= !(1 << (at % 64));
+        }
     }
 }
 
