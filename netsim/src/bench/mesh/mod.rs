@@ -169,6 +169,8 @@ impl Mesh {
 /// One mesh of the bench.
 struct Case {
     sites: usize,
+    /// Between the whole mesh and the first look.
+    settle: Duration,
     /// How long it is listened to.
     listen: Duration,
     deaths: usize,
@@ -176,6 +178,11 @@ struct Case {
 
 /// Between the whole mesh and the first look: the first recomputation is over.
 const SETTLE: Duration = Duration::from_secs(60);
+/// The same where it has to be quick. In a mesh beyond [`LARGE`] a node says what moved once in 15 s and more,
+/// so that each has said it once or twice.
+const SETTLE_QUICK: Duration = Duration::from_secs(30);
+/// A minute of a larger mesh takes minutes.
+const LARGE: usize = 200;
 /// The sizes of whole meshes where none is asked for.
 const SIZES: [usize; 3] = [100, 500, SOLVED];
 /// The size at which the solver is measured alone. Whole meshes are smaller.
@@ -183,18 +190,14 @@ const SOLVED: usize = 1000;
 
 impl Case {
     fn of(sites: usize, quick: bool) -> Self {
-        let minutes = if quick {
-            1
-        } else if sites > 200 {
-            2
-        } else {
-            10
+        let large = sites > LARGE;
+        let (settle, listen_s, deaths) = match (large, quick) {
+            (false, false) => (SETTLE, 600, 5),
+            (false, true) => (SETTLE, 60, 5),
+            (true, false) => (SETTLE, 120, 2),
+            (true, true) => (SETTLE_QUICK, 30, 1),
         };
-        Self {
-            sites,
-            listen: Duration::from_secs(60 * minutes),
-            deaths: if sites > 200 { 2 } else { 5 },
-        }
+        Self { sites, settle, listen: Duration::from_secs(listen_s), deaths }
     }
 
     fn name(&self) -> String {
@@ -207,7 +210,7 @@ impl Case {
 pub struct Plan {
     /// Only these cases; none: all.
     pub only: Vec<String>,
-    /// A minute of listening instead.
+    /// A minute of listening instead; half of one in a large mesh, and half the time before it.
     pub quick: bool,
     /// The first seed; each run takes the next.
     pub seed: u64,
@@ -246,11 +249,21 @@ fn size(name: &str) -> anyhow::Result<usize> {
 
 fn measure(case: &Case, seed: u64, stop: &Stop, sheet: &mut Sheet) -> anyhow::Result<()> {
     let name = case.name();
-    let mut note = |metric: &str, unit, value| sheet.note(&name, metric, unit, value);
+    // Who waits for a large mesh hears of each figure when it is there.
+    let mut note = |metric: &str, unit, value: Option<f64>| {
+        if case.sites > LARGE {
+            eprintln!("{name}: {metric} {value:?} {unit}");
+        }
+        sheet.note(&name, metric, unit, value);
+    };
+    let began = own_cpu_s();
     let mut mesh = Mesh::new(case.sites, case.sites / 10, seed, stop)?;
     let whole = mesh.play_until_whole()?;
     note("full_mesh_s", "s", whole.map(|span| span.as_secs_f64()));
-    mesh.play(SETTLE)?;
+    let start = own_cpu_s().zip(began).map(|(after, before)| after - before);
+    note("full_mesh_cpu_s", "s", start);
+    note("full_mesh_rss_mib", "MiB", own_rss_mib());
+    mesh.play(case.settle)?;
     let cpu = own_cpu_s();
     let spoken = mesh.listen(case.listen)?;
     let minutes = case.listen.as_secs_f64() / 60.0;
