@@ -286,6 +286,8 @@ pub const SERIES: &[Series] = &[
     gauge("thalweg_path_delay_seconds", PATH, "Expected one-way delay of the path in force."),
     gauge("thalweg_path_loss_ratio", PATH, "Expected loss of the path in force."),
     gauge("thalweg_path_on_backup", PATH, "1 where the backup carries the traffic."),
+    gauge("thalweg_path_outside_limits", PATH, "1 where no path keeps the limits of the class."),
+    gauge("thalweg_path_withheld", PATH, "1 where its `fallback` drops the packets for that."),
     counter("thalweg_path_changes_total", PATH, "Moves of this path."),
 ];
 

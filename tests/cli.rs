@@ -239,7 +239,7 @@ fn expectations_of_a_policy_are_held_against_a_snapshot() {
     let config = "[node]\nname = \"a\"\ncertificate = \"c\"\nkey = \"k\"\nca = [\"x\"]\n\
                   [[class]]\nprofile = \"gaming\"\n[[class]]\nname = \"frugal\"\nmax_price = 0.1\n\
                   dscp = [\"AF11\"]\navoid = [\"c\"]\nprefer = [\"d\"]\n[[class]]\nname = \"strict\"\n\
-                  max_latency = \"25ms\"\navoid = [\"c\"]\nfallback = \"drop\"\n";
+                  max_latency = \"25ms\"\navoid = [\"c\", \"lyno\"]\nfallback = \"drop\"\n";
     std::fs::write(dir.path().join("t.toml"), config).unwrap();
     let head = "config = \"t.toml\"\nsnapshot = \"mesh.json\"\n";
     let run = |expectations: &str, json: bool| {
@@ -264,10 +264,11 @@ fn expectations_of_a_policy_are_held_against_a_snapshot() {
     let json: Value = serde_json::from_str(&out(&ended)).unwrap();
     assert_eq!((code(&ended), &json["ok"]), (1, &false.into()));
     assert_eq!(json["verdicts"][0]["problems"][0], "it crosses c");
+    assert_eq!(json["warnings"], Value::Array(vec![]), "of classes that are tested");
     let strict = "[[expect]]\nclass = \"strict\"\nfrom = \"a\"\nto = \"b\"\n";
     let ended = run(strict, false);
-    let line =
-        "FAILS  strict from a to b (dropped): packets are dropped: no path keeps max_latency\n";
+    let line = "WARNING  class `strict`: `avoid` names `lyno`, which the snapshot does not know\n\
+         FAILS  strict from a to b (dropped): packets are dropped: no path keeps max_latency\n";
     assert!(code(&ended) == 1 && out(&ended).starts_with(line), "{}", out(&ended));
     let ended = run(&format!("{strict}reachable = false\n"), false);
     assert_eq!(code(&ended), 0, "{}", out(&ended));

@@ -89,8 +89,8 @@ struct Verdict {
 
 /// `policy test`.
 pub(crate) fn test(file: &Path, json: bool) -> End {
-    let verdicts = match run(file) {
-        Ok(verdicts) => verdicts,
+    let (verdicts, warnings) = match run(file) {
+        Ok(outcome) => outcome,
         Err(problems) => return End::Wrong(problems.join("\n")),
     };
     let failed = verdicts.iter().filter(|v| !v.holds).count();
@@ -99,9 +99,11 @@ pub(crate) fn test(file: &Path, json: bool) -> End {
             "schema_version": SCHEMA_VERSION,
             "ok": failed == 0,
             "verdicts": verdicts,
+            "warnings": warnings,
         }))
     } else {
-        let mut text: String = verdicts.iter().map(line).collect();
+        let mut text: String = warnings.iter().map(|what| format!("WARNING  {what}\n")).collect();
+        text.extend(verdicts.iter().map(line));
         text += &format!("{} held, {failed} did not\n", verdicts.len() - failed);
         text
     };
@@ -124,7 +126,10 @@ fn line(v: &Verdict) -> String {
     format!("{word}  {} from {} to {} ({way}{delay}){problems}\n", v.class, v.from, v.to)
 }
 
-fn run(file: &Path) -> Result<Vec<Verdict>, Vec<String>> {
+/// How each expectation fared, and what looks like a slip of the pen.
+type Outcome = (Vec<Verdict>, Vec<String>);
+
+fn run(file: &Path) -> Result<Outcome, Vec<String>> {
     let text = read(file)?;
     let test: Test = toml::from_str(&text)
         .map_err(|e| vec![format!("{}: {}", file.display(), e.to_string().trim_end())])?;
@@ -139,6 +144,9 @@ fn run(file: &Path) -> Result<Vec<Verdict>, Vec<String>> {
     if test.expect.is_empty() {
         return Err(vec![format!("{}: no [[expect]] in it", file.display())]);
     }
+    let tested = |class: &&ClassSpec| test.expect.iter().any(|e| e.class == class.name);
+    let warnings =
+        config.classes.iter().filter(tested).flat_map(|class| strangers(class, &mesh)).collect();
     let mut graphs = BTreeMap::new();
     let mut verdicts = Vec::new();
     for expectation in &test.expect {
@@ -157,7 +165,20 @@ fn run(file: &Path) -> Result<Vec<Verdict>, Vec<String>> {
             }
         }
     }
-    Ok(verdicts)
+    Ok((verdicts, warnings))
+}
+
+/// Nodes that a class avoids or prefers and that the snapshot does not know.
+fn strangers(class: &ClassSpec, mesh: &Matrix) -> Vec<String> {
+    let wishes = [("avoid", &class.policy.avoid), ("prefer", &class.policy.prefer)];
+    let unknown = |name: &&String| mesh.nodes.iter().all(|node| node.name != **name);
+    let say = |wish: &str, name: &String| {
+        format!("class `{}`: `{wish}` names `{name}`, which the snapshot does not know", class.name)
+    };
+    wishes
+        .into_iter()
+        .flat_map(|(wish, names)| names.iter().filter(unknown).map(move |name| say(wish, name)))
+        .collect()
 }
 
 fn read(file: &Path) -> Result<String, Vec<String>> {

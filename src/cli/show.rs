@@ -407,6 +407,9 @@ fn explain(e: &Explanation) -> String {
     for (wish, nodes) in wishes.iter().filter(|(_, nodes)| !nodes.is_empty()) {
         let _ = writeln!(text, "{wish}: {}", nodes.join(", "));
     }
+    if !e.unknown.is_empty() {
+        let _ = writeln!(text, "WARNING: no node of the mesh is called {}", e.unknown.join(", "));
+    }
     match e.fallback.as_str() {
         "drop" => text += "where no path keeps the limits: packets are dropped\n",
         "direct" => text += "where no path keeps the limits: the direct link\n",
@@ -630,6 +633,7 @@ mod tests {
             class: "video".into(),
             objective: "latency".into(),
             avoid: vec!["lyon".into(), "nice".into()],
+            unknown: vec!["lyno".into()],
             fallback: "drop".into(),
             candidates: vec![candidate],
             in_force: Some(0),
@@ -644,6 +648,7 @@ mod tests {
             "delay 30.0 + loss 2.5 - preferred 5.0",
             "AVOIDED by [[class]] `video`: over lyon",
             "avoided as relays: lyon, nice\n",
+            "WARNING: no node of the mesh is called lyno\n",
             "where no path keeps the limits: packets are dropped\n",
             "BREAKS max_loss 1 % with 2 %",
             "rule: [[class]] `default` takes everything\n",

@@ -250,6 +250,8 @@ fn path(sink: &mut Sink, path: &PathRow) {
         sink.maybe("thalweg_path_loss_ratio", labels, view.loss_ratio);
     }
     sink.value("thalweg_path_on_backup", labels, flag(path.on_backup));
+    sink.value("thalweg_path_outside_limits", labels, flag(path.outside_limits));
+    sink.value("thalweg_path_withheld", labels, flag(path.withheld));
     sink.value("thalweg_path_changes_total", labels, path.changes as f64);
 }
 
@@ -445,6 +447,7 @@ mod tests {
             primary: Some(view(&["lyon", "nice"])),
             backup: Some(view(&["nice"])),
             on_backup: true,
+            outside_limits: true,
             changes: 5,
             ..PathRow::default()
         });
@@ -519,6 +522,8 @@ mod tests {
             ("thalweg_path_hops{peer=\"nice\",class=\"default\"}", 1.0),
             ("thalweg_path_delay_seconds{peer=\"nice\",class=\"default\"}", 0.03),
             ("thalweg_path_on_backup{peer=\"nice\",class=\"default\"}", 1.0),
+            ("thalweg_path_outside_limits{peer=\"nice\",class=\"default\"}", 1.0),
+            ("thalweg_path_withheld{peer=\"nice\",class=\"default\"}", 0.0),
             ("thalweg_path_changes_total{peer=\"nice\",class=\"default\"}", 5.0),
         ];
         for (name, value) in expect {

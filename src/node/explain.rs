@@ -1,5 +1,6 @@
 //! Why packets go where they go: every path weighed, with the reason it was or was not taken.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use super::knowledge::{Roll, Standing};
 use crate::id::{Class, NodeId};
 use crate::report::{self, Answer, CostPart, Explanation, LimitVerdict, PathView};
 use crate::route::cost::{Bounds, Limit, Priced};
-use crate::route::policy::{ClassSpec, Limits};
+use crate::route::policy::{ClassSpec, Limits, Policy};
 use crate::route::solve::{Candidate, Rejection, Solver, Weighed};
 use crate::route::terms::Terms;
 use crate::time::Instant;
@@ -89,6 +90,7 @@ impl Node {
             observe: self.config.observe,
             avoid: spec.policy.avoid.clone(),
             prefer: spec.policy.prefer.clone(),
+            unknown: self.unknown_to(&spec.policy),
             fallback: spec.policy.fallback.name().to_owned(),
             withheld: standing.withheld,
             margin_ratio: self.config.margin.as_f64(),
@@ -101,6 +103,15 @@ impl Node {
                 .collect(),
         };
         Answer::Explain(Box::new(explanation))
+    }
+
+    /// Names that a policy avoids or prefers and that no node answers to: a slip of the pen, or a node
+    /// that is not there yet.
+    fn unknown_to(&self, policy: &Policy) -> Vec<String> {
+        let roll = self.roll();
+        let known = |name: &str| name == self.own.name || roll.named(name).is_some();
+        let names: BTreeSet<&String> = policy.avoid.iter().chain(&policy.prefer).collect();
+        names.into_iter().filter(|name| !known(name)).cloned().collect()
     }
 
     /// The class meant, by name or as such a packet to this destination would fall.

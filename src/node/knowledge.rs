@@ -124,6 +124,8 @@ pub(super) struct Standing {
     pub(super) on_backup: bool,
     /// Whether packets are dropped instead of taking it.
     pub(super) withheld: bool,
+    /// Whether the computed path does not keep the limits.
+    pub(super) outside_limits: bool,
     /// Why the path in force is.
     pub(super) reason: &'static str,
     /// Since when.
@@ -587,6 +589,7 @@ impl Knowledge {
         let chosen = Standing {
             on_backup: false,
             withheld,
+            outside_limits: held.is_some_and(|h| h.primary.broken.is_some()),
             reason: if self.observe {
                 "observed"
             } else if withheld {

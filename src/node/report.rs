@@ -198,6 +198,7 @@ impl Node {
                     backup: route.backup.as_ref().map(|p| self.path_view(p, &solver)),
                     on_backup: standing.on_backup,
                     withheld: standing.withheld,
+                    outside_limits: standing.outside_limits,
                     reason: standing.reason.to_owned(),
                     changed_ago_s: standing.changed_at.map(|at| seconds(now.since(at))),
                     changes: standing.changes,

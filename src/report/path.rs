@@ -25,6 +25,10 @@ pub struct PathRow {
     /// Whether packets are dropped, since no path keeps the limits of their class.
     #[serde(default)]
     pub withheld: bool,
+    /// Whether the computed path does not keep the limits of its class: its packets are dropped, or go all
+    /// the same, as the class's `fallback` says.
+    #[serde(default)]
+    pub outside_limits: bool,
     /// Why the path in force is in force, in a few words.
     pub reason: String,
     /// Time since it came into force.
@@ -74,6 +78,9 @@ pub struct Explanation {
     /// Nodes that it prefers as relays, by name.
     #[serde(default)]
     pub prefer: Vec<String>,
+    /// Those of both that no node of the mesh is called, as far as this one knows.
+    #[serde(default)]
+    pub unknown: Vec<String>,
     /// What becomes of its packets where no path keeps its limits: `hold`, `direct` or `drop`.
     #[serde(default)]
     pub fallback: String,
