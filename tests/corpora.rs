@@ -89,7 +89,41 @@ fn every_target_has_its_file_and_its_entry() {
         files.map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
     let wanted: BTreeSet<String> = targets::ALL.iter().map(|(n, _)| format!("{n}.rs")).collect();
     assert_eq!(files, wanted);
+    let library = std::fs::read_to_string(root.join("src/lib.rs")).unwrap();
     for (name, _) in targets::ALL {
         assert!(manifest.contains(&format!("\nname = \"{name}\"\n")), "{name} in fuzz/Cargo.toml");
+        // Nothing here compiles these files: that takes a nightly compiler.
+        let text = std::fs::read_to_string(root.join(format!("fuzz_targets/{name}.rs"))).unwrap();
+        let entry = library.lines().find(|line| line.contains(&format!("(\"{name}\", ")));
+        let function = entry.and_then(|line| line.split_once(", ")).map(|(_, rest)| rest);
+        let function = function.unwrap_or_default().trim_end_matches("),");
+        assert_eq!(
+            text,
+            format!(
+                "#![no_main]\n\n\
+                 libfuzzer_sys::fuzz_target!(|data: &[u8]| thalweg_fuzz::{function}(data));\n"
+            )
+        );
     }
+}
+
+#[test]
+fn the_fuzz_workspace_depends_on_what_its_library_uses() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap();
+    let dependencies = |manifest: &str| -> BTreeSet<String> {
+        let lines = manifest.lines().filter(|line| line.contains(" = "));
+        lines
+            .filter_map(|line| line.split(['.', ' ']).next())
+            .map(|n| n.replace('-', "_"))
+            .collect()
+    };
+    let library = read("fuzz/src/lib.rs");
+    let words = library.split(|c: char| !c.is_alphanumeric() && !"_:".contains(c));
+    let heads: BTreeSet<String> =
+        words.filter_map(|word| Some(word.split_once("::")?.0.to_owned())).collect();
+    let used: BTreeSet<_> =
+        heads.intersection(&dependencies(&read("Cargo.toml"))).cloned().collect();
+    assert!(used.contains("rustls"), "{used:?}");
+    assert!(used.is_subset(&dependencies(&read("fuzz/Cargo.toml"))), "{used:?}");
 }
