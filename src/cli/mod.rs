@@ -60,7 +60,7 @@ impl End {
 /// Carries out a command. `now` is the wall time in seconds of Unix time.
 pub(crate) fn run(cli: Cli, now: u64) -> End {
     match cli.verb {
-        Verb::Run { config } => run_daemon(&config, now),
+        Verb::Run { config } => run_daemon(&config),
         Verb::Status(ask) => query(&ask, &Command::Status),
         Verb::Peers(ask) => query(&ask, &Command::Peers),
         Verb::Links(ask) => query(&ask, &Command::Links),
@@ -79,7 +79,7 @@ pub(crate) fn run(cli: Cli, now: u64) -> End {
         Verb::Drops { all, ask } => drops(&ask, all),
         Verb::Record { file, time, ask } => record::run(&ask, &file, time),
         Verb::Reload(ask) => query(&ask, &Command::Reload),
-        Verb::Config(ConfigVerb::Check { file, json }) => cert::check(&file, json, now),
+        Verb::Config(ConfigVerb::Check { file, json }) => cert::check(&file, json),
         Verb::Policy(PolicyVerb::Test { file, json }) => policy::test(&file, json),
         Verb::Completions { shell } => End::Done(pages::completions(shell)),
         Verb::Man { out } => pages::man(&out),
@@ -87,9 +87,9 @@ pub(crate) fn run(cli: Cli, now: u64) -> End {
     }
 }
 
-fn run_daemon(file: &Path, now: u64) -> End {
+fn run_daemon(file: &Path) -> End {
     let checked = cert::load(file).and_then(|config| {
-        let remarks = check_files(&config, now)?;
+        let remarks = check_files(&config, daemon::judged_by(&config))?;
         Ok((config, remarks))
     });
     let (config, remarks) = match checked {

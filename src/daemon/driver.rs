@@ -531,12 +531,22 @@ fn identity(papers: &Identity, anchors: &Arc<Anchors>) -> node::Identity {
     }
 }
 
-/// Without a clock at boot certificates are judged by the latest time that is known to have been: the
-/// last start, which the boot counter notes, and the making of this program.
-fn look_at_clock(last_start: u64) {
+/// The latest time that is known to have been: the last start, which the boot counter notes, and the making
+/// of this program. Seconds of Unix time.
+fn known_time(last_start: u64) -> u64 {
     let program = std::env::current_exe().and_then(|file| file.metadata());
-    let made = program.map_or(0, |about| u64::try_from(about.mtime()).unwrap_or(0));
-    let floor = last_start.max(made);
+    last_start.max(program.map_or(0, |about| u64::try_from(about.mtime()).unwrap_or(0)))
+}
+
+/// By which time a daemon with this configuration will judge certificates when it starts, seconds of Unix
+/// time: the clock's, or the latest that is known to have been. Changes nothing.
+pub fn judged_by(config: &Config) -> u64 {
+    machine_seconds().max(known_time(restore(&StateFile::at(&config.node.state)).boot))
+}
+
+/// Without a clock at boot certificates are judged by the latest time that is known to have been.
+fn look_at_clock(last_start: u64) {
+    let floor = known_time(last_start);
     let clock = machine_seconds();
     if clock < floor {
         tracing::warn!(

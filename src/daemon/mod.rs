@@ -33,4 +33,4 @@ pub mod tally;
 pub mod tun;
 pub mod udp;
 
-pub use driver::run;
+pub use driver::{judged_by, run};

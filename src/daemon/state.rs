@@ -31,7 +31,12 @@ impl StateFile {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|e| {
             io::Error::new(e.kind(), format!("{}: {e}; see `state` in [node]", dir.display()))
         })?;
-        Ok(Self { path: dir.join("node.state"), failing: false })
+        Ok(Self::at(dir))
+    }
+
+    /// The one that lies in a directory, if that is there.
+    pub fn at(dir: &Path) -> Self {
+        Self { path: dir.join("node.state"), failing: false }
     }
 
     /// What was saved last; `None` where there is nothing or nothing readable.

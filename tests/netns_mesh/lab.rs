@@ -1,5 +1,6 @@
 //! Sites in namespaces on one switch, with a daemon each.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -12,7 +13,9 @@ use tempfile::TempDir;
 use thalweg::daemon::admin::{Body, query_blocking};
 use thalweg::daemon::clock::{Clock, unix_seconds};
 use thalweg::daemon::pki::ca::{self, Request};
+use thalweg::id::NodeId;
 use thalweg::report::{Answer, Command as Question, Report};
+use thalweg::topology::member::Members;
 
 /// Sites on one switch, with a daemon each, all removed when dropped.
 pub(crate) struct Lab {
@@ -156,6 +159,16 @@ impl Lab {
             .spawn()
             .unwrap();
         self.daemons[at] = Some(child);
+    }
+
+    /// A node's state tells that it last started then, and nothing else.
+    pub(crate) fn has_started(&self, at: usize, unix_s: u64) {
+        let node = NodeId::new(at as u16 + 1).unwrap();
+        let members = Members::new(node, self.names[at].to_owned(), Duration::from_secs(1));
+        let state = self.home(at).join("state");
+        fs::create_dir_all(&state).unwrap();
+        let kept = members.persist(unix_s, &BTreeMap::new(), &[]);
+        fs::write(state.join("node.state"), kept).unwrap();
     }
 
     /// Sends a signal by its name; `ip netns exec` has become the daemon, so it gets it.

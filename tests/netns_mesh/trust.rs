@@ -84,3 +84,40 @@ fn a_stranger_is_refused_and_the_others_are_served() {
     assert!(!lab.crosses(2, overlay(0)), "a stranger's packets go nowhere");
     assert_eq!(lab.report(0).unwrap().status.peers_connected, 1);
 }
+
+#[test]
+fn a_machine_whose_clock_is_behind_judges_papers_by_when_it_last_started() {
+    if !allowed() {
+        return;
+    }
+    const DAY: u64 = 86_400;
+    let mut lab = Lab::new(&SITES[..2]);
+    // No test sets the clock of its machine back; so papers are of the days after tomorrow.
+    let (made, authority) = (unix_seconds() + 2 * DAY, lab.dir.path().join("later"));
+    ca::create(&authority, "later", 30, made).unwrap();
+    for at in 0..2 {
+        let addresses = vec![overlay(at), overlay6(at)];
+        let name = lab.names[at].to_owned();
+        let request = Request { name, addresses, days: 7, ..Request::default() };
+        fs::remove_dir_all(lab.home(at)).unwrap();
+        ca::issue(&authority, &lab.home(at), &request, made).unwrap();
+        lab.configure(at, (at > 0).then(|| (0, underlay(0))));
+    }
+    lab.start(0);
+    assert_eq!(lab.wait(0), Some(2), "by its clock its certificate is not valid: {}", lab.log(0));
+    assert!(lab.whole_log(0).contains("is valid from"), "{}", lab.log(0));
+
+    (0..2).for_each(|at| lab.has_started(at, made + DAY));
+    (0..2).for_each(|at| lab.start(at));
+    lab.until_meshed(&[0, 1]);
+    assert!(lab.crosses(0, overlay(1)), "{}", lab.log(0));
+    assert!(lab.whole_log(0).contains("certificates are judged as of then; set the clock"));
+
+    // The other way round: what has ended when it last started is not taken, whatever the clock says.
+    lab.signal(1, "TERM");
+    assert_eq!(lab.wait(1), Some(0));
+    lab.has_started(1, made + 9 * DAY);
+    lab.start(1);
+    assert_eq!(lab.wait(1), Some(2), "{}", lab.log(1));
+    assert!(lab.whole_log(1).contains("expired on"), "{}", lab.log(1));
+}

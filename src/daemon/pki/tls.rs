@@ -5,6 +5,7 @@
 //! certificate that opened it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -12,6 +13,7 @@ use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
@@ -20,6 +22,7 @@ use rustls::{
 
 use super::identity::Identity;
 use super::verify::Anchors;
+use crate::daemon::clock::unix_seconds;
 use crate::session::trust::TrustError;
 
 /// The protocol's name in ALPN; its number is the wire's version.
@@ -36,7 +39,7 @@ pub fn server_config(
     let provider = provider();
     let verifier =
         Arc::new(Verifier { anchors: Arc::clone(anchors), provider: Arc::clone(&provider) });
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_details(provider, Arc::new(Known))
         .with_protocol_versions(&[&TLS13])
         .and_then(|builder| {
             builder
@@ -61,7 +64,7 @@ pub fn client_config(
     let provider = provider();
     let verifier =
         Arc::new(Verifier { anchors: Arc::clone(anchors), provider: Arc::clone(&provider) });
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_details(provider, Arc::new(Known))
         .with_protocol_versions(&[&TLS13])
         .and_then(|builder| {
             builder
@@ -73,6 +76,16 @@ pub fn client_config(
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     Ok(config)
+}
+
+/// Time as this node knows it, which is not always the machine's.
+#[derive(Debug)]
+struct Known;
+
+impl TimeProvider for Known {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(unix_seconds())))
+    }
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -191,9 +204,7 @@ impl ClientCertVerifier for Verifier {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::time::Duration;
 
-    use rustls::time_provider::TimeProvider;
     use rustls::{ClientConnection, ServerConnection};
 
     use super::*;
