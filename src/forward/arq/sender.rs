@@ -104,6 +104,8 @@ pub struct Sender<F> {
     peer_ce: u16,
     /// Bytes under way: sent, neither arrived nor judged lost.
     flying: u64,
+    /// The most of late.
+    most_flying: u64,
     heard: Heard,
     counts: Counts,
     reported: Counts,
@@ -147,6 +149,7 @@ impl<F> Sender<F> {
             peer_drops: 0,
             peer_ce: 0,
             flying: 0,
+            most_flying: 0,
             heard: Heard::default(),
             counts: Counts::default(),
             reported: Counts::default(),

@@ -11,6 +11,8 @@ use crate::time::{Instant, micros};
 
 /// Records kept: a second at 131,000 frames/s, 10 MiB of memory.
 const RECORDS: usize = 1 << 17;
+/// Frames over which the most that was under way is forgotten: at 50 Mbit/s two seconds.
+const FORGET: u64 = 8192;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -65,6 +67,7 @@ impl<F> Sender<F> {
         self.counts.sent += 1;
         self.counts.bytes += bytes as u64;
         self.flying += bytes as u64;
+        self.most_flying = self.flying.max(self.most_flying - self.most_flying / FORGET);
         if let Some(last) = self.pushed_at.replace(now) {
             let step = micros(now.since(last)).min(1_000_000);
             self.spacing_us += (step as f64 - self.spacing_us) / 8.0;

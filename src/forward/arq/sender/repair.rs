@@ -61,9 +61,11 @@ impl<F> Sender<F> {
         self.line.rate().powi(2) * self.under_way() >= USUAL
     }
 
-    /// Whether what is lost of frames that others wait for had better go twice.
+    /// Whether what is lost of frames that others wait for had better go twice. By the most that was under way
+    /// of late: while all wait little is, and it is then that a copy counts.
     pub fn copies_pay(&self) -> bool {
-        self.line.rate() * self.under_way() >= COPIED && !self.loses_twice()
+        let under_way = (self.most_flying / WAITING) as f64;
+        self.line.rate() * under_way >= COPIED && !self.loses_twice()
     }
 
     /// Whether a repair symbol of so many bytes may be sent: it counts as sent then.
