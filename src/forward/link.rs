@@ -315,8 +315,9 @@ impl Link {
             let (seq, asks) = (self.sender.next_sequence(), self.sender.asks_feedback(now));
             let one_way = self.sender.round_trip().one_way();
             let mut terms = terms(&route, now.plus(one_way), arrived, age, beyond);
-            if let Some(terms) = &mut terms {
-                terms.twice &= self.pacer.loses_by_chance(now) && self.sender.copies_pay();
+            // Only of what wants order the line and its loss are asked, for each packet.
+            if let Some(terms) = terms.as_mut().filter(|terms| terms.twice) {
+                terms.twice = self.pacer.loses_by_chance(now) && self.sender.copies_pay();
             }
             let coded = terms.and_then(|terms| self.code(now, &route, one_way, terms));
             patch(&mut route, now, arrived, age, seq, (asks, coded.is_some()));
