@@ -148,6 +148,12 @@ impl Encoder {
         self.sources.back().map(|source| source.seq)
     }
 
+    /// Bytes of the body of a repair over all it holds and one more source with a tail of so many bytes.
+    pub fn body_len(&self, more: usize) -> usize {
+        let longest = self.sources.iter().map(|source| source.tail.len()).max();
+        Repair::LEN + HEAD + longest.unwrap_or_default().max(more)
+    }
+
     /// A repair over the newest `count` of those it holds. Where they have gaps, only over those
     /// within [`Window::SPAN`]. `None` where it holds nothing, or `count` is zero.
     pub fn over_newest(&mut self, count: usize) -> Option<Plan<'_>> {

@@ -12,13 +12,15 @@ use crate::time::{Instant, micros};
 const SAVED: i64 = 8 * 1024;
 /// What a bucket of a rate may save up, in time.
 const SPAN: Duration = Duration::from_millis(500);
+/// Buckets count millionths of a byte.
+const MILLION: i64 = 1_000_000;
 
 /// The bounds of one class on one link.
 #[derive(Clone, Debug)]
 struct Budget {
     /// Millionths of a first-sent byte, and millionths of a byte saved up.
     share: Option<(i64, i64)>,
-    /// Bytes a second, and bytes saved up.
+    /// Bytes a second, and millionths of a byte saved up: packets ask more often than bytes are earned.
     rate: Option<(i64, i64)>,
     earned_at: Instant,
 }
@@ -37,31 +39,31 @@ impl Budgets {
     /// A packet of this class was sent for the first time.
     pub(super) fn on_sent(&mut self, class: usize, bytes: usize) {
         if let Some(Some(Budget { share: Some((share, saved)), .. })) = self.0.get_mut(class) {
-            *saved = (*saved + *share * bytes as i64).min(SAVED * 1_000_000);
+            *saved = (*saved + *share * bytes as i64).min(SAVED * MILLION);
         }
     }
 
     /// Whether repair of so many bytes may be sent for this class: it is paid for then.
     pub(super) fn admits(&mut self, now: Instant, class: usize, bytes: usize) -> bool {
         let Some(Some(budget)) = self.0.get_mut(class) else { return true };
-        let bytes = bytes as i64;
-        if let Some((rate, saved)) = &mut budget.rate {
-            let span = micros(now.since(budget.earned_at).min(SPAN)) as i64;
-            let most = (*rate * micros(SPAN) as i64 / 1_000_000).max(2048);
-            *saved = (*saved + *rate * span / 1_000_000).min(most);
-            budget.earned_at = now;
-        }
-        let affords = budget.share.is_none_or(|(_, saved)| saved >= bytes * 1_000_000)
-            && budget.rate.is_none_or(|(_, saved)| saved >= bytes);
+        let affords = budget.affords(now, bytes);
         if affords {
-            if let Some((_, saved)) = &mut budget.share {
-                *saved -= bytes * 1_000_000;
-            }
-            if let Some((_, saved)) = &mut budget.rate {
-                *saved -= bytes;
+            for (_, saved) in [&mut budget.share, &mut budget.rate].into_iter().flatten() {
+                *saved -= bytes as i64 * MILLION;
             }
         }
         affords
+    }
+
+    /// Whether this class could pay for repair of so many bytes now. `bytes` is asked only of a class
+    /// that has a bound.
+    pub(super) fn affords(
+        &mut self,
+        now: Instant,
+        class: usize,
+        bytes: impl FnOnce() -> usize,
+    ) -> bool {
+        self.0.get_mut(class).and_then(Option::as_mut).is_none_or(|b| b.affords(now, bytes()))
     }
 }
 
@@ -71,6 +73,18 @@ impl Budget {
         let rate =
             delivery.repair_bps.map(|bps| (i64::try_from(bps / 8).unwrap_or(i64::MAX >> 20), 0));
         (share.is_some() || rate.is_some()).then_some(Self { share, rate, earned_at: now })
+    }
+
+    fn affords(&mut self, now: Instant, bytes: usize) -> bool {
+        if let Some((rate, saved)) = &mut self.rate {
+            let gained = rate.saturating_mul(micros(now.since(self.earned_at).min(SPAN)) as i64);
+            let most = rate.saturating_mul(micros(SPAN) as i64).max(2048 * MILLION);
+            *saved = saved.saturating_add(gained).min(most);
+            self.earned_at = now;
+        }
+        let price = bytes as i64 * MILLION;
+        let holds = |account: Option<(i64, i64)>| account.is_none_or(|(_, saved)| saved >= price);
+        holds(self.share) && holds(self.rate)
     }
 }
 
@@ -109,6 +123,21 @@ mod tests {
         // 10 kB a second for ten seconds.
         assert!((95..=105).contains(&sent[1]), "{sent:?}");
         assert_eq!(sent[2], 1000);
+        assert!(!budgets.affords(Instant::from_micros(9_990_000), 1, || 4000), "not at once");
+        assert!(budgets.affords(Instant::FAR, 1, || 4000) && budgets.admits(Instant::FAR, 1, 4000));
         assert!(Budgets::of(&classes[2..], Instant::ZERO).0.is_empty());
+    }
+
+    #[test]
+    fn a_rate_is_earned_however_often_it_is_asked_for() {
+        let mut budgets = Budgets::of(&[class(None, Some(80_000))], Instant::ZERO);
+        let mut sent = 0;
+        for us in (0..10_000_000).step_by(20) {
+            let now = Instant::from_micros(us);
+            let affords = budgets.affords(now, 0, || 1000);
+            assert_eq!(affords, budgets.admits(now, 0, 1000), "what can be paid is paid");
+            sent += u32::from(affords);
+        }
+        assert!((95..=105).contains(&sent), "{sent}");
     }
 }

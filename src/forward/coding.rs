@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 use super::arq::{LossModel, Terms};
 use crate::fec::{Decoder, DecoderLimits, Encoder, EncoderLimits, Plan, Recovered, plan};
+use crate::id::Class;
 use crate::time::{Deadline, Instant, micros};
 use crate::wire::data::END;
 use crate::wire::header::RouteHeader;
@@ -56,6 +57,10 @@ pub(super) struct Coder {
     live: VecDeque<(u32, Instant)>,
     /// Symbols owed.
     owed: f64,
+    /// The same by the class of ours whose packets asked for them: who owes most pays for the next.
+    accounts: BTreeMap<Option<Class>, f64>,
+    /// The class of the newest source symbol.
+    newest: Option<Class>,
     /// Of the newest packet: symbols sent after it, and how many it should have.
     covered: (u32, u32),
     /// Mean time between source symbols, of late. The sender's own is between all frames: only where all
@@ -69,12 +74,13 @@ pub(super) struct Coder {
 }
 
 impl Coder {
-    /// A packet that is a source symbol was sent. `head`, `tail`: see [`symbol_of`]; `terms`: when
-    /// it must be there, how surely, and for how many symbols at most; `one_way`: what the line takes.
+    /// A packet that is a source symbol was sent, of this class where it is ours. `head`, `tail`: see
+    /// [`symbol_of`]; `terms`: when it must be there, how surely, and for how many symbols at most;
+    /// `one_way`: what the line takes.
     pub(super) fn push(
         &mut self,
         now: Instant,
-        seq: u32,
+        (seq, class): (u32, Option<Class>),
         (head, tail): ([u8; Repair::SYMBOL_HEAD], Bytes),
         coded: CodeTerms,
         one_way: Duration,
@@ -97,7 +103,8 @@ impl Coder {
             self.live.pop_front();
         }
         let rate = self.rate(line, slack, &coded);
-        self.owed = (self.owed + rate).min(f64::from(TAIL) + 1.0);
+        self.owe(class, rate);
+        self.newest = class;
         self.covered = (0, tail_symbols(line, slack, terms.target, rate));
         // The next packet is overdue after half as long again, and there is no hurry where there is time:
         // most packets come in clusters. But late symbols help nobody.
@@ -115,6 +122,7 @@ impl Coder {
         let Some(encoder) = &mut self.encoder else { return false };
         let Some(&(oldest, _)) = self.live.front() else {
             encoder.clear();
+            self.accounts.clear();
             (self.owed, self.tail_at) = (0.0, None);
             return false;
         };
@@ -122,14 +130,14 @@ impl Coder {
         if self.tail_at.is_some_and(|at| at <= now) {
             self.tail_at = None;
             let (sent, wanted) = self.covered;
-            self.owed = self.owed.max(f64::from(wanted.saturating_sub(sent)));
+            self.owe(self.newest, (f64::from(wanted.saturating_sub(sent)) - self.owed).max(0.0));
         }
         self.owed >= 1.0
     }
 
-    /// A symbol that is due now; ask until there is none. The caller writes it, or leaves it: it is
-    /// not asked for again.
-    pub(super) fn poll_symbol(&mut self, now: Instant) -> Option<Plan<'_>> {
+    /// A symbol that is due now, and the class of ours on whose account it is; ask until there is none.
+    /// The caller writes it, or leaves it: it is not asked for again.
+    pub(super) fn poll_symbol(&mut self, now: Instant) -> Option<(Option<Class>, Plan<'_>)> {
         if !self.owes(now) {
             return None;
         }
@@ -137,7 +145,26 @@ impl Coder {
         let encoder = self.encoder.as_mut()?;
         self.owed -= 1.0;
         self.covered.0 += 1;
-        encoder.over_newest(self.live.len().min(widest))
+        let payer = self.accounts.iter_mut().max_by(|a, b| a.1.total_cmp(b.1));
+        let payer = payer.and_then(|(class, account)| {
+            *account -= 1.0;
+            *class
+        });
+        Some((payer, encoder.over_newest(self.live.len().min(widest))?))
+    }
+
+    /// Bytes of the body of a symbol over what is coded now and a frame of so many bytes.
+    pub(super) fn body_len(&self, frame: usize) -> usize {
+        let tail = frame.saturating_sub(END);
+        self.encoder
+            .as_ref()
+            .map_or(Repair::LEN + Repair::SYMBOL_HEAD + tail, |encoder| encoder.body_len(tail))
+    }
+
+    fn owe(&mut self, class: Option<Class>, symbols: f64) {
+        let symbols = symbols.min(f64::from(TAIL) + 1.0 - self.owed);
+        self.owed += symbols;
+        *self.accounts.entry(class).or_default() += symbols;
     }
 
     /// When a tail's symbols are due.
@@ -334,7 +361,14 @@ mod tests {
         for n in 0..packets {
             let terms = Terms { by: at(n + 30), target: 1e-4, twice: false };
             let symbol = ([0; Repair::SYMBOL_HEAD], Bytes::from_static(&[7; 100]));
-            coder.push(at(n), n as u32, symbol, CodeTerms { terms, most: MOST }, ms(10), line);
+            coder.push(
+                at(n),
+                (n as u32, None),
+                symbol,
+                CodeTerms { terms, most: MOST },
+                ms(10),
+                line,
+            );
             while coder.poll_symbol(at(n)).is_some() {
                 sent += 1;
             }
@@ -356,7 +390,7 @@ mod tests {
         for n in 0..10_000 {
             let terms = Terms { by: Instant::FAR, target: 1e-4, twice: false };
             let symbol = ([0; Repair::SYMBOL_HEAD], Bytes::from_static(&[7; 100]));
-            coder.push(at(0), n, symbol, CodeTerms { terms, most: MOST }, ms(10), &line);
+            coder.push(at(0), (n, None), symbol, CodeTerms { terms, most: MOST }, ms(10), &line);
             assert!(coder.live.len() <= most);
         }
         assert_eq!(coder.live.back().map(|live| live.0), Some(9_999), "the newest");

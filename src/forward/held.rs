@@ -48,8 +48,13 @@ pub struct LinkHeld {
     pub window_bits: usize,
     /// Frames sent without being kept for repair, for want of memory, since the link began.
     pub unprotected: u64,
-    /// Lost frames not sent again because their class's bound on repair was reached, since the link began.
+    /// Lost frames not sent again, and symbols not sent, because a class's bound on repair was reached, since
+    /// the link began.
     pub over_budget: u64,
+    /// Frames without the symbols they were to have, for the same reason, since the link began.
+    pub uncovered: u64,
+    /// Symbols not sent because all repair had its share, or paused, since the link began.
+    pub over_share: u64,
     /// Feedback that contradicts what was sent, since the link began.
     pub false_feedback: u64,
     /// Frames lost in this machine or the peer's, not on the link, since the link began.
@@ -96,6 +101,8 @@ impl Held {
             sum.window_bits += more.window_bits;
             sum.unprotected += more.unprotected;
             sum.over_budget += more.over_budget;
+            sum.uncovered += more.uncovered;
+            sum.over_share += more.over_share;
             sum.false_feedback += more.false_feedback;
             sum.local_drops += more.local_drops;
             sum.mode = sum.mode.max(more.mode);
@@ -131,6 +138,8 @@ impl Forwarder {
                 window_bits: link.keys.window().bits(),
                 unprotected: counts.unprotected,
                 over_budget: counts.over_budget,
+                uncovered: counts.uncovered,
+                over_share: counts.over_share,
                 false_feedback: counts.false_feedback,
                 local_drops: counts.local_drops,
                 mode: link.pacer.mode(),

@@ -125,8 +125,8 @@ pub(super) struct Link {
     coder: Coder,
     /// What repair of each class of ours may cost.
     pub(super) budgets: Budgets,
-    /// Class, where it is ours, and DSCP of the newest source symbol.
-    coded_last: (Option<Class>, u8),
+    /// DSCP of the newest source symbol.
+    coded_dscp: u8,
     /// Made when the first source symbol comes.
     pub(super) uncoder: Option<Box<Uncoder>>,
     pub(super) pacer: Pacer,
@@ -181,7 +181,7 @@ impl Link {
             receiver: arq::Receiver::new(now),
             coder: Coder::default(),
             budgets: Budgets::default(),
-            coded_last: (None, 0),
+            coded_dscp: 0,
             uncoder: None,
             pacer: Pacer::new(now),
             bare: VecDeque::new(),
@@ -320,6 +320,10 @@ impl Link {
                 terms.twice = self.pacer.loses_by_chance(now) && self.sender.copies_pay();
             }
             let coded = terms.and_then(|terms| self.code(now, &route, one_way, terms));
+            // What a class cannot pay for is not planned for, at whose cost ever.
+            let paid = terms.is_none() || self.affords(now, class, whole, coded.is_some());
+            let uncovered = coded.is_some() && !paid;
+            let coded = coded.filter(|_| paid);
             patch(&mut route, now, arrived, age, seq, (asks, coded.is_some()));
             seal_hop(&self.keys, clear, &mut bytes, &route);
             let bytes = bytes.freeze();
@@ -331,7 +335,7 @@ impl Link {
             count_frame(&mut counted.sent, Kind::Data, whole, whole - OVERHEAD);
             if let Some(coded) = coded {
                 let symbol = symbol_of(&route, &bytes);
-                self.coder.push(now, seq, symbol, coded, one_way, self.sender.line());
+                self.coder.push(now, (seq, class), symbol, coded, one_way, self.sender.line());
             }
             if let Some(class) = class {
                 self.budgets.on_sent(usize::from(class.0), whole);
@@ -339,9 +343,12 @@ impl Link {
             let kept = terms.map(|_| Kept { bytes, route, class, arrived, age, dscp });
             let symbols = coded.map(|coded| coded.terms.by.minus(one_way).since(now));
             self.sender.push(now, whole, terms, kept, symbols);
+            if !paid {
+                self.sender.on_unpaid(seq, uncovered);
+            }
             self.mark(now, seq);
             if coded.is_some() {
-                self.coded_last = (class, dscp);
+                self.coded_dscp = dscp;
                 self.send_symbols(now, out, stats);
             }
         }
@@ -425,17 +432,24 @@ impl Link {
         helps.then_some(coded)
     }
 
+    /// Whether a frame's class could pay for its repair now: for a symbol where it is to be coded.
+    fn affords(&mut self, now: Instant, class: Option<Class>, whole: usize, coded: bool) -> bool {
+        let Some(class) = class else { return true };
+        let coder = &self.coder;
+        let symbol = || Clear::LEN + coder.body_len(whole) + TAG;
+        self.budgets.affords(now, class.0.into(), || if coded { symbol() } else { whole })
+    }
+
     /// Sends the repair symbols that are due, within what all repair may take, on the account of the
-    /// newest packet they speak of.
+    /// class that owes most.
     fn send_symbols(&mut self, now: Instant, out: &mut TxBatch, stats: &mut Stats) {
-        let (class, dscp) = self.coded_last;
         loop {
             // Without credit they stay owed, before what else waits: on a full line credit is gone with
             // each packet.
             if !self.coder.owes(now) || !self.pacer.has_credit(now) {
                 break;
             }
-            let Some(plan) = self.coder.poll_symbol(now) else { break };
+            let Some((class, plan)) = self.coder.poll_symbol(now) else { break };
             let whole = Clear::LEN + plan.body_len() + TAG;
             let budgets = &mut self.budgets;
             let mut refused = false;
@@ -454,7 +468,7 @@ impl Link {
             plan.append(&mut body);
             let Some(clear) = self.keys.next(now, Kind::Repair, self.transmit_index) else { break };
             let frame = self.seal_bare(clear, &body);
-            self.emit(now, out, dscp << 2, frame, stats);
+            self.emit(now, out, self.coded_dscp << 2, frame, stats);
             self.pacer.on_symbol_sent(whole);
             let counted = stats.link_mut(self.id);
             counted.frames_sent += 1;

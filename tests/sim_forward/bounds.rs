@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use thalweg::buf::Offload;
 use thalweg::id::LinkId;
-use thalweg::route::policy::Delivery;
+use thalweg::route::policy::{ClassSpec, Delivery, Match};
 use thalweg::unit::Ratio;
 
 use crate::world::*;
@@ -81,5 +81,78 @@ fn repair_of_a_class_with_a_rate_keeps_to_it() {
         let bound = spend(Delivery { repair_bps: Some(80_000), ..delivery });
         // 10 kB a second, for ten and a bit.
         assert!((97_000..=103_000).contains(&bound.repair), "{} bytes", bound.repair);
+    }
+}
+
+/// What a flow of 60,000 packets in a minute over a line that loses a twentieth comes to.
+struct Beside {
+    /// Bytes of repair beyond what its neighbours may spend, as a share of its own.
+    overhead: f64,
+    /// Its packets that did not come.
+    missing: usize,
+    /// What was refused for the bound: repair, and cover by symbols.
+    refused: u64,
+    uncovered: u64,
+}
+
+/// A packet a millisecond of a class without a bound, and so many of its neighbours', whose class may
+/// spend a hundredth, alike in all else.
+fn beside(delivery: Delivery, neighbours: u16) -> Beside {
+    const COUNT: u32 = 60_000;
+    let class = |name: &str, ports: &[(u16, u16)], repair_share| ClassSpec {
+        name: name.into(),
+        matches: Match { ports: ports.to_vec(), ..Match::default() },
+        policy: Default::default(),
+        delivery: Delivery { repair_share, ..delivery },
+        marking: Default::default(),
+    };
+    let share = Some(Ratio::from_ppm(10_000));
+    let classes = [class("bound", &[(6000, 6999)], share), class("free", &[], None)];
+    let mut world = World::of_classes(2, ms(10), &classes);
+    world.run_until(at_ms(100));
+    world.line(1, 2).loss_ppm = 50_000;
+    for n in 0..COUNT {
+        for flow in 0..=neighbours {
+            let mut payload = n.to_be_bytes().to_vec();
+            payload.resize(200, flow as u8);
+            let port = if flow == 0 { 5000 } else { 5999 + flow };
+            world.send(1, &packet(1, 2, port, &payload), Offload::None);
+            world.run_for(ms(1) / u32::from(neighbours + 1));
+        }
+    }
+    world.run_for(ms(300));
+    let sent = world.nodes[&1].stats().link(LinkId(2)).expect("the line carried it").sent;
+    let of_each = (sent.data + sent.framing) as f64 / f64::from(neighbours + 1);
+    let (own, theirs) = (of_each, of_each * f64::from(neighbours));
+    let came = world.out[&2].iter().filter(|(_, p, _)| p[40] == 0).count();
+    // Its neighbours have at most their hundredth of it.
+    let overhead = (sent.repair as f64 - theirs / 100.0) / own;
+    let held = world.nodes[&1].held().links[&LinkId(2)];
+    let (refused, uncovered) = (held.over_budget, held.uncovered);
+    Beside { overhead, missing: COUNT as usize - came, refused, uncovered }
+}
+
+#[test]
+fn a_class_that_may_spend_little_makes_no_other_of_its_lane_spend_more() {
+    // Time for symbols alone, for one round and copies in it, and for many.
+    for budget in [15, 40, 120] {
+        let delivery = Delivery { budget: ms(budget), ..Delivery::NONE };
+        let alone = beside(delivery, 0);
+        assert!(alone.missing <= 20, "{budget} ms, alone: {} lost", alone.missing);
+        for neighbours in [1, 4] {
+            let both = beside(delivery, neighbours);
+            let more = both.overhead / alone.overhead;
+            let missing = both.missing;
+            assert!(missing <= 20, "{budget} ms, {neighbours} beside: {missing} lost");
+            assert!(more < 1.15, "{budget} ms, {neighbours} beside: {more:.3} times the repair");
+            // Where no round fits it is not even coded.
+            let told = if budget > 15 { both.refused } else { both.uncovered };
+            assert!(
+                told > 1000,
+                "{budget} ms: {} refused, {} uncovered",
+                both.refused,
+                both.uncovered
+            );
+        }
     }
 }

@@ -104,6 +104,8 @@ pub(crate) struct World {
     pub(crate) thief: Option<SocketAddr>,
     /// What was sent there.
     pub(crate) stolen: Vec<Vec<u8>>,
+    /// How many classes of traffic there are.
+    pub(crate) classes: u8,
 }
 
 /// Each pair's link has the peer's number at both ends, and this secret.
@@ -171,6 +173,11 @@ impl World {
             delivery,
             marking,
         };
+        Self::of_classes(count, delay, &[spec])
+    }
+
+    /// The same with these classes, whose routes are direct at first.
+    pub(crate) fn of_classes(count: u16, delay: Duration, classes: &[ClassSpec]) -> Self {
         let mut world = Self {
             now: at_ms(1),
             nodes: BTreeMap::new(),
@@ -185,9 +192,10 @@ impl World {
             places: BTreeMap::new(),
             thief: None,
             stolen: Vec::new(),
+            classes: classes.len() as u8,
         };
         for n in 1..=count {
-            let config = ForwardConfig { classes: vec![spec.clone()], ..one_lane(n, 1) };
+            let config = ForwardConfig { classes: classes.to_vec(), ..one_lane(n, 1) };
             world.nodes.insert(n, Forwarder::new(config, u64::from(n), world.now));
             for m in (1..=count).filter(|&m| m != n) {
                 world.lines.insert((n, m), Line { delay, loss_ppm: 0, cut: false });
@@ -229,8 +237,10 @@ impl World {
         for m in self.nodes.keys().copied() {
             table.prefixes.insert(network(m), node(m));
             if m != n {
-                let route = Route::alone(path(&[m]));
-                table.routes.insert((node(m), Class(0)), route);
+                for class in 0..self.classes {
+                    let route = Route::alone(path(&[m]));
+                    table.routes.insert((node(m), Class(class)), route);
+                }
             }
         }
         for (primary, backup) in routes {

@@ -30,6 +30,11 @@ pub struct Counts {
     pub too_late: u64,
     /// Frames not sent again, and symbols not sent, because their class's bound on repair was reached.
     pub over_budget: u64,
+    /// Frames without the symbols they were to have, because their class's bound on repair was
+    /// reached.
+    pub uncovered: u64,
+    /// Symbols not sent because all repair had its share, or paused.
+    pub over_share: u64,
     /// Sent without being kept, for want of memory.
     pub unprotected: u64,
     /// Frames that the peer says bore the congestion mark.
@@ -108,6 +113,8 @@ impl Counts {
             spurious: take(self.spurious, &mut last.spurious),
             too_late: take(self.too_late, &mut last.too_late),
             over_budget: take(self.over_budget, &mut last.over_budget),
+            uncovered: take(self.uncovered, &mut last.uncovered),
+            over_share: take(self.over_share, &mut last.over_share),
             unprotected: take(self.unprotected, &mut last.unprotected),
             ce: take(self.ce, &mut last.ce),
             false_feedback: take(self.false_feedback, &mut last.false_feedback),

@@ -5,7 +5,8 @@
 //!
 //! The residual is measured as well as planned: every miss lowers what the plan may leave, every
 //! frame lifts it again by as much as its class allows, so that misses settle at the target. What a
-//! class's bound on repair left lost is none of these misses.
+//! class's bound on repair left lost is none of these misses, and its frames lift nothing while that is
+//! used up.
 
 mod hear;
 mod judge;

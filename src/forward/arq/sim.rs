@@ -286,7 +286,8 @@ fn a_class_that_may_not_spend_makes_no_other_spend_more() {
         let bound = spent(Some(paid));
         let c = bound.counts;
         assert!(c.over_budget > 1000 && c.residual > free.counts.residual, "{paid}: {c:?}");
-        let more = bound.again[0] as f64 / free.again[0] as f64;
+        // Unbound, even frames and odd ones are alike.
+        let more = bound.again[0] as f64 * 2.0 / free.again.iter().sum::<u64>() as f64;
         assert!(more < 1.05, "{paid}: {:?}, and unbound {:?}; {c:?}", bound.again, free.again);
     }
 }
@@ -330,8 +331,44 @@ fn a_frame_whose_symbols_its_class_could_not_pay_is_no_miss_of_the_plan() {
         sender.on_feedback(at(30), &heard);
         sender.handle_timeout(at(9000));
         assert_eq!((sender.records(), sender.counts().residual), (0, 1));
-        assert!((sender.aim(1e-4) / aim - 1.0).abs() < 1e-6, "{lost} was lost");
+        // What came relaxes it a little.
+        assert!((sender.aim(1e-4) / aim - 1.0).abs() < 1e-3, "{lost} was lost");
     }
+}
+
+#[test]
+fn only_frames_that_were_paid_for_relax_the_plan() {
+    let at = |ms: u64| Instant::from_micros(ms * 1000);
+    for paid in [false, true] {
+        let mut sender = Sender::new(1 << 20);
+        // One is lost for want of time, and ten thousand come.
+        sender.push(at(0), 1000, Some(by(at(15))), Some(0), None);
+        sender.push(at(0), 1000, Some(by(at(15))), Some(1), None);
+        sender.on_feedback(at(20), &Ack { given_up: 1, ..ack(2, 1) });
+        sender.handle_timeout(at(900));
+        assert_eq!(sender.records(), 0, "all is forgotten");
+        let tight = sender.aim(1e-4);
+        for n in 2..10_000 {
+            let now = at(900 + u64::from(n));
+            let seq = sender.push(now, 1000, Some(by(now.plus(ms(15)))), Some(n), None);
+            if !paid {
+                sender.on_unpaid(seq, true);
+            }
+            sender.on_feedback(now.plus(ms(1)), &ack(n + 1, n));
+        }
+        let c = sender.counts();
+        assert_eq!((c.residual, c.uncovered), (1, if paid { 0 } else { 9_998 }));
+        assert!(tight < 4e-5 && (sender.aim(1e-4) > tight) == paid, "{tight}, paid: {paid}");
+    }
+}
+
+#[test]
+fn a_symbol_that_all_repair_has_no_room_for_is_counted() {
+    let mut sender = Sender::<u32>::new(1 << 20);
+    let sent = (0..100).filter(|_| sender.admits_symbol(Instant::ZERO, 1000, || true)).count();
+    let c = sender.counts();
+    assert!(sent > 10 && c.over_share == 100 - sent as u64 && c.over_budget == 0, "{c:?}");
+    assert!(!sender.admits_symbol(Instant::ZERO, 1, || false) && sender.counts() == c);
 }
 
 /// Feedback that all before `settled` came, and `highest`.

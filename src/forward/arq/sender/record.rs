@@ -81,15 +81,11 @@ impl<F> Sender<F> {
         self.held += if frame.is_some() { bytes } else { 0 };
         self.kept += usize::from(frame.is_some());
         let terms = terms.unwrap_or(Terms { by: Instant::ZERO, target: 1.0, twice: false });
-        if frame.is_some() {
-            if self.tighter > 1.0 {
-                self.tighter = (self.tighter * (1.0 - (TIGHTER.0 - 1.0) * terms.target)).max(1.0);
-            }
-            if let Some(at) = self.hedge(now, terms.by)
-                && self.hedges.len() < PLANNED
-            {
-                self.hedges.insert((at, seq));
-            }
+        if frame.is_some()
+            && let Some(at) = self.hedge(now, terms.by)
+            && self.hedges.len() < PLANNED
+        {
+            self.hedges.insert((at, seq));
         }
         self.records.push_back(Record {
             first_sent_at: now,
@@ -176,6 +172,10 @@ impl<F> Sender<F> {
 
     fn forget_first(&mut self) {
         if let Some(record) = self.records.pop_front() {
+            if record.planned && self.tighter > 1.0 {
+                let relaxed = 1.0 - (TIGHTER.0 - 1.0) * f64::from(record.target);
+                self.tighter = (self.tighter * relaxed).max(1.0);
+            }
             let abandoned = record.state == State::Abandoned;
             self.forgotten += u32::from(abandoned);
             if abandoned && record.planned && record.coded.is_some() {

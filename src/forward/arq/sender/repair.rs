@@ -80,7 +80,9 @@ impl<F> Sender<F> {
         // What is under way will ask for some: a round that must wait is worse than a symbol less.
         let kept = (self.line.rate() * self.flying as f64 * 2.5) as u64 / 2;
         let asked = u32::try_from(bytes + kept).unwrap_or(u32::MAX);
-        let may = self.may_repair(now, asked) && affords();
+        let fits = self.may_repair(now, asked);
+        self.counts.over_share += u64::from(!fits);
+        let may = fits && affords();
         if may {
             self.tokens -= 2 * bytes;
             self.counts.repair_bytes += bytes;
@@ -157,6 +159,15 @@ impl<F> Sender<F> {
     /// says nothing of the plan, and other classes need not pay for it.
     fn refuse(&mut self, seq: u32) {
         self.counts.over_budget += 1;
+        if let Some(record) = self.index(seq).and_then(|i| self.records.get_mut(i)) {
+            record.planned = false;
+        }
+    }
+
+    /// The class of a frame just pushed could not pay for its repair now: losing it is no miss of the plan,
+    /// though it may yet be sent again. `uncovered`: for want of that it is no source symbol.
+    pub fn on_unpaid(&mut self, seq: u32, uncovered: bool) {
+        self.counts.uncovered += u64::from(uncovered);
         if let Some(record) = self.index(seq).and_then(|i| self.records.get_mut(i)) {
             record.planned = false;
         }
