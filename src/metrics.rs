@@ -242,6 +242,16 @@ pub const SERIES: &[Series] = &[
         "Lost frames not sent again, and repair symbols not sent, because a class's bound on repair was reached.",
     ),
     counter(
+        "thalweg_arq_uncovered_total",
+        LINK,
+        "Frames sent without the repair symbols they were to have, because a class's bound on repair was reached.",
+    ),
+    counter(
+        "thalweg_arq_over_share_total",
+        LINK,
+        "Repair symbols not sent because all repair had its share of the bytes, or paused.",
+    ),
+    counter(
         "thalweg_arq_false_feedback_total",
         LINK,
         "Feedback received that contradicts what was sent.",

@@ -186,6 +186,8 @@ fn complete_link(row: &mut LinkRow, stats: &DataStats) {
     if let Some(held) = stats.held.links.get(&LinkId(row.link)) {
         row.unprotected = Some(held.unprotected);
         row.over_budget = Some(held.over_budget);
+        row.uncovered = Some(held.uncovered);
+        row.over_share = Some(held.over_share);
         row.false_feedback = Some(held.false_feedback);
         row.local_drops = Some(held.local_drops);
         if let Some(pace) = &mut row.pace {

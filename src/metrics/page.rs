@@ -212,6 +212,8 @@ fn link(sink: &mut Sink, link: &LinkRow) {
     sink.maybe("thalweg_arq_late_total", labels, count(link.repair_late));
     sink.maybe("thalweg_arq_unprotected_total", labels, count(link.unprotected));
     sink.maybe("thalweg_arq_over_budget_total", labels, count(link.over_budget));
+    sink.maybe("thalweg_arq_uncovered_total", labels, count(link.uncovered));
+    sink.maybe("thalweg_arq_over_share_total", labels, count(link.over_share));
     sink.maybe("thalweg_arq_false_feedback_total", labels, count(link.false_feedback));
     sink.maybe("thalweg_link_local_drops_total", labels, count(link.local_drops));
     sink.maybe("thalweg_link_too_big_total", labels, count(link.too_big));
@@ -415,6 +417,8 @@ mod tests {
             recovered: Some(2),
             symbols_refused: Some(1),
             over_budget: Some(4),
+            uncovered: Some(6),
+            over_share: Some(2),
             false_feedback: Some(7),
             too_big: Some(6),
             mtu: Some(1320),
@@ -503,6 +507,8 @@ mod tests {
             ("thalweg_link_recovered_total{peer=\"lyon\",link=\"2\"}", 2.0),
             ("thalweg_link_symbols_refused_total{peer=\"lyon\",link=\"2\"}", 1.0),
             ("thalweg_arq_over_budget_total{peer=\"lyon\",link=\"2\"}", 4.0),
+            ("thalweg_arq_uncovered_total{peer=\"lyon\",link=\"2\"}", 6.0),
+            ("thalweg_arq_over_share_total{peer=\"lyon\",link=\"2\"}", 2.0),
             ("thalweg_arq_false_feedback_total{peer=\"lyon\",link=\"2\"}", 7.0),
             ("thalweg_link_too_big_total{peer=\"lyon\",link=\"2\"}", 6.0),
             ("thalweg_link_mtu_bytes{peer=\"lyon\",link=\"2\"}", 1320.0),

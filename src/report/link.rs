@@ -66,8 +66,14 @@ pub struct LinkRow {
     pub pace: Option<PaceRow>,
     /// Frames sent without being kept for repair, for want of memory.
     pub unprotected: Option<u64>,
-    /// Lost frames not sent again because their class's bound on repair was reached.
+    /// Lost frames not sent again, and symbols not sent, because a class's bound on repair was reached.
     pub over_budget: Option<u64>,
+    /// Frames without the symbols they were to have, for the same reason.
+    #[serde(default)]
+    pub uncovered: Option<u64>,
+    /// Symbols not sent because all repair had its share, or paused.
+    #[serde(default)]
+    pub over_share: Option<u64>,
     /// Feedback received that contradicts what was sent.
     pub false_feedback: Option<u64>,
     /// Frames lost in this machine or the peer's, not on the link.
