@@ -21,6 +21,7 @@ use thalweg::forward::classify::{Classifier, Head};
 use thalweg::forward::segment::{Layout, Splitter};
 use thalweg::forward::{mss, too_big};
 use thalweg::id::NodeId;
+use thalweg::probe::model::{FILE_LIMIT, INPUTS, Model, REACH};
 use thalweg::report::Command;
 use thalweg::session::trust::{Certified, ListNews, Trust, TrustError};
 use thalweg::time::Instant;
@@ -65,6 +66,7 @@ pub const ALL: &[(&str, Target)] = &[
     ("config", config),
     ("admin", admin),
     ("answer", answer),
+    ("model", model),
 ];
 
 /// A datagram as it comes from the underlay: whose it is, its header, then what its kind says.
@@ -374,6 +376,35 @@ pub fn admin(bytes: &[u8]) {
 pub fn answer(bytes: &[u8]) {
     if let Ok(envelope) = serde_json::from_slice::<Envelope>(bytes) {
         assert!(serde_json::to_vec(&envelope).is_ok());
+    }
+}
+
+/// A forecaster's file: as it is, and with the check that belongs to it, else nothing behind that is reached.
+/// What is let through can be written and read again, and says nothing beyond its bound.
+pub fn model(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let body = text.trim_end();
+    let body = match body.rfind("\nend ") {
+        Some(at) => &body[..=at],
+        None => body,
+    };
+    let newline = if body.ends_with('\n') { "" } else { "\n" };
+    let mut checked = format!("{body}{newline}");
+    // FNV-1a, 64 bits.
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let check = checked.bytes().fold(0xcbf2_9ce4_8422_2325, step);
+    checked.push_str(&format!("end {check:016x}\n"));
+    for text in [text, &checked] {
+        match Model::parse(text) {
+            Ok(model) => {
+                let written = model.write();
+                assert!(Model::parse(&written).is_ok() || written.len() > FILE_LIMIT);
+                for value in [0.0, 1.0, -1e300, f64::INFINITY, f64::NAN] {
+                    assert!(model.correct(&[value; INPUTS]).abs() <= REACH);
+                }
+            }
+            Err(error) => assert!(!error.to_string().is_empty(), "a refusal says why"),
+        }
     }
 }
 
