@@ -10,6 +10,7 @@ use crate::forward::event::{ForwardEvent, ProbeRequest};
 use crate::id::{LinkId, NodeId};
 use crate::probe::estimate::{Direction, Estimate, HopFigures};
 use crate::probe::forecast::HORIZON;
+use crate::probe::loss::Usual;
 use crate::probe::model::Model;
 use crate::probe::mtu::MtuSearch;
 use crate::probe::prober::{Prober, Reading, Reply};
@@ -20,12 +21,14 @@ use crate::rng::Dice;
 use crate::time::{Deadline, Instant, micros};
 use crate::topology::lsa::LsaLink;
 use crate::topology::lsdb::OwnLink;
-use crate::unit::Price;
+use crate::unit::{Price, Ratio};
 
 /// How often the state of links in use or armed is looked at for readings that grew too old.
 const SWEEP: Duration = Duration::from_secs(1);
 /// Of the others, one in so many each time: what is measured four times a minute needs no more.
 const SWEEP_PARTS: u64 = 5;
+/// What links usually lose is learnt once in so many sweeps.
+const USUAL_SWEEPS: u64 = 5;
 /// How often it is confirmed what a link carries: where a path in force starts with it, and elsewhere.
 /// A large frame each: 0.2 kbit/s, and 7 bit/s, which is 3.3 kbit/s in a mesh of 500.
 const SIZE_EVERY: Duration = Duration::from_secs(60);
@@ -78,6 +81,8 @@ pub(super) struct Links {
     probes: VecDeque<ProbeRequest>,
     mtu_due: BTreeSet<(Instant, LinkId)>,
     mtu_moved: bool,
+    /// What they usually lose, outward and inward.
+    usual_loss: (Usual, Usual),
     sweep_at: Instant,
     sweeps: u64,
 }
@@ -94,6 +99,7 @@ impl Links {
             probes: VecDeque::new(),
             mtu_due: BTreeSet::new(),
             mtu_moved: false,
+            usual_loss: <(Usual, Usual)>::default(),
             sweep_at: now.plus(SWEEP),
             sweeps: 0,
         }
@@ -127,6 +133,7 @@ impl Links {
             mtu_told: None,
             mtu_at: None,
         });
+        held.estimate.on_usual_loss(self.usual_loss);
         held.up = false;
         if held.mtu.as_ref().map(MtuSearch::is_v6) != v6 {
             held.mtu = v6.map(|v6| MtuSearch::new(v6, SIZE_EVERY_IDLE, now));
@@ -363,11 +370,29 @@ impl Links {
         }
         self.sweep_at = now.plus(SWEEP);
         self.sweeps += 1;
+        if self.sweeps.is_multiple_of(USUAL_SWEEPS) {
+            self.learn_usual_loss(now);
+        }
         let part = |link: &LinkId| (u64::from(link.0) + self.sweeps).is_multiple_of(SWEEP_PARTS);
         let close = |link: &LinkId| self.schedule.interest(*link) != Some(Interest::Idle);
         let all = self.links.keys().copied();
         let now_due: Vec<LinkId> = all.filter(|link| part(link) || close(link)).collect();
         now_due.into_iter().filter(|&link| self.take_over(now, link)).collect()
+    }
+
+    /// What our links usually lose, where that has moved.
+    fn learn_usual_loss(&mut self, now: Instant) {
+        let usual = |direction| {
+            let up = self.links.values().filter(|link| link.up);
+            Usual::of(up.map(|link| link.estimate.loss_seen(now, direction)))
+        };
+        let (outward, inward) = (usual(Direction::Outward), usual(Direction::Inward));
+        if self.usual_loss.0.differs(outward) || self.usual_loss.1.differs(inward) {
+            self.usual_loss = (outward, inward);
+            for link in self.links.values_mut() {
+                link.estimate.on_usual_loss(self.usual_loss);
+            }
+        }
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Deadline> {
@@ -451,18 +476,19 @@ impl Links {
         row.rtt_p95_ms = Some(ms(view.rtt_p95));
         row.residual_loss_ratio = view.residual.map(|r| r.as_f64());
         let fresh = self.schedule.freshness(link).unwrap_or(Duration::ZERO);
-        let direction = |which| {
+        // What was seen of this link alone, without what is usual.
+        let direction = |which, loss: Ratio| {
             let state = held.estimate.state(now, which, Duration::MAX, self.price);
             DirectionRow {
                 delay_ms: state.map(|s| ms(s.present.delay)),
                 jitter_ms: state.map(|s| ms(s.present.jitter)),
-                loss_ratio: state.map(|s| s.present.loss.as_f64()),
+                loss_ratio: state.map(|_| loss.as_f64()),
                 age_s: Some(view.age.as_secs_f64()),
                 stale: view.age > fresh,
             }
         };
-        row.outbound = direction(Direction::Outward);
-        row.inbound = direction(Direction::Inward);
+        row.outbound = direction(Direction::Outward, view.loss_outward);
+        row.inbound = direction(Direction::Inward, view.loss_inward);
         let skill = held.estimate.skill();
         // Half of a round trip, as everything one way.
         let judged = |us: f64| (skill.judged > 0).then_some(us / 2e3);

@@ -2,10 +2,10 @@
 //!
 //! Round trips come from probes, which feel the link as it is. Loss comes from the probes' numbers
 //! and, outward, from the data itself ([`HopFigures`]): far more frames than there are probes. It
-//! is counted twice, once forgotten within half a minute (the present) and once within a quarter of an
-//! hour (the forecast: minutes ahead, loss is a property of the link and not of the moment). Where the
-//! present lies above what the slow count and its bursts can explain, the forecast is not confident
-//! and the present decides.
+//! is counted twice ([`loss`](super::loss)), once forgotten within half a minute (the present) and once within
+//! a quarter of an hour (the forecast: minutes ahead, loss is a property of the link and not of the moment).
+//! Where the present lies above what the slow count and its bursts can explain, the forecast is not
+//! confident and the present decides.
 //!
 //! A direction whose newest reading is older than its limit has no state at all.
 
@@ -14,8 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::probe::forecast::{Forecast, Forecaster, Skill};
+use crate::probe::loss::{Fading, Loss, Seen, Usual};
 use crate::probe::model::Model;
-use crate::probe::prober::{Reading, Tally};
+use crate::probe::prober::Reading;
 use crate::quality::{LinkQuality, LinkState};
 use crate::time::{Instant, micros};
 use crate::unit::{Price, Ratio};
@@ -32,17 +33,6 @@ const PRESENT_COUNT: usize = 5;
 /// alone: the median would follow after half its window only. Chance alone makes one such run in 5 million
 /// readings.
 const RUN: usize = 10;
-/// The present loss is forgotten within this.
-const FAST: Duration = Duration::from_secs(30);
-/// The expected loss is forgotten within this.
-const SLOW: Duration = Duration::from_secs(900);
-/// The slow level counts for so many frames in the present one, so that one lost probe of ten is no
-/// loss of 10 %.
-const ANCHOR: f64 = 20.0;
-/// Frames without loss that every link starts with.
-const PRIOR: f64 = 10.0;
-/// Losses come in runs: their variance is that of independent ones times this.
-const BURST: f64 = 4.0;
 /// Data frames that must be known of (and not yet forgotten) before a residual loss is told.
 const RESIDUAL_COUNT: f64 = 50.0;
 /// Residual loss is forgotten within this.
@@ -200,10 +190,7 @@ impl Estimate {
         (delay, jitter): (Duration, Duration),
         price: Price,
     ) -> LinkState {
-        let loss = match direction {
-            Direction::Outward => &self.outward,
-            Direction::Inward => &self.inward,
-        };
+        let loss = self.loss(direction);
         let present = LinkQuality { delay, jitter, loss: loss.present(now) };
         let forecast = self.forecaster.forecast();
         let expected = forecast.map(|f| LinkQuality {
@@ -241,8 +228,8 @@ impl Estimate {
             rtt_median: rank(0.5),
             rtt_p95: rank(0.95),
             jitter: Duration::from_micros(jitter.round() as u64),
-            loss_outward: self.outward.present(now),
-            loss_inward: self.inward.present(now),
+            loss_outward: self.outward.own(now),
+            loss_inward: self.inward.own(now),
             residual: self.residual_loss(now),
             counted_outward: self.outward.counted(now),
             counted_inward: self.inward.counted(now),
@@ -258,6 +245,25 @@ impl Estimate {
     /// How many slots the forecast has read, and the newest: the least round trip of 15 to 60 s.
     pub fn slot(&self) -> Option<(u64, Duration)> {
         self.forecaster.slot()
+    }
+
+    /// What is usual among the links of this node, outward and inward: so much is expected of this one as far
+    /// as its own frames say nothing else.
+    pub fn on_usual_loss(&mut self, (outward, inward): (Usual, Usual)) {
+        self.outward.set_usual(outward);
+        self.inward.set_usual(inward);
+    }
+
+    /// What was seen of the loss of one direction, to learn from it what is usual.
+    pub fn loss_seen(&self, now: Instant, direction: Direction) -> Seen {
+        self.loss(direction).seen(now)
+    }
+
+    fn loss(&self, direction: Direction) -> &Loss {
+        match direction {
+            Direction::Outward => &self.outward,
+            Direction::Inward => &self.inward,
+        }
     }
 
     /// Forecasts are corrected by this model from now on.
@@ -333,91 +339,11 @@ fn place_of(count: usize, share: f64) -> usize {
     (share * count.saturating_sub(1) as f64) as usize
 }
 
-/// Loss of one direction, lately and for long.
-#[derive(Debug)]
-struct Loss {
-    fast: Fading,
-    slow: Fading,
-}
-
-impl Loss {
-    const fn new() -> Self {
-        Self { fast: Fading::new(FAST), slow: Fading::new(SLOW) }
-    }
-
-    fn on_tally(&mut self, now: Instant, tally: Tally) {
-        if tally.sent > 0 {
-            self.add(now, f64::from(tally.sent), f64::from(tally.lost.min(tally.sent)));
-        }
-    }
-
-    fn add(&mut self, now: Instant, sent: f64, lost: f64) {
-        self.fast.add(now, sent, lost);
-        self.slow.add(now, sent, lost);
-    }
-
-    fn present(&self, now: Instant) -> Ratio {
-        let (sent, lost) = self.fast.read(now);
-        Ratio::from_f64((lost + ANCHOR * self.level(now)) / (sent + ANCHOR))
-    }
-
-    fn expected(&self, now: Instant) -> Ratio {
-        Ratio::from_f64(self.level(now))
-    }
-
-    fn level(&self, now: Instant) -> f64 {
-        let (sent, lost) = self.slow.read(now);
-        lost / (sent + PRIOR)
-    }
-
-    /// Whether more was lost lately than the time before and its bursts explain: two standard
-    /// deviations, and a frame and a half. A false alarm only lets the present decide.
-    fn surprises(&self, now: Instant) -> bool {
-        let (sent, lost) = self.fast.read(now);
-        let (slow_sent, slow_lost) = self.slow.read(now);
-        let before = (slow_lost - lost).max(0.0) / ((slow_sent - sent).max(0.0) + PRIOR);
-        let usual = sent * before;
-        lost > usual + 2.0 * (usual * (1.0 - before).max(0.0) * BURST).sqrt() + 1.5
-    }
-
-    fn counted(&self, now: Instant) -> u64 {
-        self.fast.read(now).0.round() as u64
-    }
-
-    fn forget_present(&mut self) {
-        self.fast = Fading::new(FAST);
-    }
-}
-
-/// A count whose past counts less and less: by `1/e` within `life`.
-#[derive(Debug)]
-struct Fading {
-    life: Duration,
-    at: Instant,
-    sent: f64,
-    lost: f64,
-}
-
-impl Fading {
-    const fn new(life: Duration) -> Self {
-        Self { life, at: Instant::ZERO, sent: 0.0, lost: 0.0 }
-    }
-
-    fn add(&mut self, now: Instant, sent: f64, lost: f64) {
-        let (old_sent, old_lost) = self.read(now);
-        (self.at, self.sent, self.lost) = (now.max(self.at), old_sent + sent, old_lost + lost);
-    }
-
-    fn read(&self, now: Instant) -> (f64, f64) {
-        let left = (-now.since(self.at).as_secs_f64() / self.life.as_secs_f64()).exp();
-        (self.sent * left, self.lost * left)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::probe::forecast::HORIZON;
+    use crate::probe::prober::Tally;
     use crate::rng::Dice;
 
     const FRESH: Duration = Duration::from_secs(3);
