@@ -7,7 +7,7 @@
 //!   path that is better by the margin takes over. Judged once, it is measured against what it is now,
 //!   so a path that swings is not judged at every swing.
 //! - Everything else, slow decay and better paths that appear, waits for the full recomputation,
-//!   every five minutes by default: there too the margin decides, unless the path in force was chosen so
+//!   every five minutes by default and more often after the start: there too the margin decides, unless the path in force was chosen so
 //!   lately that the hold-down protects it.
 //! - Where no path keeps the limits, the class's [`Fallback`] decides: the path in force stays and moves only
 //!   as without limits, or gives way to the direct link, or its packets are dropped until one keeps
@@ -45,7 +45,8 @@ pub struct ChooseConfig {
     /// Between full recomputations, moved by up to a tenth so that nodes do not all move at once.
     pub recompute: Duration,
     /// A full recomputation comes so soon after the start, and after a destination's first path: those
-    /// are chosen while hardly anything is known, often over the seed that told of the destination.
+    /// are chosen while hardly anything is known, often over the seed that told of the destination. The next
+    /// comes after twice as long, and so on: what was measured doubles between two.
     pub first: Duration,
     /// How much cheaper than the path in force another must be.
     pub margin: Ratio,
@@ -144,6 +145,8 @@ pub struct Chooser {
     /// How much longer than others this node stays on relayed paths; drawn anew at each full recomputation.
     stagger: Duration,
     tick_at: Instant,
+    /// Between the last full recomputation and the next.
+    gap: Duration,
     ticked_at: Option<Instant>,
     /// When the next path will have been outside its limits, or much worse, for too long.
     overdue_at: Option<Instant>,
@@ -167,6 +170,7 @@ impl Chooser {
     pub fn new(config: ChooseConfig, policies: &[Policy], mut dice: Dice, now: Instant) -> Self {
         Self {
             tick_at: now.plus(dice.jitter(config.first.min(config.recompute))),
+            gap: config.first.min(config.recompute),
             stagger: drawn(&mut dice, config.stagger),
             config,
             policies: distinct(policies),
@@ -254,7 +258,8 @@ impl Chooser {
     ) -> bool {
         let tick = now >= self.tick_at;
         if tick {
-            self.tick_at = now.plus(self.dice.jitter(self.config.recompute));
+            self.gap = self.config.recompute.min(self.gap * 2);
+            self.tick_at = now.plus(self.dice.jitter(self.gap));
             self.ticked_at = Some(now);
             self.stagger = drawn(&mut self.dice, self.config.stagger);
         }
@@ -283,6 +288,7 @@ impl Chooser {
         if self.held.values().any(newcomer) {
             let soon = now.plus(self.dice.jitter(self.config.first));
             self.tick_at = self.tick_at.min(soon);
+            self.gap = self.config.first.min(self.config.recompute);
         }
         // What cannot be mended (no path keeps the limits) is asked about by news and ticks alone.
         let violated = |h: &Held| h.violated_since.map(|at| at.plus(self.patience(h)));

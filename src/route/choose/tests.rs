@@ -12,7 +12,7 @@ fn n(number: u16) -> NodeId {
 }
 
 fn at(seconds: u64) -> Instant {
-    Instant::ZERO.plus(Duration::from_secs(seconds))
+    Instant::ZERO.plus(Duration::from_secs(1000 + seconds))
 }
 
 fn state(delay_ms: u64) -> LinkState {
@@ -74,10 +74,13 @@ fn chooser(policies: &[Policy]) -> Chooser {
     Chooser::new(exact, policies, Dice::new(1), at(0))
 }
 
-/// A chooser past its first full recomputation, in whose view the direct path is best.
+/// A chooser whose full recomputations come as seldom as they will, in whose view the direct path is best.
 fn settled(policy: Policy) -> Chooser {
-    let mut c = chooser(&[policy]);
-    assert!(c.weigh(at(0), &graph(20, 30, 30)));
+    let first = Duration::from_secs(150);
+    let config = ChooseConfig { first, stagger: Duration::ZERO, ..ChooseConfig::default() };
+    let start = at(20).minus(Duration::from_secs(170));
+    let mut c = Chooser::new(config, &[policy], Dice::new(1), start);
+    assert!(c.weigh(start, &graph(20, 30, 30)));
     c.weigh(at(20), &graph(20, 30, 30));
     assert_eq!(c.recomputed_at(), Some(at(20)));
     c.changes.clear();
@@ -201,18 +204,29 @@ fn a_destination_that_joins_late_is_weighed_again_soon() {
     alone.add_node(n(2), true);
     alone.add_edge(n(1), n(2), Some(LinkId(1)), state(30));
     c.weigh(at(0), &alone);
-    c.weigh(at(20), &alone);
-    assert!(c.recompute_at() >= at(20 + 270), "nothing but the ordinary tick is ahead");
+    let mut gaps = Vec::new();
+    for _ in 0..6 {
+        let (last, next) = (c.recomputed_at().unwrap_or(at(0)), c.recompute_at());
+        gaps.push(next.since(last).as_secs());
+        c.weigh(next, &alone);
+    }
+    let doubled = [15, 30, 60, 120, 240, 300];
+    assert!(gaps.iter().zip(doubled).all(|(gap, usual)| gap.abs_diff(usual) <= usual / 10 + 1));
+    let now = c.recomputed_at().unwrap().plus(Duration::from_secs(10));
     // At first only the link over the relay is known.
-    assert!(c.weigh(at(100), &graph(0, 30, 30)));
+    assert!(c.weigh(now, &graph(0, 30, 30)));
     assert_eq!(path(&c), [2, 3]);
     let soon = c.recompute_at();
-    assert!(soon > at(100) && soon <= at(117), "{soon}");
-    c.weigh(at(101), &graph(20, 30, 30));
+    assert!(soon > now && soon <= now.plus(Duration::from_secs(17)), "{soon}");
+    c.weigh(now.plus(Duration::from_secs(1)), &graph(20, 30, 30));
     assert_eq!(path(&c), [2, 3], "not before");
     assert!(c.weigh(soon, &graph(20, 30, 30)));
     assert_eq!(path(&c), [3]);
-    assert!(c.recompute_at() >= soon.plus(Duration::from_secs(270)), "and the ordinary tick again");
+    let again = c.recompute_at().since(soon).as_secs();
+    assert!(
+        (26..=34).contains(&again),
+        "and from there as seldom as before, step by step: {again}"
+    );
 }
 
 #[test]
