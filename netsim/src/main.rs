@@ -277,7 +277,8 @@ fn run(command: Command) -> anyhow::Result<bool> {
         Command::Daemon { config } => {
             let config = Config::parse(&std::fs::read_to_string(&config)?, &config)?;
             log::start(config.log);
-            thalweg::daemon::run(config)?;
+            let kept = thalweg::daemon::Kept::of(&config);
+            thalweg::daemon::run(config, kept)?;
             Ok(true)
         }
         Command::Bench { bench } => {

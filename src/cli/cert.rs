@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use thalweg::config::Config;
-use thalweg::daemon::judged_by;
+use thalweg::daemon::Kept;
 use thalweg::daemon::pki::ca::{self, Request};
 use thalweg::daemon::pki::identity::check_files;
 use thalweg::daemon::pki::revoke;
@@ -147,7 +147,7 @@ fn show(file: &Path, cas: &[PathBuf], json: bool, now: u64) -> End {
 
 /// `config check`.
 pub(crate) fn check(file: &Path, json: bool) -> End {
-    let checked = load(file).and_then(|config| check_files(&config, judged_by(&config)));
+    let checked = load(file).and_then(|config| check_files(&config, Kept::of(&config).judged_by()));
     let (problems, remarks) = match checked {
         Ok(remarks) => (Vec::new(), remarks),
         Err(problems) => (problems, Vec::new()),

@@ -89,18 +89,20 @@ pub(crate) fn run(cli: Cli, now: u64) -> End {
 
 fn run_daemon(file: &Path) -> End {
     let checked = cert::load(file).and_then(|config| {
-        let remarks = check_files(&config, daemon::judged_by(&config))?;
-        Ok((config, remarks))
+        // What is wrong with the state is worth a line.
+        log::start(config.log);
+        let kept = daemon::Kept::of(&config);
+        let remarks = check_files(&config, kept.judged_by())?;
+        Ok((config, kept, remarks))
     });
-    let (config, remarks) = match checked {
+    let (config, kept, remarks) = match checked {
         Ok(checked) => checked,
         Err(problems) => return End::Wrong(problems.join("\n")),
     };
-    log::start(config.log);
     for remark in remarks {
         tracing::warn!("{remark}");
     }
-    match daemon::run(config) {
+    match daemon::run(config, kept) {
         Ok(()) => End::Done(String::new()),
         Err(error) => End::UnmetBecause(format!("{error:#}")),
     }

@@ -14,7 +14,6 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +38,7 @@ use super::quic::socket::QueueSocket;
 use super::reload::{self, LookUps, Scrapes, Standing};
 use super::signal::{Asked, Signals};
 use super::spend::Account;
-use super::state::StateFile;
+use super::state::{Kept, StateFile};
 use super::{log, tally};
 use crate::config::{Config, PeerConfig};
 use crate::control::ControlInput;
@@ -50,7 +49,6 @@ use crate::node::{self, Node, NodeConfig, NodeEvent, ProbeTimes, Seed};
 use crate::report::{Answer, Command, Echo, Reloaded};
 use crate::session::trust::Certified;
 use crate::time::Instant;
-use crate::topology::member::Restored;
 
 /// A member not heard of for this long is forgotten: long enough for a site's holidays.
 const MEMBER_EXPIRY: Duration = Duration::from_secs(30 * 86_400);
@@ -62,16 +60,16 @@ const LOOK_UP: Duration = Duration::from_secs(30);
 /// Peers' endpoints that look-ups found and the loop has not taken.
 const SEEDS: usize = 64;
 
-/// Runs the daemon until a signal ends it. Blocks.
+/// Runs the daemon, with what it kept, until a signal ends it. Blocks.
 ///
 /// # Errors
 /// What keeps it from starting, or a device or socket that broke while it ran. Everything it had set
 /// up is removed again.
-pub fn run(config: Config) -> anyhow::Result<()> {
+pub fn run(config: Config, kept: Kept) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         let signals = Signals::take()?;
-        let (driver, ended) = Driver::start(config).await?;
+        let (driver, ended) = Driver::start(config, kept).await?;
         driver.drive(signals, ended).await
     });
     // A name look-up may still hang in the system's resolver: not waited for.
@@ -113,12 +111,12 @@ struct Driver {
 }
 
 impl Driver {
-    async fn start(config: Config) -> anyhow::Result<(Self, Ended)> {
+    async fn start(config: Config, kept: Kept) -> anyhow::Result<(Self, Ended)> {
         let clock = Clock::start();
         let anchors = Arc::new(Anchors::load(&config.node.ca)?);
         let state = StateFile::open(&config.node.state)?;
-        let restored = restore(&state);
-        look_at_clock(restored.boot);
+        look_at_clock(kept.known_time());
+        let restored = kept.restored;
         take_lists(&config.node.crl, &anchors).map_err(|why| anyhow!(why))?;
         let papers = Identity::load(&config.node, &anchors, unix_seconds())?;
         let own = papers.certified.clone();
@@ -531,22 +529,8 @@ fn identity(papers: &Identity, anchors: &Arc<Anchors>) -> node::Identity {
     }
 }
 
-/// The latest time that is known to have been: the last start, which the boot counter notes, and the making
-/// of this program. Seconds of Unix time.
-fn known_time(last_start: u64) -> u64 {
-    let program = std::env::current_exe().and_then(|file| file.metadata());
-    last_start.max(program.map_or(0, |about| u64::try_from(about.mtime()).unwrap_or(0)))
-}
-
-/// By which time a daemon with this configuration will judge certificates when it starts, seconds of Unix
-/// time: the clock's, or the latest that is known to have been. Changes nothing.
-pub fn judged_by(config: &Config) -> u64 {
-    machine_seconds().max(known_time(restore(&StateFile::at(&config.node.state)).boot))
-}
-
 /// Without a clock at boot certificates are judged by the latest time that is known to have been.
-fn look_at_clock(last_start: u64) {
-    let floor = known_time(last_start);
+fn look_at_clock(floor: u64) {
     let clock = machine_seconds();
     if clock < floor {
         tracing::warn!(
@@ -558,15 +542,6 @@ fn look_at_clock(last_start: u64) {
         );
     }
     not_before(floor);
-}
-
-/// What the state file held. A damaged one holds nothing: peers are then found by seeds alone.
-fn restore(state: &StateFile) -> Restored {
-    let Some(bytes) = state.load() else { return Restored::default() };
-    Restored::read(&bytes).unwrap_or_else(|error| {
-        tracing::warn!(%error, "the state file is not used");
-        Restored::default()
-    })
 }
 
 /// Lanes where the operator gives no number: half of the processors, since applications and the

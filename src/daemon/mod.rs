@@ -33,4 +33,5 @@ pub mod tally;
 pub mod tun;
 pub mod udp;
 
-pub use driver::{judged_by, run};
+pub use driver::run;
+pub use state::Kept;

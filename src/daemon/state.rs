@@ -6,11 +6,14 @@
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, Read};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
+use super::clock::machine_seconds;
 use super::file;
+use crate::config::Config;
 use crate::probe::model::{FILE_LIMIT, Model};
+use crate::topology::member::Restored;
 
 /// Longest state that is read, bytes: certificates of 500 nodes are about half a megabyte.
 const LONGEST: u64 = 16 * 1024 * 1024;
@@ -96,6 +99,39 @@ impl StateFile {
             }
         }
         !self.failing
+    }
+}
+
+/// What a node's state file held, read once at a start.
+#[derive(Clone, Debug, Default)]
+pub struct Kept {
+    /// What the node is given back.
+    pub restored: Restored,
+}
+
+impl Kept {
+    /// Reads it. A file that is damaged or not there holds nothing: peers are then found by seeds alone.
+    pub fn of(config: &Config) -> Self {
+        let Some(bytes) = StateFile::at(&config.node.state).load() else { return Self::default() };
+        let restored = Restored::read(&bytes).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the state file is not used");
+            Restored::default()
+        });
+        Self { restored }
+    }
+
+    /// The latest time that is known to have been: the last start, which the boot counter notes, and the
+    /// making of this program. Seconds of Unix time.
+    pub fn known_time(&self) -> u64 {
+        let program = std::env::current_exe().and_then(|file| file.metadata());
+        let made = program.map_or(0, |about| u64::try_from(about.mtime()).unwrap_or(0));
+        self.restored.boot.max(made)
+    }
+
+    /// By which time a daemon that starts now judges certificates, seconds of Unix time: the clock's, or the
+    /// latest that is known to have been.
+    pub fn judged_by(&self) -> u64 {
+        machine_seconds().max(self.known_time())
     }
 }
 
