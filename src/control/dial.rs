@@ -5,6 +5,10 @@
 //! are tried in turn; when all have failed, the next turn comes after a back-off that doubles up to
 //! a cap and is moved by chance, so that many nodes do not knock in step. Targets go by name: of a
 //! seed nothing else is known, and the certificate must carry that name.
+//!
+//! A sign that a node lives (its link state changed, it started anew, keys came over the overlay) ends
+//! its back-off, as far as `SIGNS` go: whoever sends signs and cannot be reached has us dial a little
+//! more often than the back-off's cap does, and no more.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -27,6 +31,10 @@ const CALM: u32 = 5;
 const NEXT_ENDPOINT: Duration = Duration::from_millis(100);
 /// A dial without answer counts as failed: the driver promises one within 10 s.
 const GIVE_UP: Duration = Duration::from_secs(15);
+/// So many signs of life of one node end its back-off in quick succession, and in the long run one each
+/// [`SIGN_PACE`]: a second way to make us dial, half as fast as the cap of the back-off.
+const SIGNS: u32 = 4;
+const SIGN_PACE: Duration = Duration::from_secs(60);
 /// Dials in flight at most: handshakes cost both sides a millisecond of processor each.
 const MAX_IN_FLIGHT: usize = 16;
 /// Endpoints kept per target: a seed's, a member's, and where it was last reached.
@@ -57,6 +65,10 @@ struct Target {
     next_at: Instant,
     in_flight: Option<(SocketAddr, Instant)>,
     error: Option<String>,
+    /// When all the signs of life that counted would have come at their pace.
+    signs_at: Instant,
+    /// A sign of life came after the dial in flight began: its end starts a new turn.
+    again: bool,
 }
 
 /// The dialler of this node.
@@ -96,6 +108,26 @@ impl Dialler {
         }
     }
 
+    /// This node showed that it lives: what failed may not fail now.
+    pub fn on_alive(&mut self, name: &str, now: Instant) {
+        let Some(target) = self.targets.get_mut(name).filter(|t| t.wanted && t.failures > 0) else {
+            return;
+        };
+        let room = SIGN_PACE * (SIGNS - 1);
+        let soon = now.plus(self.dice.jitter(NEXT_ENDPOINT));
+        let waits = target.in_flight.is_some() && !target.again || target.next_at > soon;
+        if !waits || target.signs_at.minus(room) > now {
+            return;
+        }
+        self.due.set(None);
+        target.signs_at = target.signs_at.max(now).plus(SIGN_PACE);
+        if target.in_flight.is_some() {
+            target.again = true;
+        } else {
+            (target.turn, target.next_at) = (0, soon);
+        }
+    }
+
     /// A member's number and endpoints. Known endpoints stay, new ones are tried first.
     pub fn learn(
         &mut self,
@@ -116,6 +148,8 @@ impl Dialler {
             next_at: first_at,
             in_flight: None,
             error: None,
+            signs_at: Instant::ZERO,
+            again: false,
         });
         target.node = node.or(target.node);
         let known = std::mem::take(&mut target.endpoints);
@@ -158,6 +192,7 @@ impl Dialler {
         target.failures = 0;
         target.turn = 0;
         target.in_flight = None;
+        target.again = false;
         if wanted {
             // A tenth more or less, so that a mesh that lost a node does not knock in step.
             target.next_at = now.plus(patience).plus(self.dice.jitter(NEXT_ENDPOINT));
@@ -259,6 +294,11 @@ impl Dialler {
     fn fail(target: &mut Target, dice: &mut Dice, now: Instant) {
         target.in_flight = None;
         target.turn += 1;
+        if std::mem::take(&mut target.again) {
+            target.failures = target.failures.max(1);
+            (target.turn, target.next_at) = (0, now.plus(dice.jitter(NEXT_ENDPOINT)));
+            return;
+        }
         if target.turn < target.endpoints.len() {
             target.next_at = now.plus(dice.jitter(NEXT_ENDPOINT));
             return;
@@ -408,6 +448,52 @@ mod tests {
         assert_eq!(d.error("seed"), Some("192.0.2.2:4600: no answer"));
         d.learn("seed", None, &[endpoint(1), "0.0.0.0:1".parse().unwrap()], at(16_000));
         assert_eq!(d.endpoints("seed"), [endpoint(2)]);
+    }
+
+    /// A dialler whose only target has failed until the back-off is at its cap.
+    fn tired() -> (Dialler, Instant) {
+        let mut d = dialler(1);
+        d.learn("two", Some(node(2)), &[endpoint(2)], at(0));
+        let mut now = at(0);
+        for _ in 0..10 {
+            assert_eq!(d.handle_timeout(now).len(), 1);
+            d.on_failed(endpoint(2), "no answer", now);
+            now = d.poll_timeout().unwrap().at;
+        }
+        d.handle_timeout(now);
+        d.on_failed(endpoint(2), "no answer", now);
+        assert!(d.poll_timeout().unwrap().at > now.plus(BACK_OFF_CAP * 8 / 10));
+        (d, now)
+    }
+
+    #[test]
+    fn a_sign_of_life_ends_the_back_off_also_when_a_dial_is_under_way() {
+        let (mut d, now) = tired();
+        d.on_alive("two", now);
+        let next = d.poll_timeout().unwrap().at;
+        assert!(next <= now.plus(Duration::from_millis(200)), "{next}");
+        assert_eq!(d.handle_timeout(next).len(), 1);
+        d.on_alive("two", next);
+        let end = next.plus(Duration::from_secs(9));
+        d.on_failed(endpoint(2), "no answer", end);
+        assert!(d.poll_timeout().unwrap().at <= end.plus(Duration::from_millis(200)));
+        d.on_alive("nobody", end);
+    }
+
+    #[test]
+    fn a_node_that_only_shows_signs_of_life_is_dialled_little_more_for_them() {
+        let (mut d, start) = tired();
+        let mut dials = 0;
+        for tenth in 0..36_000 {
+            let now = start.plus(Duration::from_millis(100 * tenth));
+            d.on_alive("two", now);
+            for dial in d.handle_timeout(now) {
+                dials += 1;
+                d.on_failed(dial.endpoint, "refused", now);
+            }
+        }
+        // Of an hour: one each half minute by the cap, one each minute by signs.
+        assert!((120..=200).contains(&dials), "{dials}");
     }
 
     #[test]

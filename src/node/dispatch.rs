@@ -113,6 +113,7 @@ impl Node {
                 // It stays wanted: a direct path is looked for, at ease.
                 self.dialler.learn(&name, Some(peer), &hello.endpoints, now);
                 self.dialler.without(&name, at, now);
+                self.dialler.on_alive(&name, now);
             } else {
                 self.dialler.learn(&name, Some(peer), &endpoints, now);
                 self.dialler.want(&name, false, now);
@@ -296,6 +297,9 @@ impl Node {
         match self.knowledge.on_lsa(now, age, &record, &roll) {
             Install::Newer { origin, changed, urgent } => {
                 self.members.on_alive(origin, now);
+                if urgent && let Some(member) = self.members.member(origin) {
+                    self.dialler.on_alive(&member.record.certified.name, now);
+                }
                 if changed {
                     let age_ms = u32::try_from(age.as_millis()).unwrap_or(u32::MAX);
                     self.react(now, News::Lsa { origin, from, urgent, age_ms, record });

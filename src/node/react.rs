@@ -5,8 +5,8 @@
 //! | session in force | forwarder learns keys; both tell what they hold; the link is probed |
 //! | link up, down | own link state; dialling; routes |
 //! | peer at another endpoint | its stream follows; it hears where it is seen |
-//! | member new or newer | introduced to others; dialled until the mesh is full |
-//! | link state newer | passed on where its origin does not reach; routes |
+//! | member new or newer | introduced to others; dialled until the mesh is full, without back-off |
+//! | link state newer | passed on where its origin does not reach; routes; dialled if it tells life or death |
 //! | link state of our own | told to every peer |
 //! | bye | the session ends at once; own link state; routes |
 
@@ -109,6 +109,8 @@ impl Node {
                 let (name, open) = (session.peer.name.clone(), session.connection.is_some());
                 if open {
                     self.dialler.want(&name, false, now);
+                } else {
+                    self.dialler.on_alive(&name, now);
                 }
                 self.members.on_alive(peer, now);
                 self.knowledge.on_link(now, link, true);
@@ -158,6 +160,7 @@ impl Node {
                 };
                 let connected = self.peers.session(node).is_some_and(same_life);
                 self.dialler.want(&name, !connected, now);
+                self.dialler.on_alive(&name, now);
                 let bytes = record.bytes.clone();
                 // What a renewed certificate grants holds for the session that is there.
                 let certified = record.certified.clone();
