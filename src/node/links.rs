@@ -36,6 +36,8 @@ const SIZE_EVERY_IDLE: Duration = Duration::from_secs(1800);
 /// A link counts as used for so long after data went over it, whoever's: a relay's own table knows
 /// nothing of it.
 const CARRIES: Duration = Duration::from_secs(15);
+/// For so long after a link came up, reports tell of frames that were sent while it was down.
+const AFTERMATH: Duration = Duration::from_secs(1);
 /// How long the answer to a size probe is waited for at most, also before any round trip is known
 /// (RFC 8899, section 5.1.1: not much less than a second then). One that comes later counts too.
 const SIZE_PATIENCE: Duration = Duration::from_secs(1);
@@ -49,6 +51,7 @@ const SUSPECT_PART: u64 = 4;
 struct Link {
     peer: NodeId,
     up: bool,
+    up_at: Instant,
     estimate: Estimate,
     /// As it was last taken over.
     outward: Option<LinkState>,
@@ -120,6 +123,7 @@ impl Links {
         let held = self.links.entry(link).or_insert_with(|| Link {
             peer,
             up: false,
+            up_at: now,
             estimate: Estimate::new(HORIZON, Some(self.model.clone())),
             outward: None,
             inward: None,
@@ -167,6 +171,7 @@ impl Links {
         let Some(held) = self.links.get_mut(&link).filter(|l| l.up != up) else { return false };
         held.up = up;
         if up {
+            held.up_at = now;
             self.schedule.on_interest(now, link, Interest::Idle);
             if let Some(search) = &mut held.mtu {
                 search.on_up(now);
@@ -335,8 +340,12 @@ impl Links {
                     held.mtu.iter_mut().for_each(|search| search.on_suspect(now));
                     self.arm(link);
                 }
+                // What was lost while it died, or was down, says nothing of how it is when it lives.
                 let held = self.links.get_mut(&link)?;
-                held.estimate.on_hop_report(now, &HopFigures { judged, lost, residual, rtt });
+                if held.up && now.since(held.up_at) >= AFTERMATH {
+                    let figures = HopFigures { judged, lost, residual, rtt };
+                    held.estimate.on_hop_report(now, &figures);
+                }
                 return self.take_over(now, link).then_some(link);
             }
             _ => return None,
@@ -449,6 +458,12 @@ impl Links {
             inward: l.inward,
         };
         self.links.iter().map(own).collect()
+    }
+
+    /// The link to a peer, if it works.
+    pub(super) fn up_to(&self, peer: NodeId) -> Option<LinkId> {
+        let link = *self.by_peer.get(&peer)?;
+        self.links.get(&link).filter(|held| held.up).map(|_| link)
     }
 
     /// Links that work, with their peers.

@@ -145,6 +145,7 @@ impl Estimate {
     pub fn on_down(&mut self) {
         self.samples.clear();
         self.data_least = None;
+        self.residual = Fading::new(RESIDUAL);
         self.outward.forget_present();
         self.inward.forget_present();
     }

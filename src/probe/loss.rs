@@ -159,8 +159,12 @@ impl Loss {
         self.fast.read(now).0.round() as u64
     }
 
+    /// What was counted lately is taken back, also from what is expected: else a link that has come back
+    /// would look for minutes as bad as when it died.
     pub(super) fn forget_present(&mut self) {
-        self.fast = Fading::new(FAST);
+        let fast = std::mem::replace(&mut self.fast, Fading::new(FAST));
+        self.slow.sent = (self.slow.sent - fast.sent).max(0.0);
+        self.slow.lost = (self.slow.lost - fast.lost).clamp(0.0, self.slow.sent);
     }
 }
 
