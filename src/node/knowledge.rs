@@ -20,7 +20,7 @@ use crate::probe::model::Model;
 use crate::quality::LinkMtu;
 use crate::report::LinkRow;
 use crate::rng::Dice;
-use crate::route::choose::{ChooseConfig, Chooser};
+use crate::route::choose::{ChooseConfig, Chooser, Why};
 use crate::route::policy::Policy;
 use crate::route::table::{Path, Route, RouteTable};
 use crate::route::terms::Terms;
@@ -212,6 +212,9 @@ impl Knowledge {
         if self.links.on_verdict(now, link, up) {
             self.tell_originator(link);
             if let Some(peer) = self.links.peer(link) {
+                if up {
+                    self.chooser.on_link(link, peer);
+                }
                 self.on_standing(now, peer);
             }
         }
@@ -456,6 +459,11 @@ impl Knowledge {
         };
         while let Some(change) = self.chooser.poll_change() {
             let nodes = change.to.map(|to| to.nodes).unwrap_or_default();
+            // A link that is there and not measured yet could not be chosen.
+            let interim = matches!(change.why, Why::First | Why::Broken) && nodes.len() > 1;
+            if let Some(link) = self.links.up_to(change.destination).filter(|_| interim) {
+                self.chooser.on_link(link, change.destination);
+            }
             for class in change.classes {
                 self.flipped.remove(&(change.destination, class));
                 events.push_back(NodeEvent::PathMoved {
@@ -485,7 +493,10 @@ impl Knowledge {
         let in_use = || routes.iter().filter(|(key, _)| taken(key)).map(|(_, route)| route);
         let used: BTreeSet<LinkId> = in_use().map(|route| route.primary.link).collect();
         let backups = in_use().filter_map(|route| Some(route.backup.as_ref()?.link));
-        let armed: BTreeSet<LinkId> = backups.collect();
+        let mut armed: BTreeSet<LinkId> = backups.collect();
+        // What is to prove itself is watched like a backup.
+        let awaited = self.chooser.awaited().filter(|&(node, class, _)| taken(&(node, class)));
+        armed.extend(awaited.map(|(_, _, link)| link));
         let all = routes.values().flat_map(|r| [Some(&r.primary), r.backup.as_ref()]);
         let resting: BTreeSet<LinkId> = all
             .flatten()

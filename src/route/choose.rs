@@ -6,9 +6,11 @@
 //! - A path that has been much worse than it was when last judged, for some seconds, is judged again: a
 //!   path that is better by the margin takes over. Judged once, it is measured against what it is now,
 //!   so a path that swings is not judged at every swing.
+//! - A path that stands in for another, which had broken or was not measured yet, is judged again once that
+//!   has worked for some seconds (`awaited`).
 //! - Everything else, slow decay and better paths that appear, waits for the full recomputation,
-//!   every five minutes by default and more often after the start: there too the margin decides, unless the path in force was chosen so
-//!   lately that the hold-down protects it.
+//!   every five minutes by default and more often after the start: there too the margin decides, unless the
+//!   path in force was chosen so lately that the hold-down protects it.
 //! - Where no path keeps the limits, the class's [`Fallback`] decides: the path in force stays and moves only
 //!   as without limits, or gives way to the direct link, or its packets are dropped until one keeps
 //!   them again; a path in force is given as long to come back within them as for any other move.
@@ -18,7 +20,9 @@
 //! Margins are small: on recorded paths 5 % over a good estimate costs 2 of 59 points of the gain, 10 % five,
 //! 20 % seventeen. Classes of one policy share their solution.
 
+mod awaited;
 mod held;
+mod words;
 
 use std::cell::{LazyCell, OnceCell};
 use std::cmp::Ordering;
@@ -26,7 +30,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Deref;
 use std::time::Duration;
 
-use crate::id::{Class, NodeId};
+use crate::id::{Class, LinkId, NodeId};
 use crate::rng::Dice;
 use crate::route::cost::{Limit, Priced};
 use crate::route::policy::{Fallback, Objective, Policy};
@@ -36,93 +40,10 @@ use crate::route::table::RouteTable;
 use crate::route::terms::Terms;
 use crate::time::{Deadline, Instant, micros};
 use crate::unit::Ratio;
+use awaited::{Awaited, proof};
 pub use held::Held;
 use held::{Clocks, Verdict, serves};
-
-/// Reasons not to move.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChooseConfig {
-    /// Between full recomputations, moved by up to a tenth so that nodes do not all move at once.
-    pub recompute: Duration,
-    /// A full recomputation comes so soon after the start, and after a destination's first path: those
-    /// are chosen while hardly anything is known, often over the seed that told of the destination. The next
-    /// comes after twice as long, and so on: what was measured doubles between two.
-    pub first: Duration,
-    /// How much cheaper than the path in force another must be.
-    pub margin: Ratio,
-    /// How long a path that was chosen is safe from merely better ones.
-    pub hold_down: Duration,
-    /// How long a path may be outside its limits, or much worse.
-    pub violation: Duration,
-    /// A relayed path may be up to so much longer: many nodes leave one for the same link, and each does
-    /// at a moment of its own.
-    pub stagger: Duration,
-}
-
-impl Default for ChooseConfig {
-    fn default() -> Self {
-        Self {
-            recompute: Duration::from_secs(300),
-            first: Duration::from_secs(15),
-            margin: Ratio::from_ppm(30_000),
-            hold_down: Duration::from_secs(30),
-            violation: Duration::from_secs(3),
-            stagger: Duration::from_secs(1),
-        }
-    }
-}
-
-/// Why a path came into force or left it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Why {
-    /// The destination had none.
-    First,
-    /// The one before broke.
-    Broken,
-    /// The one before left the limits.
-    Limits,
-    /// No path keeps the limits any more, and the class falls back.
-    Fallback,
-    /// It is better by more than the margin.
-    Better,
-    /// The one before became much worse, and this one is better by more than the margin.
-    Worse,
-    /// The destination is gone.
-    Gone,
-    /// The class's policy is a new one, and took this path over from the one before.
-    Policy,
-}
-
-impl Why {
-    /// The label in logs and metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::First => "first",
-            Self::Broken => "broken",
-            Self::Limits => "limits",
-            Self::Fallback => "fallback",
-            Self::Better => "better",
-            Self::Worse => "worse",
-            Self::Gone => "gone",
-            Self::Policy => "policy",
-        }
-    }
-}
-
-/// One move of traffic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// Where to.
-    pub destination: NodeId,
-    /// The classes that moved.
-    pub classes: Vec<Class>,
-    /// The path before, at its last price.
-    pub from: Option<Candidate>,
-    /// The path now; `None` where packets are dropped from now on.
-    pub to: Option<Candidate>,
-    /// The reason.
-    pub why: Why,
-}
+pub use words::{Change, ChooseConfig, Why};
 
 /// Up to so many nodes, whatever is lacking is sought with every news.
 const FEW: usize = 32;
@@ -148,8 +69,11 @@ pub struct Chooser {
     /// Between the last full recomputation and the next.
     gap: Duration,
     ticked_at: Option<Instant>,
-    /// When the next path will have been outside its limits, or much worse, for too long.
+    /// When the next path will have been outside its limits, or much worse, for too long, or what it stands
+    /// in for right for long enough.
     overdue_at: Option<Instant>,
+    /// Before this, no path is judged again because of what came back.
+    returns_at: Instant,
     /// Policies and living destinations that have no path that works.
     hopeless: BTreeSet<Key>,
     /// Before this, what was sought in vain is not sought again.
@@ -177,6 +101,7 @@ impl Chooser {
             held: BTreeMap::new(),
             ticked_at: None,
             overdue_at: None,
+            returns_at: now,
             hopeless: BTreeSet::new(),
             seek_at: now,
             seek_gap: Duration::ZERO,
@@ -216,6 +141,7 @@ impl Chooser {
                         changed_at: now,
                         violated_since: None,
                         worse_since: None,
+                        awaited: None,
                         ..decision.clone()
                     },
                 };
@@ -266,19 +192,20 @@ impl Chooser {
         let living: BTreeSet<NodeId> =
             map.nodes().into_iter().filter(|n| *n != map.source()).collect();
         let seek = tick || living.len() <= FEW || now >= self.seek_at;
+        let returns = tick || living.len() <= FEW || now >= self.returns_at;
         let (mut changed, mut sought) = (false, false);
         let lacked = std::mem::take(&mut self.lacking);
         let objectives: Vec<Objective> = self.policies.iter().map(|(p, _)| p.objective).collect();
         let (living, objectives) = (&living, &objectives[..]);
-        let turn = Turn { map, living, objectives, touched, tick, seek, field: OnceCell::new() };
+        let field = OnceCell::new();
+        let turn = Turn { map, living, objectives, touched, tick, seek, returns, field };
         for index in 0..self.policies.len() {
             changed |= self.weigh_policy(now, index, &turn, &mut sought);
         }
         self.hopeless.retain(|(_, node)| living.contains(node));
         self.seek_later = !seek && self.lacking > 0;
         if sought {
-            let least =
-                SEEK_PER_NODE.saturating_mul(u32::try_from(living.len()).unwrap_or(u32::MAX));
+            let least = seek_gap(living);
             let vain = self.lacking == lacked;
             self.seek_gap = if vain { self.seek_gap * 2 } else { least };
             self.seek_gap = self.seek_gap.clamp(least, self.config.recompute.max(least));
@@ -292,7 +219,9 @@ impl Chooser {
         }
         // What cannot be mended (no path keeps the limits) is asked about by news and ticks alone.
         let violated = |h: &Held| h.violated_since.map(|at| at.plus(self.patience(h)));
-        let due = |h: &Held| [violated(h), self.judged_again_at(h, h.worse_since)];
+        let returned = |h: &Held| self.returned_at(h, h.works_since());
+        let returned = |h: &Held| returned(h).map(|at| at.max(self.returns_at));
+        let due = |h: &Held| [violated(h), self.judged_again_at(h, h.worse_since), returned(h)];
         self.overdue_at = self.held.values().flat_map(due).flatten().filter(|at| *at > now).min();
         changed
     }
@@ -369,6 +298,34 @@ impl Chooser {
         self.config.violation + if shared { self.stagger } else { Duration::ZERO }
     }
 
+    /// When a path is judged again because what it stands in for has worked since then. One that was only
+    /// taken because another broke is not protected from that one.
+    fn returned_at(&self, held: &Held, works_since: Option<Instant>) -> Option<Instant> {
+        let stagger = self.patience(held) - self.config.violation;
+        let proved_at = works_since?.plus(held.proof + stagger);
+        let free_at = if held.why == Why::Broken { proved_at } else { self.held_until(held) };
+        Some(proved_at.max(free_at))
+    }
+
+    /// There is a link to this node: paths to it over others are judged again once it has proved itself.
+    pub fn on_link(&mut self, link: LinkId, destination: NodeId) {
+        for index in 0..self.policies.len() {
+            let Some(held) = self.held.get_mut(&(index, destination)) else { continue };
+            let relayed = held.primary.nodes.len() > 1;
+            let known = held.awaited.as_ref().is_some_and(|way| way.first_link() == link);
+            if relayed && !known {
+                held.awaited = Some(Awaited::link(link, destination));
+            }
+        }
+    }
+
+    /// The links that ways start with for which others stand in, with destination and class.
+    pub fn awaited(&self) -> impl Iterator<Item = (NodeId, Class, LinkId)> {
+        self.iter().filter_map(|(node, class, held)| {
+            Some((node, class, held.awaited.as_ref()?.first_link()))
+        })
+    }
+
     /// How much cheaper than the path in force another must be.
     pub const fn margin(&self) -> Ratio {
         self.config.margin
@@ -429,7 +386,7 @@ impl Chooser {
         let (map, destination) = (turn.map, key.1);
         let old = self.held.get(&key).cloned();
         let judgement =
-            old.as_ref().map(|old| self.judge(now, old, old.look(map, terms), turn.tick));
+            old.as_ref().map(|old| self.judge(now, old, old.look(map, terms), turn, terms));
         let lies = judgement.as_ref().is_some_and(|j| j.weighed.is_some());
         let overdue = judgement.as_ref().is_some_and(|j| j.overdue);
         // What is not there has no path; what has just broken is mended at once, and what could not be
@@ -455,7 +412,12 @@ impl Chooser {
             (Some(Judgement { weighed: None, .. }), Some(_)) => Some(Why::Broken),
             (Some(Judgement { weighed: None, .. }), None) => (!lives).then_some(Why::Gone),
             (Some(Judgement { weighed: Some(weighed), .. }), Some(best)) => {
-                let better = if turn.tick { Why::Better } else { Why::Worse };
+                let returned = judgement.as_ref().is_some_and(|j| j.returned);
+                let better = match (turn.tick, returned) {
+                    (_, true) => Why::Returned,
+                    (true, false) => Why::Better,
+                    (false, false) => Why::Worse,
+                };
                 let better = judged.then_some(better);
                 old.as_ref().and_then(|held| {
                     self.should_move(now, terms, held, weighed, &best.best, better)
@@ -465,9 +427,11 @@ impl Chooser {
         };
         let new = match (why, &old, judgement) {
             (Some(Why::Gone), ..) => None,
-            (Some(why), old, _) => {
-                best.map(|found| Held::chosen(now, why, old.as_ref(), found, terms))
-            }
+            (Some(why), old, _) => best.map(|found| {
+                let (least, most) = (self.config.violation, self.config.recompute);
+                let proof = proof(now, why, old.as_ref(), least, most);
+                Held::chosen(now, why, old.as_ref(), found, terms, proof)
+            }),
             (None, Some(old), Some(Judgement { weighed: Some(weighed), clocks, .. })) => {
                 let backed = old.backup.is_some();
                 let find = |primary: &Candidate| {
@@ -490,11 +454,32 @@ impl Chooser {
     }
 
     /// What a look at the path in force means, by the clock.
-    fn judge(&self, now: Instant, held: &Held, verdict: Verdict, tick: bool) -> Judgement {
+    fn judge(
+        &mut self,
+        now: Instant,
+        held: &Held,
+        verdict: Verdict,
+        turn: &Turn<'_>,
+        terms: &Terms,
+    ) -> Judgement {
+        let tick = turn.tick;
         let Verdict::Works { priced, broken, worse } = verdict else {
-            let clocks = Clocks { violated_since: None, worse_since: None };
-            return Judgement { weighed: None, clocks, overdue: false, judged: tick };
+            let clocks = Clocks { violated_since: None, worse_since: None, awaited: None };
+            return Judgement {
+                weighed: None,
+                clocks,
+                overdue: false,
+                judged: tick,
+                returned: false,
+            };
         };
+        let awaited = held.awaited.clone().map(|way| way.looked_at(now, turn.map, terms));
+        let works_since = awaited.as_ref().and_then(|way| way.works_since);
+        let returned_at = self.returned_at(held, works_since);
+        let returned = turn.returns && returned_at.is_some_and(|at| at <= now);
+        if returned {
+            self.returns_at = now.plus(seek_gap(turn.living));
+        }
         let violated_since = broken.map(|_| held.violated_since.unwrap_or(now));
         // Nothing is lost by leaving a path that carries nothing.
         let over = |since| held.said.withheld || now.since(since) >= self.patience(held);
@@ -509,8 +494,9 @@ impl Chooser {
                 broken,
             }),
             overdue: violated_since.is_some_and(over),
-            judged: tick || judged_at.is_some_and(|at| at <= now),
-            clocks: Clocks { violated_since, worse_since },
+            judged: tick || returned || judged_at.is_some_and(|at| at <= now),
+            returned,
+            clocks: Clocks { violated_since, worse_since, awaited: awaited.filter(|_| !returned) },
         }
     }
 
@@ -571,7 +557,7 @@ impl Chooser {
             Ordering::Greater => None,
             Ordering::Equal => {
                 let (new, old, margin) = (&best.priced, &weighed.priced, self.config.margin);
-                let free = now >= self.held_until(held);
+                let free = now >= self.held_until(held) || judged == Some(Why::Returned);
                 let better = beats(terms.objective, new, old, margin);
                 judged.filter(|_| free && better)
             }
@@ -600,6 +586,11 @@ impl Chooser {
         }
         self.changes.push_back(Change { destination, classes, from, to, why });
     }
+}
+
+/// How long after one solution the next may be sought for what can wait.
+fn seek_gap(living: &BTreeSet<NodeId>) -> Duration {
+    SEEK_PER_NODE.saturating_mul(u32::try_from(living.len()).unwrap_or(u32::MAX))
 }
 
 /// A share of a span by dice, to the microsecond.
@@ -637,6 +628,8 @@ struct Turn<'a> {
     tick: bool,
     /// Whether what was sought in vain is sought again.
     seek: bool,
+    /// Whether what came back is looked at.
+    returns: bool,
     /// Of all policies.
     objectives: &'a [Objective],
     /// Made once anything is sought.
@@ -658,6 +651,8 @@ struct Judgement {
     overdue: bool,
     /// Whether it is judged against all others.
     judged: bool,
+    /// Whether it is because what it stands in for has proved itself.
+    returned: bool,
 }
 
 /// Whether one is better than the other by more than the margin. Money is weighed by itself, since it

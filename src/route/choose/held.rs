@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Why;
+use super::awaited::Awaited;
 use crate::id::NodeId;
 use crate::route::cost::{Limit, Priced};
 use crate::route::solve::{self, Candidate, Map, Solution};
@@ -40,6 +41,10 @@ pub struct Held {
     pub worse_since: Option<Instant>,
     /// What the path cost when it was last judged against all others, money apart, µs.
     pub(super) judged_us: u64,
+    /// For want of which the path was taken.
+    pub(super) awaited: Option<Awaited>,
+    /// How long that must have worked before the path is judged against all others.
+    pub(super) proof: Duration,
     /// As the table has it.
     pub(super) said: Route,
 }
@@ -60,13 +65,15 @@ pub(super) enum Verdict {
     },
 }
 
-/// Since when something about a path has been wrong.
-#[derive(Clone, Copy, Debug)]
+/// Since when something about a path has been wrong, or what it stands in for right again.
+#[derive(Clone, Debug)]
 pub(super) struct Clocks {
     /// Outside its limits.
     pub(super) violated_since: Option<Instant>,
     /// Much worse than when it was last judged.
     pub(super) worse_since: Option<Instant>,
+    /// What is awaited.
+    pub(super) awaited: Option<Awaited>,
 }
 
 impl Held {
@@ -77,6 +84,7 @@ impl Held {
         old: Option<&Self>,
         found: Solution,
         terms: &Terms,
+        proof: Duration,
     ) -> Self {
         let Solution { best, backup } = found;
         Self {
@@ -86,6 +94,8 @@ impl Held {
             violated_since: best.broken.map(|_| now),
             worse_since: None,
             judged_us: best.priced.parts.total_us(),
+            awaited: Awaited::after(why, old, &best),
+            proof,
             said: Route {
                 // What is chosen anew shall not break what is broken already.
                 withheld: terms.withholds(best.broken),
@@ -99,9 +109,10 @@ impl Held {
     /// The same path, with these clocks. `settled`: it was judged against all others and stays, so from now
     /// on it is measured against what it costs now.
     pub(super) fn clocked(&self, clocks: Clocks, settled: Option<&Candidate>) -> Self {
-        let Clocks { violated_since, worse_since } = clocks;
+        let Clocks { violated_since, worse_since, awaited } = clocks;
         Self {
             violated_since,
+            awaited,
             worse_since: worse_since.filter(|_| settled.is_none()),
             judged_us: settled.map_or(self.judged_us, |now| now.priced.parts.total_us()),
             ..self.clone()
@@ -125,7 +136,8 @@ impl Held {
             return None;
         };
         let backed = self.backup.as_ref().is_none_or(|way| serves(way, map, terms) == Some(true));
-        if !backed || self.said.withheld || self.is_in_doubt() {
+        let stirs = self.awaited.as_ref().is_some_and(|way| way.stirs(map, terms));
+        if !backed || self.said.withheld || self.is_in_doubt() || stirs {
             return None;
         }
         (self.primary.priced, self.primary.broken) = (priced, None);
@@ -163,15 +175,24 @@ impl Held {
         (self.primary, self.said) = (weighed, said);
     }
 
-    /// Whether its path or its backup touches any of these nodes.
+    /// Whether its path, its backup or what it stands in for touches any of these nodes.
     pub(super) fn crosses(&self, touched: &BTreeSet<NodeId>) -> bool {
+        if self.awaited.as_ref().is_some_and(|way| way.crosses(touched)) {
+            return true;
+        }
         let backup = self.backup.iter().flat_map(|backup| &backup.nodes);
         self.primary.nodes.iter().chain(backup).any(|node| touched.contains(node))
     }
 
     /// Whether the clock alone may move it.
     pub(super) fn is_in_doubt(&self) -> bool {
-        self.violated_since.is_some() || self.worse_since.is_some()
+        let returns = self.works_since().is_some();
+        self.violated_since.is_some() || self.worse_since.is_some() || returns
+    }
+
+    /// Since when what is awaited has worked.
+    pub(super) fn works_since(&self) -> Option<Instant> {
+        self.awaited.as_ref()?.works_since
     }
 }
 

@@ -244,13 +244,76 @@ fn a_path_better_by_less_than_the_margin_never_moves_traffic() {
 }
 
 #[test]
-fn a_broken_path_is_left_at_once_and_returned_to_only_at_the_tick() {
+fn a_broken_path_is_left_at_once_and_returned_to_once_it_has_worked_for_seconds() {
     let mut c = settled(Policy::default());
-    assert!(c.weigh(at(30), &graph(0, 30, 30)));
+    let (cut, whole) = (graph(0, 30, 30), graph(20, 30, 30));
+    assert!(c.weigh(at(30), &cut));
     assert_eq!((path(&c), c.poll_change().unwrap().why), (vec![2, 3], Why::Broken));
-    c.weigh(at(31), &graph(20, 30, 30));
+    c.weigh(at(31), &whole);
+    c.weigh(at(33), &cut);
+    c.weigh(at(34), &whole);
+    assert_eq!(c.poll_timeout().unwrap().at, at(37), "three seconds without a break");
+    c.weigh(at(36), &whole);
     assert_eq!(path(&c), [2, 3]);
-    assert!(c.weigh(c.recompute_at(), &graph(20, 30, 30)));
+    assert!(c.weigh_touched(at(37), &whole, &BTreeSet::new()));
+    assert_eq!((path(&c), c.poll_change().unwrap().why), (vec![3], Why::Returned));
+    assert!(c.poll_timeout().unwrap().at > at(200), "nothing is awaited any more");
+}
+
+#[test]
+fn what_came_back_is_taken_only_if_it_is_better_by_the_margin() {
+    let mut c = settled(Policy::default());
+    c.weigh(at(30), &graph(0, 30, 30));
+    let longer = graph(60, 30, 29);
+    for second in 31..60 {
+        c.weigh(at(second), &longer);
+        assert_eq!(path(&c), [2, 3]);
+    }
+}
+
+#[test]
+fn a_link_that_comes_and_goes_is_left_alone_in_the_end() {
+    let mut c = settled(Policy::default());
+    // Ten seconds there, ten seconds not, for an hour: with the moves at the full recomputations, and
+    // those that end them, a few in each five minutes.
+    for second in 30..3630 {
+        let direct_ms = if second / 10 % 2 == 0 { 20 } else { 0 };
+        c.weigh(at(second), &graph(direct_ms, 30, 30));
+    }
+    let moves = |why| c.switches().get(&(Class(0), why)).copied().unwrap_or(0);
+    assert!((1..=3).contains(&moves(Why::Returned)), "{:?}", c.switches());
+    assert!(moves(Why::Broken) <= 3 + moves(Why::Better) + 1, "{:?}", c.switches());
+}
+
+#[test]
+fn a_link_that_is_not_measured_when_a_destination_is_found_is_taken_once_it_is() {
+    let mut c = chooser(&[Policy::default()]);
+    c.weigh(at(0), &graph(0, 30, 30));
+    c.weigh(at(20), &graph(0, 30, 30));
+    assert_eq!(path(&c), [2, 3]);
+    c.on_link(LinkId(0), n(3));
+    c.weigh(at(21), &graph(20, 30, 30));
+    assert!(c.weigh(at(24), &graph(20, 30, 30)));
+    assert_eq!(path(&c), [3]);
+    c.on_link(LinkId(0), n(3));
+    assert_eq!(c.awaited().count(), 0, "a direct path stands in for nothing");
+}
+
+#[test]
+fn the_hold_down_protects_what_was_chosen_on_its_merits_from_what_comes_back() {
+    let mut c = settled(Policy::default());
+    let better = graph(60, 10, 10);
+    let tick = c.recompute_at();
+    assert!(c.weigh(tick, &better));
+    assert_eq!(path(&c), [2, 3]);
+    c.on_link(LinkId(0), n(3));
+    let soon = graph(5, 10, 10);
+    let after = |seconds| tick.plus(Duration::from_secs(seconds));
+    for second in 1..30 {
+        c.weigh(after(second), &soon);
+        assert_eq!(path(&c), [2, 3]);
+    }
+    assert!(c.weigh(after(30), &soon));
     assert_eq!(path(&c), [3]);
 }
 
