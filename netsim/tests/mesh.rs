@@ -14,6 +14,8 @@ fn a_hundred_nodes_find_each_other_and_good_paths_for_few_bytes() {
     let spoken = mesh.listen(Duration::from_secs(15)).unwrap();
     assert!(spoken.probe_kbit_s <= 15.0, "{spoken:?}");
     assert!(spoken.link_state_kbit_s <= 60.0, "{spoken:?}");
+    // By then each link was asked twenty times.
+    mesh.play(Duration::from_secs(240)).unwrap();
     let regret = mesh.regret().expect("a path for every pair");
     assert!(regret <= 0.01, "{regret}");
     let known = mesh.bury(50).unwrap();
