@@ -102,7 +102,8 @@ impl Model {
         if text.len() > FILE_LIMIT {
             return Err(ModelError::TooLong);
         }
-        if !text.starts_with(HEAD) {
+        // The whole line: another version's number may begin with ours.
+        if text.lines().next() != Some(HEAD) {
             return Err(ModelError::Foreign);
         }
         let body = text.trim_end();
@@ -259,6 +260,8 @@ mod tests {
     fn a_foreign_file_and_one_without_its_origin_are_told_apart() {
         assert_eq!(Model::parse("\x7fELF"), Err(ModelError::Foreign));
         assert_eq!(Model::parse(""), Err(ModelError::Foreign));
+        let later = Model::shipped().write().replacen(HEAD, &format!("{HEAD}0"), 1);
+        assert_eq!(Model::parse(&later), Err(ModelError::Foreign));
         let unit = [0.0; INPUTS + 1];
         let nameless = Model::new(origin()[1..].to_vec(), vec![unit], vec![1.0, 0.0]);
         assert_eq!(nameless, Err(ModelError::Origin("data")));
