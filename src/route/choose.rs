@@ -219,8 +219,7 @@ impl Chooser {
         }
         // What cannot be mended (no path keeps the limits) is asked about by news and ticks alone.
         let violated = |h: &Held| h.violated_since.map(|at| at.plus(self.patience(h)));
-        let returned = |h: &Held| self.returned_at(h, h.works_since());
-        let returned = |h: &Held| returned(h).map(|at| at.max(self.returns_at));
+        let returned = |h: &Held| Some(self.returned_at(h, h.works_since())?.max(self.returns_at));
         let due = |h: &Held| [violated(h), self.judged_again_at(h, h.worse_since), returned(h)];
         self.overdue_at = self.held.values().flat_map(due).flatten().filter(|at| *at > now).min();
         changed
@@ -303,8 +302,8 @@ impl Chooser {
     fn returned_at(&self, held: &Held, works_since: Option<Instant>) -> Option<Instant> {
         let stagger = self.patience(held) - self.config.violation;
         let proved_at = works_since?.plus(held.proof + stagger);
-        let free_at = if held.why == Why::Broken { proved_at } else { self.held_until(held) };
-        Some(proved_at.max(free_at))
+        let protected = held.why != Why::Broken;
+        Some(if protected { proved_at.max(self.held_until(held)) } else { proved_at })
     }
 
     /// There is a link to this node: paths to it over others are judged again once it has proved itself.
