@@ -156,7 +156,8 @@ enum Bench {
         /// from a second after, repair from two seconds after, over a thousand seeds.
         #[arg(long, conflicts_with_all = ["packets", "namespaces", "only"])]
         adapt: bool,
-        /// Only cells whose name contains one of these, such as `iid5_rtt20`.
+        /// Only cells whose name contains one of these, such as `iid5_rtt20`; in virtual time also cells that
+        /// no table has, by their whole names, such as `iid3_rtt30_pps200_d80`.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
         /// Packets of each cell; by default a million where there is a figure to reach, else 200,000.

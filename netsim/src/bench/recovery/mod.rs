@@ -17,6 +17,7 @@ pub mod floor;
 mod ns;
 mod tcp;
 
+use std::ops::RangeInclusive;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -66,6 +67,25 @@ impl Loss {
             Self::Holes(ms, share) => format!("burst{ms}ms{}", percent(*share)),
         }
     }
+
+    /// What has this name; `None` where nothing has.
+    fn of_name(name: &str) -> Option<Self> {
+        let share = |percent: &str| {
+            let share = percent.replace('p', ".").parse::<f64>().ok()? / 100.0;
+            (0.0..1.0).contains(&share).then_some(share)
+        };
+        if let Some(percent) = name.strip_prefix("iid") {
+            return share(percent).map(Self::Independent);
+        }
+        let (ms, percent) = name.strip_prefix("burst")?.split_once("ms")?;
+        let (ms, share) = (within(ms, 1..=1000)?, share(percent)?);
+        (share > 0.0).then_some(Self::Holes(ms, share))
+    }
+}
+
+/// A number that lies within these bounds.
+fn within(text: &str, bounds: RangeInclusive<u64>) -> Option<u64> {
+    text.parse().ok().filter(|n| bounds.contains(n))
 }
 
 impl Cell {
@@ -73,6 +93,28 @@ impl Cell {
         let loss = self.loss.name();
         let row = if self.hops > 1 { format!("hops{}_", self.hops) } else { String::new() };
         format!("{row}{loss}_rtt{}_pps{}_d{}", self.rtt_ms, self.pps, self.deadline_ms)
+    }
+
+    /// The cell of this name, be it in the table or not; `None` where it is no cell's.
+    fn of_name(name: &str) -> Option<Self> {
+        let mut parts = name.split('_').peekable();
+        let hops = match parts.peek()?.strip_prefix("hops") {
+            Some(hops) => {
+                parts.next();
+                within(hops, 2..=3)? as usize
+            }
+            None => 1,
+        };
+        let loss = Loss::of_name(parts.next()?)?;
+        let mut number = |prefix, bounds| within(parts.next()?.strip_prefix(prefix)?, bounds);
+        let cell = Self {
+            hops,
+            loss,
+            rtt_ms: number("rtt", 1..=2000)?,
+            pps: number("pps", 1..=100_000)?,
+            deadline_ms: number("d", 1..=5000)?,
+        };
+        parts.next().is_none().then_some(cell)
     }
 
     fn line(&self) -> LinkParams {
@@ -196,8 +238,14 @@ pub fn run(plan: &Plan) -> anyhow::Result<BenchReport> {
     let wanted = |cell: &Cell| {
         plan.only.is_empty() || plan.only.iter().any(|part| cell.name().contains(part.as_str()))
     };
-    let cells: Vec<Cell> = chosen.into_iter().filter(wanted).collect();
-    anyhow::ensure!(!cells.is_empty(), "no cell has such a name; try `iid5_rtt20`");
+    let mut cells: Vec<Cell> = chosen.into_iter().filter(wanted).collect();
+    let named = plan.only.iter().filter_map(|name| Cell::of_name(name));
+    let others: Vec<Cell> = named.filter(|cell| !cells.contains(cell)).collect();
+    cells.extend(others);
+    anyhow::ensure!(
+        !cells.is_empty(),
+        "no cell has such a name; try `iid5_rtt20`, or a whole name such as `iid5_rtt20_pps1000_d30`"
+    );
     let work: Vec<(usize, Cell)> =
         (0..plan.runs).flat_map(|run| cells.iter().map(move |&cell| (run, cell))).collect();
     let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
@@ -315,5 +363,31 @@ fn note(sheet: &mut Sheet, cell: &Cell, outcome: &chain::Outcome) {
     sheet.note(&case, "feedback_bytes", "share", of_first(outcome.feedback));
     for (name, share) in [("delay_p50_ms", 0.5), ("delay_p99_ms", 0.99), ("delay_p999_ms", 0.999)] {
         sheet.note(&case, name, "ms", outcome.delay_ms(share));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_says_the_whole_cell() {
+        for cell in all() {
+            assert_eq!(Cell::of_name(&cell.name()), Some(cell), "{}", cell.name());
+        }
+        let own = Cell::of_name("iid0p3_rtt31_pps7_d1");
+        assert_eq!(own, Some(iid(0.003, 31, 7, 1)));
+        for other in [
+            "",
+            "iid5",
+            "iid100_rtt20_pps1000_d45",
+            "iid5_rtt0_pps1000_d45",
+            "iid5_rtt20_pps1000_d45_d45",
+            "burst8ms0_rtt20_pps1000_d45",
+            "hops4_iid5_rtt20_pps1000_d45",
+            "cubic_iid2_rtt100_50m",
+        ] {
+            assert_eq!(Cell::of_name(other), None, "{other}");
+        }
     }
 }

@@ -161,6 +161,10 @@ pub(super) fn run(
             let whole = whole.get(&(row.congestion, row.mbit, kind, tunnel));
             let share = mbps.zip(whole).map(|(mbps, whole)| mbps / whole);
             let prefix = if tunnel { "" } else { "bare_" };
+            // A whole table takes a quarter of an hour: each row is told when it is there.
+            if let Some(mbps) = mbps {
+                eprintln!("{case}: {prefix}goodput_mbps {mbps:.1}");
+            }
             sheet.note(&case, &format!("{prefix}goodput_mbps"), "Mbit/s", mbps);
             sheet.note(&case, &format!("{prefix}share"), "share", share);
         }
