@@ -150,6 +150,15 @@ struct Question {
     rounds: u32,
 }
 
+/// What is in force from one feedback to the next: asked for each packet.
+#[derive(Clone, Copy, Debug)]
+struct Allowed {
+    /// Bytes per second; none: nothing is held back.
+    rate: Option<u64>,
+    /// Bytes under way.
+    in_flight: u64,
+}
+
 /// What the pacer did so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PaceStats {
@@ -185,6 +194,7 @@ pub struct Pacer {
     mode: Mode,
     phase: Phase,
     credit: Credit,
+    allowed: Allowed,
     limited_at: Instant,
     round: Round,
     /// Delivery rates of the last rounds, newest last.
@@ -249,6 +259,7 @@ impl Pacer {
             mode: Mode::Free,
             phase: Phase::Cruise(0),
             credit: Credit::new(now),
+            allowed: Allowed { rate: None, in_flight: u64::MAX },
             limited_at: now,
             round: Round { began: now, ..Round::default() },
             rates: VecDeque::new(),
@@ -291,17 +302,17 @@ impl Pacer {
 
     /// Whether there is credit to send.
     pub fn has_credit(&mut self, now: Instant) -> bool {
-        let Some(rate) = self.rate() else { return true };
+        let Some(rate) = self.allowed.rate else { return true };
         self.credit.earn(now, rate) > 0
     }
 
     /// Whether a frame that waits may be sent for the first time now, with so many bytes under way.
     pub fn admits(&mut self, now: Instant, in_flight: u64) -> bool {
-        if self.mode == Mode::Free && self.breaker.rate().is_none() {
+        if self.allowed.rate.is_none() {
             return true;
         }
         self.round.most_in_flight = self.round.most_in_flight.max(in_flight);
-        let admits = in_flight < self.in_flight_limit() && self.has_credit(now);
+        let admits = in_flight < self.allowed.in_flight && self.has_credit(now);
         if !admits {
             (self.round.limited, self.limited_at) = (true, now);
         }
@@ -310,7 +321,7 @@ impl Pacer {
 
     /// A frame was sent, of whatever kind: those that ask no leave are paid for as well.
     pub fn on_sent(&mut self, bytes: usize) {
-        self.credit.spend(bytes, self.rate());
+        self.credit.spend(bytes, self.allowed.rate);
         self.breaker.on_sent(bytes as u64);
     }
 
@@ -392,6 +403,7 @@ impl Pacer {
         if turned && now.since(self.round.began) >= ROUND {
             self.end_round(now, in_flight);
         }
+        self.reckon();
     }
 
     /// When credit will be there again for what was refused.
@@ -406,6 +418,15 @@ impl Pacer {
 
     /// The rate in force, bytes per second; `None` where nothing is held back.
     pub fn rate(&self) -> Option<u64> {
+        self.allowed.rate
+    }
+
+    /// Something was heard: what is allowed until more is.
+    fn reckon(&mut self) {
+        self.allowed = Allowed { rate: self.rate_now(), in_flight: self.in_flight_limit() };
+    }
+
+    fn rate_now(&self) -> Option<u64> {
         let own = match self.mode {
             Mode::Free => None,
             Mode::Steady => Some(scale(self.line, self.gain())),

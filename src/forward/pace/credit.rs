@@ -30,7 +30,10 @@ impl Credit {
 
     /// Bytes that may be sent now at so many bytes per second.
     pub fn earn(&mut self, now: Instant, rate: u64) -> u64 {
-        let span = micros(now.since(self.at)).min(1_000_000);
+        let span = now.micros_since(self.at).min(1_000_000);
+        if span == 0 {
+            return self.bytes.max(0).unsigned_abs();
+        }
         let most = if self.late { CATCH_UP.1 } else { CATCH_UP.0 };
         let most = (rate.saturating_mul(micros(most)) / 1_000_000).clamp(2 * FRAME, 1 << 40) as i64;
         let earned = rate.saturating_mul(span) / 1_000_000;
