@@ -127,8 +127,10 @@ pub struct FairQueue<T> {
     old: VecDeque<usize>,
     bytes: usize,
     packets: usize,
-    /// The bucket whose first packet [`FairQueue::front`] has shown.
-    serving: Option<usize>,
+    /// The bucket whose first packet [`FairQueue::front`] has shown, when, and how long that has waited.
+    serving: Option<(Instant, usize, Duration)>,
+    /// The same of what was served and has more in it, where that may go on at the same instant.
+    again: Option<(Instant, usize, Duration)>,
     standing: Standing,
     control: Control,
     stats: QueueStats,
@@ -145,6 +147,7 @@ impl<T: Item> FairQueue<T> {
             bytes: 0,
             packets: 0,
             serving: None,
+            again: None,
             standing: Standing::default(),
             control: Control::DEFAULT,
             stats: QueueStats::default(),
@@ -162,6 +165,7 @@ impl<T: Item> FairQueue<T> {
         item: T,
     ) -> usize {
         self.stats.pushed += packets as u64;
+        self.again = None;
         if self.packets == 0 {
             self.standing.on_empty(now);
         }
@@ -192,30 +196,38 @@ impl<T: Item> FairQueue<T> {
     /// What is next in fairness, with its wait. It stays until [`FairQueue::served`] says that its
     /// first packet has gone.
     pub fn front(&mut self, now: Instant) -> Option<(&mut T, Duration)> {
-        let index = self.choose(now)?;
-        self.serving = Some(index);
+        let (index, wait) = match self.again.take() {
+            // The next packet of a super-segment in the same turn: all that was asked of the one before holds.
+            Some((at, index, wait)) if at == now && self.buckets[index].credit > 0 => (index, wait),
+            _ => {
+                let (index, wait) = self.choose(now)?;
+                self.standing.on_wait(now, wait);
+                (index, wait)
+            }
+        };
+        self.serving = Some((now, index, wait));
         let first = self.buckets[index].waiting.front_mut()?;
-        let wait = now.since(first.since);
-        self.standing.on_wait(now, wait);
         Some((&mut first.item, wait))
     }
 
     /// A packet of `bytes` of what [`FairQueue::front`] has shown has gone; `more`: there are others
     /// in it.
     pub fn served(&mut self, bytes: usize, more: bool) {
-        let Some(index) = self.serving.take() else { return };
+        let Some((at, index, wait)) = self.serving.take() else { return };
         let bucket = &mut self.buckets[index];
         bucket.credit -= bytes as i64;
         self.stats.popped += 1;
         if more && !bucket.waiting.is_empty() {
             self.lighten(index, bytes);
+            // Beyond the target each packet is CoDel's to judge.
+            self.again = (wait < self.control.target).then_some((at, index, wait));
         } else {
             self.take(index);
         }
     }
 
-    /// The bucket whose turn it is. Its first packet may go on.
-    fn choose(&mut self, now: Instant) -> Option<usize> {
+    /// The bucket whose turn it is, and how long its first packet has waited, which may go on.
+    fn choose(&mut self, now: Instant) -> Option<(usize, Duration)> {
         loop {
             let (index, new) = match (self.new.front(), self.old.front()) {
                 (Some(&index), _) => (index, true),
@@ -234,8 +246,8 @@ impl<T: Item> FairQueue<T> {
                 self.old.push_back(index);
                 continue;
             }
-            if self.ripen(index, now) {
-                return Some(index);
+            if let Some(wait) = self.ripen(index, now) {
+                return Some((index, wait));
             }
             // A new flow that ran empty passes once through the old ones, or a flow that sends a
             // packet at a time would always be served first.
@@ -279,15 +291,16 @@ impl<T: Item> FairQueue<T> {
     /// What is asked of the wait of each flow from now on.
     pub fn set_control(&mut self, control: Control) {
         self.control = control;
+        self.again = None;
     }
 
-    /// Drops or marks what must not go on as it is at the head of a flow; whether something is left.
-    fn ripen(&mut self, index: usize, now: Instant) -> bool {
+    /// Drops or marks what must not go on as it is at the head of a flow; how long what is left has waited.
+    fn ripen(&mut self, index: usize, now: Instant) -> Option<Duration> {
         loop {
             let bucket = &mut self.buckets[index];
             let Some(first) = bucket.waiting.front_mut() else {
                 bucket.codel.on_empty();
-                return false;
+                return None;
             };
             let wait = now.since(first.since);
             if wait > self.control.most {
@@ -295,11 +308,11 @@ impl<T: Item> FairQueue<T> {
                 continue;
             }
             if !bucket.codel.signals(now, wait, bucket.bytes, self.control) {
-                return true;
+                return Some(wait);
             }
             if first.item.mark() {
                 self.stats.marked += 1;
-                return true;
+                return Some(wait);
             }
             self.stats.dropped_signal += 1;
             match first.item.shed() {
@@ -363,8 +376,12 @@ impl Standing {
             self.least = self.running.take().unwrap_or(Duration::ZERO).min(wait);
             self.until = now.plus(Self::INTERVAL);
         }
-        self.running = Some(self.running.map_or(wait, |least| least.min(wait)));
-        self.least = self.least.min(wait);
+        if self.running.is_none_or(|least| wait < least) {
+            self.running = Some(wait);
+        }
+        if wait < self.least {
+            self.least = wait;
+        }
     }
 }
 
