@@ -138,7 +138,7 @@ impl LinkHealth {
         if self.state == Health::Down {
             return;
         }
-        let apart = self.open.back().is_none_or(|&last| now.since(last) >= QUICK);
+        let apart = self.open.back().is_none_or(|&last| now >= last.plus(QUICK));
         if apart && self.open.len() < OPEN_LIMIT {
             self.open.push_back(now);
         }

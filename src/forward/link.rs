@@ -22,7 +22,7 @@ use crate::time::{Deadline, Instant};
 use crate::unit::Ratio;
 use crate::wire::ack::Ack;
 use crate::wire::data::{DataMut, OVERHEAD, ROUTE, hop_aad};
-use crate::wire::header::{Clear, RouteHeader, span, ticks};
+use crate::wire::header::{Clear, RouteHeader, ticks_after, ticks_since};
 use crate::wire::{Kind, TAG};
 
 use super::arq::{self, Terms};
@@ -288,6 +288,8 @@ impl Link {
         }
         self.send_symbols(now, out, stats);
         let before = self.queue.stats();
+        let one_way = self.sender.round_trip().one_way();
+        let soonest = now.plus(one_way);
         while out.bytes() < room
             && !self.queue.is_empty()
             && self.pacer.admits(now, self.sender.in_flight())
@@ -313,8 +315,7 @@ impl Link {
             let whole = bytes.len();
             self.queue.served(whole, more);
             let (seq, asks) = (self.sender.next_sequence(), self.sender.asks_feedback(now));
-            let one_way = self.sender.round_trip().one_way();
-            let mut terms = terms(&route, now.plus(one_way), arrived, age, beyond);
+            let mut terms = terms(&route, soonest, arrived, age, beyond);
             // Only of what wants order the line and its loss are asked, for each packet.
             if let Some(terms) = terms.as_mut().filter(|terms| terms.twice) {
                 terms.twice = self.pacer.loses_by_chance(now) && self.sender.copies_pay();
@@ -340,9 +341,9 @@ impl Link {
             if let Some(class) = class {
                 self.budgets.on_sent(usize::from(class.0), whole);
             }
-            let kept = terms.map(|_| Kept { bytes, route, class, arrived, age, dscp });
+            let kept = Kept { bytes, route, class, arrived, age, dscp };
             let symbols = coded.map(|coded| coded.terms.by.minus(one_way).since(now));
-            self.sender.push(now, whole, terms, kept, symbols);
+            self.sender.push(now, whole, terms, Some(kept), symbols);
             if !paid {
                 self.sender.on_unpaid(seq, uncovered);
             }
@@ -410,8 +411,11 @@ impl Link {
             let terms = Terms { target: 2.0 * self.sender.aim(terms.target), ..terms };
             return Some(CodeTerms { terms, most: coding::MOST });
         }
+        if one_way < SPARE_WAY || !RouteHeader::ordered_of(route) {
+            return None;
+        }
         let loss = self.sender.line().rate();
-        if loss < SPARE_LOSS || one_way < SPARE_WAY || !RouteHeader::ordered_of(route) {
+        if loss < SPARE_LOSS {
             return None;
         }
         // What symbols take where there is room, about.
@@ -570,7 +574,7 @@ impl Link {
     /// A data frame was sent for the first time.
     fn mark(&mut self, now: Instant, seq: u32) {
         self.health.on_sent(now);
-        let apart = self.marks.back().is_none_or(|(_, at)| now.since(*at) >= MARK_SPACE);
+        let apart = self.marks.back().is_none_or(|(_, at)| now >= at.plus(MARK_SPACE));
         if apart && self.marks.len() < MARKS {
             self.marks.push_back((seq, now));
         }
@@ -648,7 +652,7 @@ impl Link {
 
     /// What a packet ages by crossing this link: half its least round trip. Nothing while unknown.
     pub(super) fn transit(&self) -> Duration {
-        self.sender.round_trip().least().unwrap_or_default() / 2
+        self.sender.round_trip().one_way()
     }
 }
 
@@ -677,10 +681,16 @@ fn terms(
     if budget <= age {
         return None;
     }
-    let by = arrived.plus(span((budget - age).saturating_sub(beyond)));
+    let by = ticks_after(arrived, (budget - age).saturating_sub(beyond));
     let (hops, after) = RouteHeader::hops_of(route);
-    let slack = by.since(soonest) * 5 / (5 + 2 * after);
-    let by = if by > soonest { soonest.plus(slack) } else { by };
+    let by = match u64::from(after) {
+        // The last hop has all that is left.
+        0 => by,
+        after => {
+            let slack = by.micros_since(soonest);
+            Instant::from_micros(by.as_micros() - slack + slack * 5 / (5 + 2 * after))
+        }
+    };
     let target = RouteHeader::residual_of(route).as_f64() / f64::from(hops.max(1));
     Some(Terms { by, target, twice: RouteHeader::ordered_of(route) })
 }
@@ -695,7 +705,7 @@ fn patch(
     (asks, coded): (bool, bool),
 ) {
     RouteHeader::patch_hop(route, seq, asks, coded);
-    RouteHeader::patch_age(route, age.saturating_add(ticks(now.since(arrived))));
+    RouteHeader::patch_age(route, age.saturating_add(ticks_since(now, arrived)));
 }
 
 /// Seals a data frame's route header for this hop under a fresh counter.

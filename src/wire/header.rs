@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::{Kind, Reader, VERSION, WireError};
 use crate::id::{Class, NodeId, StreamId};
-use crate::time::micros;
+use crate::time::{Instant, micros};
 use crate::unit::Residual;
 
 /// Microseconds in one tick of [`RouteHeader::budget`] and [`RouteHeader::age`].
@@ -26,6 +26,16 @@ pub const TICK_US: u64 = 100;
 /// A span in ticks of 100 µs, rounded up and capped at 6.5535 s.
 pub fn ticks(span: Duration) -> u16 {
     u16::try_from(micros(span).div_ceil(TICK_US)).unwrap_or(u16::MAX)
+}
+
+/// The same of the time from one instant to a later one.
+pub fn ticks_since(now: Instant, earlier: Instant) -> u16 {
+    u16::try_from(now.micros_since(earlier).div_ceil(TICK_US)).unwrap_or(u16::MAX)
+}
+
+/// The instant so many ticks after another.
+pub const fn ticks_after(earlier: Instant, ticks: u16) -> Instant {
+    Instant::from_micros(earlier.as_micros().saturating_add(ticks as u64 * TICK_US))
 }
 
 /// The span of so many ticks.

@@ -72,9 +72,9 @@ pub struct LossModel {
 impl LossModel {
     /// A frame's first sending came or was lost. To be told in the order of sending.
     pub fn on_fate(&mut self, sent_at: Instant, lost: bool) {
-        let step = sent_at.since(*self.faded_at.get_or_insert(sent_at));
-        if step >= FADE_EVERY {
-            let step = step.as_secs_f64();
+        let faded_at = *self.faded_at.get_or_insert(sent_at);
+        if sent_at >= faded_at.plus(FADE_EVERY) {
+            let step = sent_at.since(faded_at).as_secs_f64();
             self.slow.fade((-step / SLOW.as_secs_f64()).exp());
             self.fast.fade((-step / FAST.as_secs_f64()).exp());
             self.faded_at = Some(sent_at);
@@ -83,8 +83,10 @@ impl LossModel {
         self.in_run = lost;
         for view in [&mut self.slow, &mut self.fast] {
             view.frames += 1.0;
-            view.lost += f64::from(lost);
-            view.runs += f64::from(begins);
+            if lost {
+                view.lost += 1.0;
+                view.runs += f64::from(begins);
+            }
         }
         if self.origin.is_some() || lost {
             self.note_lag(sent_at, lost);
@@ -98,8 +100,8 @@ impl LossModel {
         } else {
             self.clean += 1.0;
             // Only where something was lost at all; by what was lost before the clean stretch.
-            let before = (self.slow.frames - self.clean).max(self.slow.runs);
-            if self.slow.lost > 0.0 && self.clean * self.slow.runs > BETTER * before {
+            let before = || (self.slow.frames - self.clean).max(self.slow.runs);
+            if self.slow.lost > 0.0 && self.clean * self.slow.runs > BETTER * before() {
                 self.slow = Faded { frames: self.clean, ..Faded::default() };
                 self.fast = Faded { frames: self.fast.frames, ..Faded::default() };
                 self.lags.iter_mut().for_each(|lag| lag.fade(0.25));

@@ -15,8 +15,9 @@ pub struct RoundTrip {
     deviation: Duration,
     /// Least sample of each second, oldest first.
     slots: VecDeque<(Instant, Duration)>,
-    /// The least of them: asked for each packet.
+    /// The least of them, and half of it: asked for each packet.
     least: Option<Duration>,
+    one_way: Duration,
 }
 
 impl RoundTrip {
@@ -44,6 +45,7 @@ impl RoundTrip {
             self.slots.pop_front();
         }
         self.least = self.slots.iter().map(|&(_, least)| least).min();
+        self.one_way = Duration::from_micros(micros(self.least.unwrap_or_default()) / 2);
     }
 
     /// The smoothed round trip; `None` before the first sample.
@@ -70,7 +72,7 @@ impl RoundTrip {
 
     /// One way without queues, as well as can be known: half of the least.
     pub fn one_way(&self) -> Duration {
-        Duration::from_micros(micros(self.least().unwrap_or_default()) / 2)
+        self.one_way
     }
 }
 

@@ -19,6 +19,7 @@ use std::time::Duration;
 use super::{Counts, Heard, Longest, LossModel, RoundTrip};
 use crate::forward::held::halve;
 use crate::time::Instant;
+use judge::Waits;
 use record::Record;
 
 /// Bounds of the reordering allowance: below, one timer's grain; above, repair would come too late.
@@ -84,8 +85,12 @@ pub struct Sender<F> {
     rtt: RoundTrip,
     /// How much longer than a round trip feedback takes at worst, of late.
     lag: Duration,
+    /// Known once the round trip is.
+    waits: Option<Waits>,
     /// Widened while reordering makes false alarms.
     allowance: Duration,
+    /// Frames that the feedback in hand is the first to tell of, neither lost nor sent again.
+    punctual: u32,
     heard_at: Option<Instant>,
     /// The latest reading of the clock.
     now: Instant,
@@ -137,7 +142,9 @@ impl<F> Sender<F> {
             tighter: 1.0,
             rtt: RoundTrip::default(),
             lag: Duration::ZERO,
+            waits: None,
             allowance: Duration::ZERO,
+            punctual: 0,
             heard_at: None,
             now: Instant::ZERO,
             asks: 0,

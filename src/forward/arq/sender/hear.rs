@@ -40,6 +40,11 @@ impl<F> Sender<F> {
             self.arrive(now, ack.highest);
         }
         self.settle(now, ack);
+        // Of all that came by itself at once: each shows a little that nothing is reordered.
+        let punctual = std::mem::take(&mut self.punctual).min(4096);
+        if punctual > 0 {
+            self.allowance = (self.allowance - self.allowance * punctual / 4096).max(ALLOWANCE.0);
+        }
         if let Some(highest) = self.highest {
             while !before(highest, self.frontier) {
                 if let Some(record) = self.record(self.frontier)
@@ -70,6 +75,7 @@ impl<F> Sender<F> {
     pub fn on_round_trip(&mut self, now: Instant, rtt: Duration) {
         if self.rtt.smoothed().is_none() {
             self.rtt.on_sample(now, rtt);
+            self.retime();
         }
     }
 
@@ -104,6 +110,7 @@ impl<F> Sender<F> {
             let lag = now.since(record.sent_at).saturating_sub(smoothed);
             self.lag = lag.min(Duration::from_millis(100)).max(self.lag - self.lag / 16);
         }
+        self.retime();
     }
 
     fn note_totals(&mut self, now: Instant, ack: &Ack) {
@@ -170,7 +177,6 @@ impl<F> Sender<F> {
     }
 
     fn arrive(&mut self, now: Instant, seq: u32) {
-        let least = self.rtt.least().unwrap_or_default();
         let Some(index) = self.index(seq) else { return };
         let Some(record) = self.records.get_mut(index) else { return };
         if self.highest.is_none_or(|highest| before(highest, seq)) {
@@ -188,7 +194,10 @@ impl<F> Sender<F> {
         }
         let abandoned = record.state == State::Abandoned;
         // An answer faster than any round trip was not to the last sending.
-        let early = record.tries > 1 && now.since(record.sent_at) < least - least / 8;
+        let early = record.tries > 1 && {
+            let least = self.rtt.least().unwrap_or_default();
+            now.since(record.sent_at) < least - least / 8
+        };
         let unsent = record.tries == 1;
         if record.lost && record.coded.is_some() && (unsent || early) {
             // Computed from repair symbols, or never lost.
@@ -208,7 +217,7 @@ impl<F> Sender<F> {
             self.allowance = (self.allowance - self.allowance / 32).max(ALLOWANCE.0);
         } else if unsent && !record.lost {
             self.counts.judged += 1;
-            self.allowance = (self.allowance - self.allowance / 4096).max(ALLOWANCE.0);
+            self.punctual += 1;
         }
         if abandoned {
             self.counts.residual = self.counts.residual.saturating_sub(1);

@@ -66,16 +66,19 @@ impl<F> Sender<F> {
     /// Whether the next frame should ask for feedback at once: it is overdue, or this frame can show
     /// whether a repair arrived. Ask once for each frame that can carry the question.
     pub fn asks_feedback(&mut self, now: Instant) -> bool {
-        let Some(smoothed) = self.rtt.smoothed() else { return false };
-        let shows = self.asks > 0;
+        let Some(waits) = self.waits else { return false };
+        let smoothed = self.rtt.smoothed().unwrap_or_default();
         let overdue = || {
             let oldest = self.record(self.frontier)?;
+            // Mostly it is not, and that is seen at once.
+            if now.micros_since(oldest.sent_at) <= waits.overdue_us {
+                return None;
+            }
             let timer = self.timer(oldest.after)?;
             Some(now.since(oldest.sent_at) > smoothed + (timer - smoothed) / 4 * 3)
         };
-        let space = smoothed / 4;
-        let spaced = self.asked_at.is_none_or(|at| now.since(at) >= space);
-        let asks = shows || spaced && overdue().unwrap_or(false);
+        let spaced = || self.asked_at.is_none_or(|at| now.since(at) >= smoothed / 4);
+        let asks = self.asks > 0 || overdue().unwrap_or(false) && spaced();
         if asks {
             self.asked_at = Some(now);
         }
@@ -191,7 +194,8 @@ impl<F> Sender<F> {
     /// How long a frame with later ones before it may still come. Of a coded one the first sending waits
     /// for its symbols as well.
     fn allowance(&self, seq: u32, tries: u8) -> Duration {
-        let symbols = self.record(seq).and_then(|r| r.coded).filter(|_| tries == 1);
+        // Of this sending: it may have been sent again since.
+        let symbols = self.record(seq).filter(|r| r.tries == tries).map(Record::symbols);
         let later = match (self.flying(seq, tries), self.highest) {
             (Some(after), Some(highest)) => highest.wrapping_sub(after).wrapping_add(1),
             _ => LATER,
@@ -211,14 +215,12 @@ impl<F> Sender<F> {
     /// When a frame sent now has to be judged without news, if waiting for the timer would leave no
     /// further round: not before feedback is overdue, and in time to spread what is sent then.
     pub(super) fn hedge(&self, now: Instant, by: Instant) -> Option<Instant> {
-        let smoothed = self.rtt.smoothed()?;
-        let slack = by.since(now.plus(self.rtt.one_way()));
-        if slack > PATIENT {
+        let soonest = now.plus(self.rtt.one_way());
+        if by > soonest.plus(PATIENT) {
             return None;
         }
-        let wait = self.feedback_wait();
-        let (evident, timer) =
-            (smoothed + self.rtt.margin() + wait, smoothed + self.rtt.margin() + wait * 2);
+        let slack = by.since(soonest);
+        let Waits { tail: evident, amid: timer, .. } = self.waits?;
         if evident > slack || timer + self.round() <= slack {
             return None;
         }
@@ -232,31 +234,48 @@ impl<F> Sender<F> {
     /// feedback's wait. In the midst of a stream the next feedback shows it, so there is room for one
     /// feedback to be lost: else every lost feedback would bring needless repair.
     pub(super) fn timer(&self, after: u32) -> Option<Duration> {
-        let smoothed = self.rtt.smoothed()?;
-        let wait = self.feedback_wait();
+        let waits = self.waits?;
         let tail = self.next_sequence().wrapping_sub(after) < LATER;
-        Some(whole(smoothed + self.rtt.margin() + if tail { wait } else { wait * 2 }))
+        Some(if tail { waits.tail } else { waits.amid })
     }
 
     /// [`Sender::timer`] for this frame: longer where many rounds fit after it. In a hole of the way back
     /// all frames look lost, and in a hole of the way there what is sent again is lost as well.
     fn patience(&self, record: &Record<F>) -> Option<Duration> {
-        let symbols = record.coded.filter(|_| record.tries == 1).unwrap_or_default();
-        let timer = self.timer(record.after)? + whole(symbols);
+        let timer = self.timer(record.after)? + record.symbols();
         if self.next_sequence().wrapping_sub(record.after) < LATER {
             return Some(timer);
         }
         let end = record.give_up_at.minus(self.rtt.one_way());
         let spare = end.since(record.sent_at).saturating_sub(timer);
-        let wait = self.feedback_wait();
+        let wait = self.waits?.feedback;
         Some(if spare > self.round() * 3 + wait { timer + whole(wait) } else { timer })
     }
 
-    /// Twice what the receiver waits when nothing is urgent: its budget may hold it back.
-    fn feedback_wait(&self) -> Duration {
-        let half = self.rtt.smoothed().unwrap_or_default() / 2;
-        half.clamp(Duration::from_millis(2), Duration::from_millis(30)).max(self.lag)
+    /// The round trip, or what feedback takes beyond it, is another.
+    pub(super) fn retime(&mut self) {
+        let Some(smoothed) = self.rtt.smoothed() else { return };
+        let half = smoothed / 2;
+        let feedback =
+            half.clamp(Duration::from_millis(2), Duration::from_millis(30)).max(self.lag);
+        let tail = smoothed + self.rtt.margin() + feedback;
+        let overdue_us = micros(smoothed + (tail - smoothed) / 4 * 3);
+        self.waits =
+            Some(Waits { feedback, tail: whole(tail), amid: whole(tail + feedback), overdue_us });
     }
+}
+
+/// How long news of a frame is waited for. They follow the round trip, so they are reckoned when that
+/// does and not for each frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waits {
+    /// Twice what the receiver waits when nothing is urgent: its budget may hold it back.
+    feedback: Duration,
+    /// From its sending until a frame counts as lost: see [`Sender::timer`].
+    tail: Duration,
+    amid: Duration,
+    /// From when on feedback is asked for, at the least, in microseconds.
+    overdue_us: u64,
 }
 
 /// A span in whole microseconds: a finer one would set a timer that comes before its judgement.

@@ -39,8 +39,8 @@ pub(super) struct Record<F> {
     pub(super) lost: bool,
     /// Whether a later frame showed that, not the clock.
     pub(super) overtaken: bool,
-    /// For how long after its sending repair symbols may bring it, if they may.
-    pub(super) coded: Option<Duration>,
+    /// For how many microseconds after its sending repair symbols may bring it, if they may.
+    pub(super) coded: Option<u32>,
     pub(super) give_up_at: Instant,
     pub(super) target: f32,
     pub(super) twice: bool,
@@ -48,6 +48,14 @@ pub(super) struct Record<F> {
     /// where its class's bound refused one of its sendings.
     pub(super) planned: bool,
     pub(super) frame: Option<F>,
+}
+
+impl<F> Record<F> {
+    /// For how long its present sending waits for repair symbols: only the first does.
+    pub(super) fn symbols(&self) -> Duration {
+        let coded = self.coded.filter(|_| self.tries == 1).unwrap_or_default();
+        Duration::from_micros(coded.into())
+    }
 }
 
 impl<F> Sender<F> {
@@ -69,23 +77,23 @@ impl<F> Sender<F> {
         self.flying += bytes as u64;
         self.most_flying = self.flying.max(self.most_flying - self.most_flying / FORGET);
         if let Some(last) = self.pushed_at.replace(now) {
-            let step = micros(now.since(last)).min(1_000_000);
+            let step = now.micros_since(last).min(1_000_000);
             self.spacing_us += (step as f64 - self.spacing_us) / 8.0;
         }
         // What may be saved up grows with what is under way: a burst takes that.
         self.tokens = (self.tokens + bytes as u64).min(2 * (BURST + self.held as u64));
-        let wanted = frame.filter(|_| terms.is_some());
-        let fits = self.held + bytes <= self.cap;
-        self.counts.unprotected += u64::from(wanted.is_some() && !fits);
-        let frame = wanted.filter(|_| fits);
-        self.held += if frame.is_some() { bytes } else { 0 };
-        self.kept += usize::from(frame.is_some());
+        let wanted = frame.is_some() && terms.is_some();
+        let keeps = wanted && self.held + bytes <= self.cap;
+        self.counts.unprotected += u64::from(wanted && !keeps);
         let terms = terms.unwrap_or(Terms { by: Instant::ZERO, target: 1.0, twice: false });
-        if frame.is_some()
-            && let Some(at) = self.hedge(now, terms.by)
-            && self.hedges.len() < PLANNED
-        {
-            self.hedges.insert((at, seq));
+        if keeps {
+            self.held += bytes;
+            self.kept += 1;
+            if let Some(at) = self.hedge(now, terms.by)
+                && self.hedges.len() < PLANNED
+            {
+                self.hedges.insert((at, seq));
+            }
         }
         self.records.push_back(Record {
             first_sent_at: now,
@@ -96,15 +104,15 @@ impl<F> Sender<F> {
             state: State::Flying,
             lost: false,
             overtaken: false,
-            coded,
+            coded: coded.map(|span| u32::try_from(micros(span)).unwrap_or(u32::MAX)),
             give_up_at: terms.by,
             target: terms.target as f32,
             twice: terms.twice,
-            planned: frame.is_some(),
-            frame,
+            planned: keeps,
+            frame: if keeps { frame } else { None },
         });
         if self.records.len() > RECORDS {
-            self.forget_first();
+            self.forget(1);
         }
         seq
     }
@@ -154,46 +162,42 @@ impl<F> Sender<F> {
     /// then it was not lost.
     pub(super) fn forget_done(&mut self, now: Instant) {
         let linger = self.timer(self.base).unwrap_or(Duration::from_millis(100)) * 2;
-        while let Some(record) = self.records.front() {
-            let done = match record.state {
-                State::Arrived => true,
-                State::Abandoned if record.coded.is_some() => {
-                    now.since(record.sent_at) > linger * 2
-                }
-                State::Abandoned => now.since(record.sent_at) > linger,
-                State::Flying | State::Queued => false,
-            };
-            if !done {
-                break;
-            }
-            self.forget_first();
-        }
+        let done = |record: &&Record<F>| match record.state {
+            State::Arrived => true,
+            State::Abandoned if record.coded.is_some() => now.since(record.sent_at) > linger * 2,
+            State::Abandoned => now.since(record.sent_at) > linger,
+            State::Flying | State::Queued => false,
+        };
+        self.forget(self.records.iter().take_while(done).count());
     }
 
-    fn forget_first(&mut self) {
-        if let Some(record) = self.records.pop_front() {
+    /// Forgets so many, the oldest.
+    fn forget(&mut self, count: usize) {
+        for record in self.records.iter().take(count) {
             if record.planned && self.tighter > 1.0 {
                 let relaxed = 1.0 - (TIGHTER.0 - 1.0) * f64::from(record.target);
                 self.tighter = (self.tighter * relaxed).max(1.0);
             }
-            let abandoned = record.state == State::Abandoned;
-            self.forgotten += u32::from(abandoned);
-            if abandoned && record.planned && record.coded.is_some() {
-                self.tighter = (self.tighter * TIGHTER.0).min(TIGHTER.1);
-            }
-            if record.state == State::Flying {
-                self.flying -= u64::from(record.bytes);
+            match record.state {
+                State::Arrived | State::Queued => {}
+                State::Flying => self.flying -= u64::from(record.bytes),
+                State::Abandoned => {
+                    self.forgotten += 1;
+                    if record.planned && record.coded.is_some() {
+                        self.tighter = (self.tighter * TIGHTER.0).min(TIGHTER.1);
+                    }
+                }
             }
             if record.frame.is_some() {
                 self.held -= record.bytes as usize;
                 self.kept -= 1;
             }
-            self.base = self.base.wrapping_add(1);
-            if before(self.frontier, self.base) {
-                self.frontier = self.base;
-            }
-            if before(self.fated, self.base) {
-                self.fated = self.base;
+        }
+        self.records.drain(..count);
+        self.base = self.base.wrapping_add(count as u32);
+        for next in [&mut self.frontier, &mut self.fated] {
+            if before(*next, self.base) {
+                *next = self.base;
             }
         }
     }
