@@ -39,11 +39,30 @@ pub(crate) fn allowed() -> bool {
         made
     });
     if !allowed {
-        let required = std::env::var_os("THALWEG_REQUIRE_NETNS").is_some_and(|v| v == "1");
-        assert!(!required, "cannot make network namespaces");
+        assert!(!required(), "cannot make network namespaces");
         println!("skipped: cannot make network namespaces; run as root");
     }
     allowed
+}
+
+/// Whether namespaces can be made here and a program is there that comes with this Debian package.
+pub(crate) fn allowed_with(program: &str, package: &str) -> bool {
+    if !allowed() {
+        return false;
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let there = std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
+    if !there {
+        let why = format!("`{program}` is not installed: apt-get install {package}");
+        assert!(!required(), "{why}");
+        println!("skipped: {why}");
+    }
+    there
+}
+
+/// Whether a test that cannot run here has failed.
+fn required() -> bool {
+    std::env::var_os("THALWEG_REQUIRE_NETNS").is_some_and(|v| v == "1")
 }
 
 pub(crate) fn ip(words: &[&str]) -> String {

@@ -9,7 +9,7 @@ use crate::lab::*;
 
 #[test]
 fn nodes_that_take_nothing_unasked_join_and_are_reached_over_what_they_opened() {
-    if !allowed() {
+    if !allowed_with("nft", "nftables") {
         return;
     }
     // The first knows nobody and is dialled by nobody but these two; the lower number of a pair is the
@@ -86,7 +86,7 @@ fn two_that_move_at_once_find_each_other_through_who_stayed() {
 
 #[test]
 fn two_that_cannot_reach_each_other_talk_over_a_third() {
-    if !allowed() {
+    if !allowed_with("nft", "nftables") {
         return;
     }
     let mut lab = Lab::new(&SITES);
@@ -111,7 +111,7 @@ fn a_daemon_whose_device_is_taken_away_makes_another_and_carries_on() {
 
 #[test]
 fn a_narrow_underlay_of_either_family_carries_streams_and_long_packets() {
-    if !allowed() {
+    if !allowed_with("ping", "iputils-ping") {
         return;
     }
     for seed in [underlay(0), underlay6(0)] {
