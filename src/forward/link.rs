@@ -5,6 +5,7 @@
 
 mod narrow;
 mod ready;
+mod slack;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -41,6 +42,7 @@ use super::roam::Roaming;
 use super::stats::{DropReason, Stats, count_frame};
 pub(super) use ready::seal_own;
 use ready::{Ready, open_frame};
+use slack::Slacks;
 
 /// Bytes a link keeps for retransmission: 100 ms at 1.3 Gbit/s. Beyond it frames go unprotected.
 pub(super) const REPAIR_BYTES: usize = 16 << 20;
@@ -123,6 +125,7 @@ pub(super) struct Link {
     pub(super) sender: arq::Sender<Kept>,
     pub(super) receiver: arq::Receiver,
     coder: Coder,
+    slacks: Slacks,
     /// What repair of each class of ours may cost.
     pub(super) budgets: Budgets,
     /// DSCP of the newest source symbol.
@@ -180,6 +183,7 @@ impl Link {
             sender: arq::Sender::new(REPAIR_BYTES),
             receiver: arq::Receiver::new(now),
             coder: Coder::default(),
+            slacks: Slacks::default(),
             budgets: Budgets::default(),
             coded_dscp: 0,
             uncoder: None,
@@ -406,7 +410,7 @@ impl Link {
         one_way: Duration,
         terms: Terms,
     ) -> Option<CodeTerms> {
-        if self.sender.wants_code(now, &terms) {
+        if self.sender.wants_code(now, &terms) || self.doubts_round(now, route, one_way, &terms) {
             // The code's plan is exact enough to need no half in reserve, unlike that of rounds.
             let terms = Terms { target: 2.0 * self.sender.aim(terms.target), ..terms };
             return Some(CodeTerms { terms, most: coding::MOST });
@@ -434,6 +438,23 @@ impl Link {
         // wait for them.
         let helps = self.coder.rate(self.sender.line(), by.minus(one_way).since(now), &coded) > 0.0;
         helps.then_some(coded)
+    }
+
+    /// Whether rounds leave too much of what such packets lose.
+    fn doubts_round(
+        &mut self,
+        now: Instant,
+        route: &[u8; RouteHeader::LEN],
+        one_way: Duration,
+        terms: &Terms,
+    ) -> bool {
+        if self.sender.line().is_clean() {
+            return false;
+        }
+        let soonest = now.plus(one_way);
+        let usual = self.slacks.usual(route, terms.by.since(soonest));
+        let by = terms.by.max(soonest.plus(usual));
+        self.sender.doubts_round(now, &Terms { by, ..*terms })
     }
 
     /// Whether a frame's class could pay for its repair now: for a symbol where it is to be coded.

@@ -379,6 +379,11 @@ impl RouteHeader {
         Residual(bytes[Self::RESIDUAL])
     }
 
+    /// The source's number, of a header that lies as bytes.
+    pub const fn source_of(bytes: &[u8; Self::LEN]) -> u16 {
+        u16::from_be_bytes([bytes[12], bytes[13]])
+    }
+
     /// How many hops the whole route has, and how many follow this one, of a header that lies as bytes.
     pub fn hops_of(bytes: &[u8; Self::LEN]) -> (u32, u32) {
         let hops = bytes[14..].chunks_exact(2).take_while(|n| *n != [0, 0]).count();
@@ -564,6 +569,7 @@ mod tests {
             assert_eq!(parsed.flags, flags);
             assert_eq!(RouteHeader::ordered_of(&bytes), flags.ordered, "{flags:?}");
             assert_eq!(RouteHeader::ecn_of(&bytes), ecn);
+            assert_eq!(RouteHeader::source_of(&bytes), parsed.source.get());
         }
     }
 

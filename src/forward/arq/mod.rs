@@ -7,6 +7,7 @@
 
 mod counts;
 mod loss;
+mod news;
 mod plan;
 mod receiver;
 mod rtt;

@@ -16,6 +16,7 @@ mod repair;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use super::news::News;
 use super::{Counts, Heard, Longest, LossModel, RoundTrip};
 use crate::forward::held::halve;
 use crate::time::Instant;
@@ -72,6 +73,7 @@ pub struct Sender<F> {
     /// frames that were sent again and have no news yet.
     copies: BTreeSet<(Instant, u32, u32)>,
     line: LossModel,
+    news: News,
     /// Every sequence before this one has told the model its fate.
     fated: u32,
     /// Mean time between frames, of late: all of them, where the coder reckons with those that are source
@@ -135,6 +137,7 @@ impl<F> Sender<F> {
             hedges: BTreeSet::new(),
             copies: BTreeSet::new(),
             line: LossModel::default(),
+            news: News::default(),
             fated: 0,
             spacing_us: 10_000.0,
             pushed_at: None,

@@ -52,6 +52,8 @@ impl<F> Sender<F> {
                     && record.tries == 1
                 {
                     let line = usize::from(record.coded.is_some());
+                    let since = now.since(record.sent_at);
+                    self.tell_news(since, 1.0);
                     self.suspects[line].push_back((self.frontier, 1, now));
                 }
                 self.frontier = self.frontier.wrapping_add(1);
@@ -170,8 +172,12 @@ impl<F> Sender<F> {
             && record.state == State::Flying
             && !record.lost
         {
+            let since = now.since(record.sent_at);
             self.heard.on_lost(record.bytes, record.sent_at);
             self.count_lost(seq);
+            if !before(seq, self.frontier) {
+                self.tell_news(since, 1.0);
+            }
         }
         self.arrive(now, seq);
     }

@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use super::record::{Record, State};
-use super::{ALLOWANCE, Sender, TRIES};
+use super::{ALLOWANCE, Sender, TRIES, Terms};
 use crate::time::{Deadline, Instant, micros};
 
 /// Later frames that make a gap a loss (RFC 9002's packet threshold).
@@ -131,6 +131,9 @@ impl<F> Sender<F> {
                 if !overdue(self, record) {
                     break;
                 }
+                // Nothing told of it: it may have come, and what said so was lost.
+                let since = now.since(record.sent_at).saturating_sub(record.symbols());
+                self.tell_news(since, self.line.rate());
                 self.lose(now, self.frontier);
             }
             self.frontier = self.frontier.wrapping_add(1);
@@ -189,6 +192,32 @@ impl<F> Sender<F> {
             self.flying -= u64::from(record.bytes);
             self.queue.push_back(seq);
         }
+    }
+
+    /// So long after its sending the loss of a frame is known, but for the allowance.
+    pub(super) fn tell_news(&mut self, since: Duration, weight: f64) {
+        if let Some(smoothed) = self.rtt.smoothed() {
+            self.news.note(since.saturating_sub(smoothed), weight);
+        }
+    }
+
+    /// Whether a round after this frame is too likely to begin too late, although it may be in time. Only where
+    /// losses are independent: in holes symbols are lost as well, and a round comes after them.
+    pub fn doubts_round(&self, now: Instant, terms: &Terms) -> bool {
+        if self.line.is_clean() || !self.line.hole().is_zero() {
+            return false;
+        }
+        let (Some(waits), Some(smoothed)) = (self.waits, self.rtt.smoothed()) else {
+            return false;
+        };
+        let slack = terms.by.since(now.plus(self.rtt.one_way()));
+        // With more time than that what nothing tells of is sent again unasked.
+        if slack >= waits.tail {
+            return false;
+        }
+        let told = slack.saturating_sub(smoothed + self.allowance.max(ALLOWANCE.0));
+        // Rounds in time leave next to nothing: all that is allowed may be late.
+        self.line.rate() * self.news.later(told) > 2.0 * self.aim(terms.target)
     }
 
     /// How long a frame with later ones before it may still come. Of a coded one the first sending waits
