@@ -68,17 +68,17 @@ impl<F> Sender<F> {
     pub fn asks_feedback(&mut self, now: Instant) -> bool {
         let Some(waits) = self.waits else { return false };
         let smoothed = self.rtt.smoothed().unwrap_or_default();
-        let overdue = || {
+        let is_overdue = || {
             let oldest = self.record(self.frontier)?;
             // Mostly it is not, and that is seen at once.
             if now.micros_since(oldest.sent_at) <= waits.overdue_us {
                 return None;
             }
             let timer = self.timer(oldest.after)?;
-            Some(now.since(oldest.sent_at) > smoothed + (timer - smoothed) / 4 * 3)
+            Some(now.since(oldest.sent_at) > overdue(smoothed, timer))
         };
         let spaced = || self.asked_at.is_none_or(|at| now.since(at) >= smoothed / 4);
-        let asks = self.asks > 0 || overdue().unwrap_or(false) && spaced();
+        let asks = self.asks > 0 || is_overdue().unwrap_or(false) && spaced();
         if asks {
             self.asked_at = Some(now);
         }
@@ -288,7 +288,7 @@ impl<F> Sender<F> {
         let feedback =
             half.clamp(Duration::from_millis(2), Duration::from_millis(30)).max(self.lag);
         let tail = smoothed + self.rtt.margin() + feedback;
-        let overdue_us = micros(smoothed + (tail - smoothed) / 4 * 3);
+        let overdue_us = micros(overdue(smoothed, tail));
         self.waits =
             Some(Waits { feedback, tail: whole(tail), amid: whole(tail + feedback), overdue_us });
     }
@@ -305,6 +305,11 @@ pub(super) struct Waits {
     amid: Duration,
     /// From when on feedback is asked for, at the least, in microseconds.
     overdue_us: u64,
+}
+
+/// From when on feedback is asked for, of a frame that counts as lost after `timer`.
+fn overdue(smoothed: Duration, timer: Duration) -> Duration {
+    smoothed + (timer - smoothed) / 4 * 3
 }
 
 /// A span in whole microseconds: a finer one would set a timer that comes before its judgement.
