@@ -451,10 +451,9 @@ impl Link {
         if self.sender.line().is_clean() {
             return false;
         }
-        let soonest = now.plus(one_way);
-        let usual = self.slacks.usual(route, terms.by.since(soonest));
-        let by = terms.by.max(soonest.plus(usual));
-        self.sender.doubts_round(now, &Terms { by, ..*terms })
+        let slack = terms.by.since(now.plus(one_way));
+        let usual = self.slacks.usual(route, slack);
+        self.sender.doubts_round(slack.max(usual), terms.target)
     }
 
     /// Whether a frame's class could pay for its repair now: for a symbol where it is to be coded.

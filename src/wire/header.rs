@@ -25,12 +25,16 @@ pub const TICK_US: u64 = 100;
 
 /// A span in ticks of 100 µs, rounded up and capped at 6.5535 s.
 pub fn ticks(span: Duration) -> u16 {
-    u16::try_from(micros(span).div_ceil(TICK_US)).unwrap_or(u16::MAX)
+    ticks_of(micros(span))
 }
 
 /// The same of the time from one instant to a later one.
 pub fn ticks_since(now: Instant, earlier: Instant) -> u16 {
-    u16::try_from(now.micros_since(earlier).div_ceil(TICK_US)).unwrap_or(u16::MAX)
+    ticks_of(now.micros_since(earlier))
+}
+
+fn ticks_of(us: u64) -> u16 {
+    u16::try_from(us.div_ceil(TICK_US)).unwrap_or(u16::MAX)
 }
 
 /// The instant so many ticks after another.
@@ -277,6 +281,7 @@ impl RouteHeader {
     const RESIDUAL: usize = 7;
     const BUDGET: usize = 8;
     const AGE: usize = 10;
+    const SOURCE: usize = 12;
 
     /// Reads and checks a header.
     ///
@@ -381,7 +386,7 @@ impl RouteHeader {
 
     /// The source's number, of a header that lies as bytes.
     pub const fn source_of(bytes: &[u8; Self::LEN]) -> u16 {
-        u16::from_be_bytes([bytes[12], bytes[13]])
+        u16::from_be_bytes([bytes[Self::SOURCE], bytes[Self::SOURCE + 1]])
     }
 
     /// How many hops the whole route has, and how many follow this one, of a header that lies as bytes.

@@ -20,22 +20,19 @@ const KEPT: f64 = 4096.0;
 const MANY: f64 = 1000.0;
 
 /// Counts of news by how late it came.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct News {
-    /// By step; the last: beyond all.
-    counts: [f64; STEPS + 1],
+    /// By step; the last: beyond all. Empty before the first.
+    counts: Vec<f64>,
     all: f64,
-}
-
-impl Default for News {
-    fn default() -> Self {
-        Self { counts: [0.0; STEPS + 1], all: 0.0 }
-    }
 }
 
 impl News {
     /// News of a loss came so long after a round trip. `weight`: how surely it was one.
     pub(super) fn note(&mut self, late: Duration, weight: f64) {
+        if self.counts.is_empty() {
+            self.counts.resize(STEPS + 1, 0.0);
+        }
         self.counts[step(late).0] += weight;
         self.all += weight;
         if self.all > KEPT {
@@ -48,8 +45,9 @@ impl News {
     /// little known it is much (Jeffreys' rule), with much known and none of it so late it is none.
     pub(super) fn later(&self, than: Duration) -> f64 {
         let (step, into) = step(than);
-        let later: f64 = self.counts[step + 1..].iter().sum();
-        let later = later + self.counts[step] * (1.0 - into);
+        let mut counts = self.counts.iter().skip(step);
+        let among = counts.next().map_or(0.0, |count| count * (1.0 - into));
+        let later = among + counts.sum::<f64>();
         if self.all >= MANY && later < 0.5 { 0.0 } else { (later + 0.5) / (self.all + 1.0) }
     }
 }

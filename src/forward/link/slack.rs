@@ -13,15 +13,10 @@ const KINDS: usize = 64;
 /// Packets that a mean rests on, about.
 const OVER: i64 = 16;
 
-/// Means of the time that is left, by kind: same source, budget and number of hops to go.
-#[derive(Debug)]
-pub(super) struct Slacks([i64; KINDS]);
-
-impl Default for Slacks {
-    fn default() -> Self {
-        Self([0; KINDS])
-    }
-}
+/// Means of the time that is left, by kind: same source, budget and number of hops to go. Empty on a link
+/// that never lost anything.
+#[derive(Debug, Default)]
+pub(super) struct Slacks(Vec<i64>);
 
 impl Slacks {
     /// Notes one packet's and returns its kind's.
@@ -30,6 +25,9 @@ impl Slacks {
         let (source, budget) = (RouteHeader::source_of(route), RouteHeader::budget_of(route));
         let (_, after) = RouteHeader::hops_of(route);
         let kind = usize::from(source) + usize::from(budget) * 7 + after as usize * 31;
+        if self.0.is_empty() {
+            self.0.resize(KINDS, 0);
+        }
         let mean = &mut self.0[kind % KINDS];
         *mean = if *mean == 0 { slack } else { *mean + (slack - *mean) / OVER };
         Duration::from_micros(mean.unsigned_abs())

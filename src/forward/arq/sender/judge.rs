@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use super::record::{Record, State};
-use super::{ALLOWANCE, Sender, TRIES, Terms};
+use super::{ALLOWANCE, Sender, TRIES};
 use crate::time::{Deadline, Instant, micros};
 
 /// Later frames that make a gap a loss (RFC 9002's packet threshold).
@@ -201,23 +201,23 @@ impl<F> Sender<F> {
         }
     }
 
-    /// Whether a round after this frame is too likely to begin too late, although it may be in time. Only where
-    /// losses are independent: in holes symbols are lost as well, and a round comes after them.
-    pub fn doubts_round(&self, now: Instant, terms: &Terms) -> bool {
-        if self.line.is_clean() || !self.line.hole().is_zero() {
+    /// Whether a round is too likely to begin too late, although it may be in time, for frames that have so much
+    /// `slack` beyond the way there and whose class bears `target`. Only where losses are independent: in holes
+    /// symbols are lost as well, and a round comes after them.
+    pub fn doubts_round(&self, slack: Duration, target: f64) -> bool {
+        if !self.line.hole().is_zero() {
             return false;
         }
         let (Some(waits), Some(smoothed)) = (self.waits, self.rtt.smoothed()) else {
             return false;
         };
-        let slack = terms.by.since(now.plus(self.rtt.one_way()));
         // With more time than that what nothing tells of is sent again unasked.
         if slack >= waits.tail {
             return false;
         }
         let told = slack.saturating_sub(smoothed + self.allowance.max(ALLOWANCE.0));
         // Rounds in time leave next to nothing: all that is allowed may be late.
-        self.line.rate() * self.news.later(told) > 2.0 * self.aim(terms.target)
+        self.line.rate() * self.news.later(told) > 2.0 * self.aim(target)
     }
 
     /// How long a frame with later ones before it may still come. Of a coded one the first sending waits
